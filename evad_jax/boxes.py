@@ -1,0 +1,64 @@
+"""Box arithmetic for NumPy and JAX arrays alike; boxes are (..., 4), xyxy unless a name says else."""
+
+from typing import Any
+
+Array = Any  # anything of the Python array API: np.ndarray, jax.Array
+
+
+def from_cxcywh(boxes: Array) -> Array:
+  """(..., 4) centre x, centre y, width, height -> (..., 4) xyxy, in the same units."""
+  xp = boxes.__array_namespace__()
+  centre, size = boxes[..., :2], boxes[..., 2:]
+  return xp.concat([centre - size / 2, centre + size / 2], axis=-1)
+
+
+def area(boxes: Array) -> Array:
+  """(..., 4) -> (...), no extra pixel: a box from 0 to 1 has length 1."""
+  return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def clip(boxes: Array, height: Array, width: Array) -> Array:
+  """Clips x to [0, width - 1] and y to [0, height - 1]; height and width broadcast to (...)."""
+  xp = boxes.__array_namespace__()
+  x = xp.clip(boxes[..., 0::2], 0, xp.asarray(width)[..., None] - 1)
+  y = xp.clip(boxes[..., 1::2], 0, xp.asarray(height)[..., None] - 1)
+  return xp.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1)
+
+
+def flip_horizontally(boxes: Array, width: Array) -> Array:
+  """Mirrors x to width - 1 - x (pixel centres), keeping x1 <= x2."""
+  xp = boxes.__array_namespace__()
+  x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+  return xp.stack([width - 1 - x2, y1, width - 1 - x1, y2], axis=-1)
+
+
+def _overlap(a: Array, b: Array) -> tuple[Array, Array]:
+  """Intersection and union areas of every pair: (..., N, 4), (..., M, 4) -> two (..., N, M)."""
+  xp = a.__array_namespace__()
+  a, b = a[..., :, None, :], b[..., None, :, :]
+  low = xp.maximum(a[..., :2], b[..., :2])
+  high = xp.minimum(a[..., 2:], b[..., 2:])
+  size = xp.maximum(high - low, xp.zeros_like(low))
+  intersection = size[..., 0] * size[..., 1]
+  return intersection, area(a) + area(b) - intersection
+
+
+def pairwise_iou(a: Array, b: Array) -> Array:
+  """IoU of every pair: (..., N, 4), (..., M, 4) -> (..., N, M) in [0, 1]; 0 where both are empty."""
+  xp = a.__array_namespace__()
+  intersection, union = _overlap(a, b)
+  return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
+
+
+def pairwise_giou(a: Array, b: Array) -> Array:
+  """Generalised IoU (arXiv 1902.09630) of every pair: (..., N, M) in [-1, 1], finite for empty boxes.
+
+  The gradient is finite too: divisions by an empty union or hull are replaced, not masked after.
+  """
+  xp = a.__array_namespace__()
+  intersection, union = _overlap(a, b)
+  a, b = a[..., :, None, :], b[..., None, :, :]
+  size = xp.maximum(a[..., 2:], b[..., 2:]) - xp.minimum(a[..., :2], b[..., :2])
+  hull = size[..., 0] * size[..., 1]
+  iou = xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
+  return iou - xp.where(hull > 0, (hull - union) / xp.where(hull > 0, hull, 1), 0)

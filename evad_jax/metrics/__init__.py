@@ -1,0 +1,1 @@
+"""Figures of merit; NumPy only, so that evaluating a file needs no accelerator."""

@@ -1,0 +1,68 @@
+"""Multi-head self-attention that can also say how much each token is attended to.
+
+Paper section 3.2: the importance of a token is its column of the attention matrix, averaged over
+queries and heads, where some rows count more (the keyframe's, by the enhanced weight).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evad_jax.model.layers import Dense, at_least_float32
+
+Array = jax.Array
+
+
+def attend(
+  query: Array,  # (B, N, heads, d)
+  key: Array,  # (B, N, heads, d)
+  value: Array,  # (B, N, heads, d)
+  *,
+  key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
+  query_weight: Array | None = None,  # (B, N); weight of each row in the importance
+) -> tuple[Array, Array | None]:  # (B, N, heads, d), (B, N) or None
+  """Softmax attention, and the importance of every token if `query_weight` is given.
+
+  importance[j] = mean over heads of sum_q query_weight[q] * attention[q, j] / N. The plain form:
+  it holds the N x N matrix of every head, and is the oracle of any form that does not.
+  """
+  wide = at_least_float32(query.dtype)
+  scale = query.shape[-1] ** -0.5
+  logits = jnp.einsum('bqhd,bkhd->bhqk', query * scale, key, preferred_element_type=wide)
+  if key_mask is not None:
+    logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
+  attention = jax.nn.softmax(logits, axis=-1)
+  out = jnp.einsum('bhqk,bkhd->bqhd', attention.astype(value.dtype), value)
+  if query_weight is None:
+    return out, None
+  # No gradient flows through the choice of tokens.
+  attention = jax.lax.stop_gradient(attention)
+  importance = jnp.einsum('bhqk,bq->bhk', attention, query_weight.astype(wide))
+  return out, importance.mean(axis=1) / query.shape[1]
+
+
+class SelfAttention(nn.Module):
+  """One qkv projection; queries and values have a bias, keys have none (as in VideoMAE)."""
+
+  num_heads: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,  # (B, N, D)
+    *,
+    key_mask: Array | None = None,  # (B, N)
+    query_weight: Array | None = None,  # (B, N)
+  ) -> tuple[Array, Array | None]:  # (B, N, D), importance (B, N) or None
+    width = x.shape[-1]
+    if width % self.num_heads:
+      raise ValueError(f'num_heads={self.num_heads} must divide the width, {width}.')
+    q_bias = self.param('q_bias', nn.initializers.zeros_init(), (width,))
+    v_bias = self.param('v_bias', nn.initializers.zeros_init(), (width,))
+    qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')(x)
+    bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    qkv = (qkv + bias).reshape(*x.shape[:2], 3, self.num_heads, -1)
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    out, importance = attend(query, key, value, key_mask=key_mask, query_weight=query_weight)
+    return Dense(width, dtype=self.dtype, name='out')(out.reshape(x.shape)), importance

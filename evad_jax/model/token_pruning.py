@@ -1,0 +1,60 @@
+"""Keyframe-centric token pruning (paper section 3.2) with static shapes.
+
+The keyframe's S tokens stand first and all stay; of the others the K most important stay, where K
+is a Python int known when tracing.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Tokens(NamedTuple):
+  """The tokens that are left, the keyframe's S first."""
+
+  x: Array  # (B, n, D)
+  places: Array  # (B, n - S) int32, place of each in the (t-1)*S non-keyframe sequence
+  mask: Array | None  # (B, n) bool, False for tokens of padding; None: nothing is masked
+
+
+def num_kept(num_tokens: int, num_keyframe_tokens: int, keep_rate: float, block: int) -> int:
+  """K = ceil(keep_rate * n) - S, the number of non-keyframe tokens that stay.
+
+  Raises ValueError where K would be negative or the rate lies outside (0, 1].
+  """
+  if not 0 < keep_rate <= 1:
+    raise ValueError(f'The keep rate of block {block} is {keep_rate}; it must be in (0, 1].')
+  kept = math.ceil(keep_rate * num_tokens) - num_keyframe_tokens
+  if kept < 0:
+    smallest = math.ceil(1000 * num_keyframe_tokens / num_tokens) / 1000
+    raise ValueError(
+      f'A keep rate of {keep_rate} at block {block} would drop tokens of the keyframe '
+      f'({num_keyframe_tokens} of the {num_tokens} there); the smallest rate there is {smallest}.'
+    )
+  return kept
+
+
+def prune(tokens: Tokens, importance: Array, kept: int) -> Tokens:
+  """Keeps the keyframe's tokens and the `kept` most important others, in order of importance.
+
+  importance: (B, n). Padding tokens count as -inf: they stay only when too few real ones are left.
+  Ties go to the earlier token.
+  """
+  n_keyframe = tokens.x.shape[1] - tokens.places.shape[1]
+  importance = importance[:, n_keyframe:]
+  if tokens.mask is not None:
+    importance = jnp.where(tokens.mask[:, n_keyframe:], importance, -jnp.inf)
+  _, chosen = jax.lax.top_k(importance, kept)  # (B, K)
+
+  def choose(a: Array) -> Array:  # (B, n - S, ...) -> (B, K, ...)
+    return jnp.take_along_axis(a, chosen.reshape(*chosen.shape, *(1,) * (a.ndim - 2)), axis=1)
+
+  def keep(a: Array) -> Array:  # (B, n, ...) -> (B, S + K, ...)
+    return jnp.concatenate([a[:, :n_keyframe], choose(a[:, n_keyframe:])], axis=1)
+
+  mask = None if tokens.mask is None else keep(tokens.mask)
+  return Tokens(keep(tokens.x), choose(tokens.places), mask)

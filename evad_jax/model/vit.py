@@ -1,0 +1,139 @@
+"""The video encoder: a plain ViT on tubelets whose blocks can prune tokens (paper sections 3.1, 3.2)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evad_jax.model.attention import SelfAttention
+from evad_jax.model.layers import Dense, DropPath, LayerNorm, Mlp
+from evad_jax.model.position_embedding import position_table
+from evad_jax.model.token_pruning import Tokens, num_kept, prune
+
+Array = jax.Array
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block; below a keep rate of 1 it prunes between attention and MLP."""
+
+  num_heads: int
+  drop_path: float = 0.0  # probability
+  keep_rate: float = 1.0  # of all tokens that come in
+  enhanced_weight: float = 1.0  # of the keyframe's queries in the importance
+  index: int = 0  # for error messages
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
+    x = tokens.x  # (B, n, D)
+    n, width = x.shape[1:]
+    n_keyframe = n - tokens.places.shape[1]
+    query_weight = None
+    if self.keep_rate < 1:
+      is_keyframe = jnp.arange(n) < n_keyframe
+      query_weight = jnp.where(is_keyframe, self.enhanced_weight, 1.0)[None]  # (1, n)
+      query_weight = jnp.broadcast_to(query_weight, x.shape[:2])
+      if tokens.mask is not None:
+        query_weight = jnp.where(tokens.mask, query_weight, 0)
+
+    attention = SelfAttention(self.num_heads, dtype=self.dtype, name='attention')
+    residual, importance = attention(
+      LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm1')(x),
+      key_mask=tokens.mask,
+      query_weight=query_weight,
+    )
+    tokens = tokens._replace(x=x + DropPath(self.drop_path)(residual, train=train))
+    if self.keep_rate < 1:
+      kept = num_kept(n, n_keyframe, self.keep_rate, self.index)
+      tokens = prune(tokens, importance, kept)  # (B, S + K, D)
+      self.sow('intermediates', 'importance', importance)
+
+    x = tokens.x
+    residual = Mlp(4 * width, dtype=self.dtype, name='mlp')(
+      LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm2')(x)
+    )
+    return tokens._replace(x=x + DropPath(self.drop_path)(residual, train=train))
+
+
+class TubeletEmbedding(nn.Module):
+  """A 3-D convolution whose kernel is its stride, as one product on flattened tubelets."""
+
+  width: int
+  tubelet: int  # frames
+  patch: int  # pixels
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, clips: Array) -> Array:  # (B, T, H, W, 3) -> (B, t, h, w, D)
+    b, frames, height, width, channels = clips.shape
+    f, p = self.tubelet, self.patch
+    if frames % (2 * f) or height % p or width % p:
+      raise ValueError(
+        f'A clip of {frames} x {height} x {width} (frames, height, width) does not divide into '
+        f'an even number of tubelets of {f} x {p} x {p}.'
+      )
+    x = clips.reshape(b, frames // f, f, height // p, p, width // p, p, channels)
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)  # (B, t, h, w, f, p, p, 3)
+    x = x.reshape(*x.shape[:4], f * p * p * channels)
+    return Dense(self.width, dtype=self.dtype, name='projection')(x)
+
+
+def keyframe_first(x: Array) -> Array:
+  """(B, t, S, ...) in time order -> (B, t*S, ...), the slot t/2 in front, the others in order."""
+  middle = x.shape[1] // 2
+  x = jnp.concatenate([x[:, middle : middle + 1], x[:, :middle], x[:, middle + 1 :]], axis=1)
+  return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+class Encoder(nn.Module):
+  """Clip -> kept tokens and the keyframe's feature maps."""
+
+  width: int
+  depth: int
+  num_heads: int
+  tubelet: int
+  patch: int
+  pretrain_grid: tuple[int, int]  # rows and columns of the position table
+  keep_rates: tuple[float, ...]  # one a block
+  enhanced_weight: float
+  feature_blocks: tuple[int, ...]  # blocks whose keyframe tokens become feature maps
+  drop_path: float  # of the last block; rises linearly from 0
+  remat: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    clips: Array,  # (B, T, H, W, 3), normalised
+    token_mask: Array | None,  # (B, S) bool, True where a token of a slot has a real pixel
+    *,
+    train: bool,
+  ) -> tuple[Tokens, list[Array]]:  # final norm applied to x; maps (B, h, w, D)
+    x = TubeletEmbedding(self.width, self.tubelet, self.patch, self.dtype, name='tubelets')(clips)
+    b, t, h, w, _ = x.shape
+    table = position_table((t, h, w), self.pretrain_grid, self.width)
+    x = x.reshape(b, t, h * w, -1) + jnp.asarray(table, x.dtype).reshape(1, t, h * w, -1)
+    mask = None if token_mask is None else jnp.tile(token_mask, (1, t))  # (B, N)
+    places = jnp.broadcast_to(jnp.arange((t - 1) * h * w, dtype=jnp.int32), (b, (t - 1) * h * w))
+    tokens = Tokens(keyframe_first(x), places, mask)
+
+    def call(block: Block, tokens: Tokens) -> Tokens:
+      return block(tokens, train=train)
+
+    if self.remat:
+      call = nn.remat(call)
+    maps = []
+    for i in range(self.depth):
+      block = Block(
+        num_heads=self.num_heads,
+        drop_path=self.drop_path * i / max(1, self.depth - 1),
+        keep_rate=self.keep_rates[i],
+        enhanced_weight=self.enhanced_weight,
+        index=i,
+        dtype=self.dtype,
+        name=f'block_{i}',
+      )
+      tokens = call(block, tokens)
+      if i in self.feature_blocks:
+        maps.append(tokens.x[:, : h * w].reshape(b, h, w, -1))
+    x = LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(tokens.x)
+    return tokens._replace(x=x), maps

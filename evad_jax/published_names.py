@@ -1,0 +1,143 @@
+"""Where each tensor of a published checkpoint lives in evad_jax, and how it is laid out.
+
+One ordered list of rules; every published name must match exactly one. Published linear weights
+are (out, in), ours (in, out); published Conv3d (out, in, kt, kh, kw) is our flattened product.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+Tree = dict  # nested dict of arrays
+
+
+def _linear(w: np.ndarray) -> np.ndarray:
+  return w.T
+
+
+def _conv1x1(w: np.ndarray) -> np.ndarray:
+  return w[:, :, 0, 0].T
+
+
+def _conv3x3(w: np.ndarray) -> np.ndarray:
+  return w.transpose(2, 3, 1, 0)
+
+
+def _tubelets(w: np.ndarray) -> np.ndarray:
+  return w.transpose(2, 3, 4, 1, 0).reshape(-1, w.shape[0])
+
+
+def _same(w: np.ndarray) -> np.ndarray:
+  return w
+
+
+def _vector(w: np.ndarray) -> np.ndarray:
+  return w.reshape(-1)
+
+
+_BLOCK = [  # of the encoder and of the decoder alike
+  (r'norm([12])\.weight', r'norm\1/scale', _same),
+  (r'norm([12])\.bias', r'norm\1/bias', _same),
+  (r'attn\.([qv])_bias', r'attention/\1_bias', _same),
+  (r'attn\.qkv\.weight', r'attention/qkv/kernel', _linear),
+  (r'attn\.proj\.weight', r'attention/out/kernel', _linear),
+  (r'attn\.proj\.bias', r'attention/out/bias', _same),
+  (r'mlp\.(fc[12])\.weight', r'mlp/\1/kernel', _linear),
+  (r'mlp\.(fc[12])\.bias', r'mlp/\1/bias', _same),
+]
+_STAGE = [
+  (r'self_attn\.in_proj_weight', r'self_attention/qkv/kernel', _linear),
+  (r'self_attn\.in_proj_bias', r'self_attention/qkv/bias', _same),
+  (r'self_attn\.out_proj\.weight', r'self_attention/out/kernel', _linear),
+  (r'self_attn\.out_proj\.bias', r'self_attention/out/bias', _same),
+  (r'inst_interact\.dynamic_layer\.weight', r'dynamic_convolution/matrices/kernel', _linear),
+  (r'inst_interact\.dynamic_layer\.bias', r'dynamic_convolution/matrices/bias', _same),
+  (r'inst_interact\.norm(\d)\.weight', r'dynamic_convolution/norm\1/scale', _same),
+  (r'inst_interact\.norm(\d)\.bias', r'dynamic_convolution/norm\1/bias', _same),
+  (r'inst_interact\.out_layer\.weight', r'dynamic_convolution/out/kernel', _linear),
+  (r'inst_interact\.out_layer\.bias', r'dynamic_convolution/out/bias', _same),
+  (r'linear([12])\.weight', r'fc\1/kernel', _linear),
+  (r'linear([12])\.bias', r'fc\1/bias', _same),
+  (r'norm([123])\.weight', r'norm\1/scale', _same),
+  (r'norm([123])\.bias', r'norm\1/bias', _same),
+  (r'class_logits\.weight', r'class_logits/kernel', _linear),
+  (r'class_logits\.bias', r'class_logits/bias', _same),
+  (r'bboxes_delta\.weight', r'box_deltas/kernel', _linear),
+  (r'bboxes_delta\.bias', r'box_deltas/bias', _same),
+]
+for _published, _ours, _depth in (('cls_module', 'class_tower', 1), ('reg_module', 'box_tower', 3)):
+  for _i in range(_depth):  # linear, norm, ReLU: three places each in the published list
+    _STAGE += [
+      (rf'{_published}\.{3 * _i}\.weight', rf'{_ours}_{_i}/kernel', _linear),
+      (rf'{_published}\.{3 * _i + 1}\.weight', rf'{_ours}_norm_{_i}/scale', _same),
+      (rf'{_published}\.{3 * _i + 1}\.bias', rf'{_ours}_norm_{_i}/bias', _same),
+    ]
+_HEAD = [
+  (r'act_module\.0\.weight', r'hidden/kernel', _linear),
+  (r'act_module\.1\.weight', r'norm/scale', _same),
+  (r'act_module\.1\.bias', r'norm/bias', _same),
+  (r'action_logits\.weight', r'action_logits/kernel', _linear),
+  (r'action_logits\.bias', r'action_logits/bias', _same),
+]
+
+
+def _under(published: str, ours: str, rules: list) -> list:
+  """The rules of a numbered part, placed under its prefix; `ours` has {} for the number."""
+  # The part's number is the first group, so back references of the rule move up by one.
+  shifted = [(p, re.sub(r'\\(\d)', lambda m: rf'\{int(m[1]) + 1}', o), f) for p, o, f in rules]
+  return [(published + p, ours.replace('{}', r'\1') + o, f) for p, o, f in shifted]
+
+
+_PYRAMID = [
+  (rf'fpn_{kind}{i + 2}\.{leaf}', rf'fpn/{kind}_{i}/{ours}', convert if leaf == 'weight' else _same)
+  for kind, convert in (('lateral', _conv1x1), ('output', _conv3x3))
+  for i in range(4)
+  for leaf, ours in (('weight', 'kernel'), ('bias', 'bias'))
+]
+
+RULES = [
+  (r'patch_embed\.proj\.weight', r'encoder/tubelets/projection/kernel', _tubelets),
+  (r'patch_embed\.proj\.bias', r'encoder/tubelets/projection/bias', _same),
+  *_under(r'blocks\.(\d+)\.', 'encoder/block_{}/', _BLOCK),
+  (r'norm\.weight', r'encoder/norm/scale', _same),
+  (r'norm\.bias', r'encoder/norm/bias', _same),
+  *_PYRAMID,
+  (r'init_proposal_features\.weight', r'person_detector/proposal_features', _same),
+  (r'init_proposal_boxes\.weight', r'person_detector/proposal_boxes', _same),
+  *_under(r'det_head\.s0_headseries\.(\d+)\.', 'person_detector/stage_{}/', _STAGE),
+  (r'det_head\.mask_token', r'context_refinement/mask_token', _vector),
+  (r'det_head\.encoder_to_decoder\.weight', r'context_refinement/projection/kernel', _linear),
+  *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/block_{}/', _BLOCK),
+  *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/action_head_{}/', _HEAD),
+]
+
+NOT_PARAMETERS = ('criterion.empty_weight',)  # a buffer of the published loss
+
+
+def to_path(name: str) -> str:
+  """The '/'-separated path of a published tensor in our parameter tree."""
+  return _rule(name)[0]
+
+
+def _rule(name: str):
+  for pattern, path, convert in RULES:
+    match = re.fullmatch(pattern, name)
+    if match:
+      return match.expand(path), convert
+  raise ValueError(f'{name!r} is not the name of a tensor of a published EVAD checkpoint.')
+
+
+def to_parameters(tensors: Mapping[str, np.ndarray]) -> Tree:
+  """Published tensors by name -> our nested parameter dict. Raises ValueError on unknown names."""
+  tree: Tree = {}
+  for name, tensor in tensors.items():
+    if name in NOT_PARAMETERS:
+      continue
+    path, convert = _rule(name)
+    *parents, leaf = path.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = np.ascontiguousarray(convert(tensor))
+  return tree

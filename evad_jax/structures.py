@@ -1,0 +1,46 @@
+"""What travels between the parts: Batch, Targets, Outputs, Detections.
+
+Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
+tuples are pytrees). Axis letters as in the README's glossary: B batch, T frames, H W canvas pixels,
+G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32 pixels of the
+network input, whose origin is the top left corner; masks are True where something is real.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # np.ndarray in data/ and metrics/, jax.Array inside jit
+
+
+class Targets(NamedTuple):
+  """Ground truth of a batch, padded to G boxes a clip."""
+
+  boxes: Array  # (B, G, 4) float32, xyxy pixels of the resized, unpadded input; 0 where padded
+  labels: Array  # (B, G, A) float32 multi-hot, 0 or 1
+  box_mask: Array  # (B, G) bool
+
+
+class Batch(NamedTuple):
+  """One batch of clips on a common canvas."""
+
+  clips: Array  # (B, T, H, W, 3) uint8 RGB, zero right of and below the picture
+  sizes: Array  # (B, 2) int32, height and width of the picture inside the canvas
+  original_sizes: Array  # (B, 2) int32, height and width of the stored frame
+  targets: Targets
+  example_mask: Array  # (B,) bool, False for the filler of the last batch of an evaluation
+  index: Array  # (B,) int32, the example's number within its split
+
+
+class Outputs(NamedTuple):
+  """What the detector returns, in training and evaluation alike; the last stage is the answer."""
+
+  person_logits: Array  # (stages, B, P, 2) float32: person, no object
+  boxes: Array  # (stages, B, P, 4) float32 xyxy pixels, not clipped
+  action_logits: Array  # (decoder blocks, B, P, A) float32
+
+
+class Detections(NamedTuple):
+  """Scored people of a batch, from the last stage."""
+
+  boxes: Array  # (B, P, 4) float32 xyxy, clipped to the picture, divided by its width and height
+  person_scores: Array  # (B, P) float32 in [0, 1]
+  action_scores: Array  # (B, P, A) float32 in [0, 1]
