@@ -1,10 +1,12 @@
 """A picture of what the detector sees: key frames with true and predicted boxes and their names.
 
-Every tile shows one key frame, enlarged where it is small, so that the text is readable whatever
-the resolution; a strip of the clip's other frames may stand below. True boxes are dashed green,
-predicted ones solid orange with their highest action scores.
+Every tile shows one key frame, enlarged where it is small, so that it is readable whatever the
+resolution. True boxes are dashed green and numbered, predicted ones solid orange and lettered; the
+names stand in a list below, where any number of people has room, above a strip of the clip.
 """
 
+import bisect
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ TRUTH_COLOUR = (72, 224, 128)
 PREDICTED_COLOUR = (255, 158, 44)
 BACKGROUND = (24, 26, 30)
 TEXT_COLOUR = (232, 234, 237)
+INDENT = 2  # of the names, in font sizes
 GAP = 10  # pixels between tiles
 SMALLEST_TILE = 256  # pixels; below it names do not fit
 
@@ -121,59 +124,85 @@ def tiles_of_batch(
 
 
 def draw_tile(tile: Tile, class_names: Sequence[str], style: Style) -> Image.Image:
-  """One tile of the style's width: title, picture with boxes and tags, strip."""
-  picture = _enlarge(tile.frame, style.tile_width)
-  title = _fit(tile.title, style.tile_width - 4, _font(style))
-  title_height = _line_height(style) + 4 if title else 0
-  strip = _draw_strip(tile.strip, style.tile_width) if tile.strip is not None else None
-  height = title_height + picture.height + (strip.height + 3 if strip else 0)
-  canvas = Image.new('RGB', (style.tile_width, height), BACKGROUND)
-  if title:
-    ImageDraw.Draw(canvas).text((2, 1), title, TEXT_COLOUR, _font(style))
-  if strip:
-    canvas.paste(strip, (0, height - strip.height))
-  stage = Image.new('RGB', (style.tile_width, picture.height), (0, 0, 0))
-  left = (style.tile_width - picture.width) // 2
-  stage.paste(picture, (left, 0))
-  canvas.paste(_draw_people(stage, picture.size, left, tile, class_names, style), (0, title_height))
+  """One tile of the style's width: title, picture with boxes, list of names, strip."""
+  parts = [_draw_lines([(TEXT_COLOUR, tile.title, '')], style)] if tile.title else []
+  parts.append(_draw_people(tile, style))
+  entries = _entries(tile, class_names, style)
+  if entries:
+    parts.append(_draw_lines(entries, style))
+  if tile.strip is not None:
+    parts.append(_draw_strip(tile.strip, style.tile_width))
+  canvas = Image.new('RGB', (style.tile_width, sum(part.height + 3 for part in parts)), BACKGROUND)
+  top = 0
+  for part in parts:
+    canvas.paste(part, (0, top))
+    top += part.height + 3
   return canvas
 
 
-def _draw_people(stage, size, left, tile, class_names, style) -> Image.Image:
-  """Boxes first, then tags, so that no box crosses a name."""
-  draw = ImageDraw.Draw(stage)
-  scale, offset = np.array([*size, *size]) - 1, np.array([left, 0, left, 0])
-  true, predicted = (
-    (np.clip(boxes, 0, 1) * scale + offset).round().astype(int)
-    for boxes in (tile.truth_boxes.reshape(-1, 4), tile.boxes.reshape(-1, 4))
-  )
-  for box in predicted:
-    _draw_box(draw, box, PREDICTED_COLOUR, dash=0)
-  for box in true:
-    _draw_box(draw, box, TRUTH_COLOUR, dash=8)
-  tags = [
-    (box, _truth_names(labels, class_names), TRUTH_COLOUR)
-    for box, labels in zip(true, tile.truth_labels, strict=True)
-  ]
-  tags += [
-    (box, _predicted_names(scores, class_names, style), PREDICTED_COLOUR)
-    for box, scores in zip(predicted, tile.action_scores, strict=True)
-  ]
-  taken = []
-  for box, names, colour in tags:
-    if names:
-      taken.append(_draw_tag(stage, box, names, colour, taken, style))
+def _draw_people(tile: Tile, style: Style) -> Image.Image:
+  """The picture with its boxes, then their badges, so that no line crosses one."""
+  picture = _enlarge(tile.frame, style.tile_width)
+  left = (style.tile_width - picture.width) // 2
+  stage = Image.new('RGB', (style.tile_width, picture.height), BACKGROUND)
+  stage.paste(picture, (left, 0))
+  draw, taken = ImageDraw.Draw(stage), []
+  scale = np.array([*picture.size, *picture.size]) - 1
+  badges = []
+  for boxes, badge, colour, dash in (
+    (tile.boxes, _letter, PREDICTED_COLOUR, 0),
+    (tile.truth_boxes, lambda i: str(i + 1), TRUTH_COLOUR, 8),
+  ):
+    for i, box in enumerate(np.clip(boxes.reshape(-1, 4), 0, 1) * scale + [left, 0, left, 0]):
+      _draw_box(draw, box.round().astype(int), colour, dash)
+      badges.append((box.round().astype(int), badge(i), colour))
+  for box, text, colour in reversed(badges):
+    taken.append(_draw_badge(draw, box, text, colour, taken, style))
   return stage
 
 
-def _truth_names(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
-  return [class_names[action] for action in np.flatnonzero(labels)]
+def _entries(tile: Tile, class_names: Sequence[str], style: Style) -> list[tuple]:
+  """(colour, badge, text) of every line below the picture."""
+  lines = []
+  for i, labels in enumerate(tile.truth_labels):
+    names = [class_names[action] for action in np.flatnonzero(labels)]
+    lines += _wrap(TRUTH_COLOUR, str(i + 1), names, style)
+  for i, scores in enumerate(tile.action_scores):
+    ranked = np.argsort(-scores, kind='stable')[: style.most_names]
+    shown = [a for rank, a in enumerate(ranked) if rank == 0 or scores[a] >= style.lowest_score]
+    names = [f'{scores[action]:.2f} {class_names[action]}' for action in shown]
+    lines += _wrap(PREDICTED_COLOUR, _letter(i), names, style)
+  return lines
 
 
-def _predicted_names(scores: np.ndarray, class_names: Sequence[str], style: Style) -> list[str]:
-  ranked = np.argsort(-scores, kind='stable')[: style.most_names]
-  shown = [a for rank, a in enumerate(ranked) if rank == 0 or scores[a] >= style.lowest_score]
-  return [f'{scores[action]:.2f} {class_names[action]}' for action in shown]
+def _letter(i: int) -> str:
+  """a to z, then aa, ab and so on."""
+  return (_letter(i // 26 - 1) if i >= 26 else '') + chr(ord('a') + i % 26)
+
+
+def _wrap(colour: tuple, badge: str, names: Sequence[str], style: Style) -> list[tuple]:
+  """Names behind the badge, as many to a line as fit; those that do not go on below."""
+  font, room = _font(style), style.tile_width - INDENT * style.font_size - 2
+  lines = ['']
+  for i, name in enumerate(names):
+    name = name + (',' if i + 1 < len(names) else '')
+    longer = f'{lines[-1]} {name}'.strip()
+    if not lines[-1] or font.getlength(longer) <= room:
+      lines[-1] = longer
+    else:
+      lines.append(name)
+  return [(colour, '' if i else badge, line) for i, line in enumerate(lines)]
+
+
+def _draw_lines(lines: Sequence[tuple], style: Style) -> Image.Image:
+  """(colour, badge or title, text) -> a picture of the tile's width; what does not fit is cut."""
+  font, height = _font(style), _line_height(style)
+  picture = Image.new('RGB', (style.tile_width, height * len(lines) + 2), BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+  for i, (colour, start, text) in enumerate(lines):
+    for x, part in ((2, start), (INDENT * style.font_size, text)):
+      draw.text((x, 1 + i * height), _fit(part, style.tile_width - x - 2, font), colour, font)
+  return picture
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple, dash: int) -> None:
@@ -192,32 +221,21 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple, dash: i
         draw.line((x, y, x, min(y + length - 1, bottom)), fill=colour)
 
 
-def _draw_tag(stage, box, names, colour, taken, style) -> tuple[int, int, int, int]:
-  """Writes the names in a panel near the box, inside the picture; returns the panel's xyxy."""
-  font, line = _font(style), _line_height(style)
-  room = min(stage.width - 2, int(0.62 * style.tile_width))
-  names = [_fit(name, room - 8, font) for name in names[: max(1, (stage.height - 4) // line)]]
-  width = int(max(font.getlength(name) for name in names)) + 8
-  height = line * len(names) + 3
-  panel = _place(box, width, height, stage.size, taken)
-  shade = Image.new('RGB', (width, height), (12, 12, 14))
-  region = stage.crop(panel)
-  stage.paste(Image.blend(region, shade, 0.72), panel[:2])
-  draw = ImageDraw.Draw(stage)
-  draw.rectangle((panel[0], panel[1], panel[0] + 2, panel[3] - 1), fill=colour)
-  for i, name in enumerate(names):
-    draw.text((panel[0] + 6, panel[1] + 1 + i * line), name, colour, font)
+def _draw_badge(draw, box, text, colour, taken, style) -> tuple[int, int, int, int]:
+  """Writes the text on a filled panel in a corner of the box; returns the panel's xyxy."""
+  font = _font(style)
+  width, height = int(font.getlength(text)) + 7, _line_height(style)
+  panel = _place(box, width, height, draw.im.size, taken)
+  draw.rectangle((panel[0], panel[1], panel[2] - 1, panel[3] - 1), fill=colour)
+  draw.text((panel[0] + 3, panel[1]), text, (0, 0, 0), font)
   return panel
 
 
 def _place(box, width, height, size, taken) -> tuple[int, int, int, int]:
-  """The first place near the box, moved into the picture, that covers least of the other panels."""
+  """The first place along the box's edges, moved into the picture, that covers least of `taken`."""
   x1, y1, x2, y2 = (int(x) for x in box)
-  corners = [
-    (x, y) for y in (y1 + 4, y2 - 3 - height, y1 - height, y2) for x in (x1 + 4, x2 - 3 - width)
-  ]
-  corners += [(x1 + 4, y) for y in range(y1 + 4, y2 - height, max(1, height // 2))]
-  corners += [(x, (y1 + y2 - height) // 2) for x in (x1 - width, x2)]
+  corners = [(x, y) for y in (y1, y2 - height + 1) for x in (x1, x2 - width + 1)]
+  corners += [(x, y) for x in (x1, x2 - width + 1) for y in range(y1 + height, y2 - height, height)]
   panels = []
   for x, y in corners:
     x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
@@ -234,9 +252,9 @@ def _fit(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
   """The text, or as much of it as fits into `width` pixels, with an ellipsis."""
   if font.getlength(text) <= width:
     return text
-  while text and font.getlength(text + '...') > width:
-    text = text[:-1]
-  return text.rstrip() + '...'
+  lengths = range(len(text))
+  room = bisect.bisect_right(lengths, width, key=lambda n: font.getlength(text[:n] + '...')) - 1
+  return text[: max(room, 0)].rstrip() + '...'
 
 
 def _enlarge(frame: np.ndarray, width: int) -> Image.Image:
@@ -261,19 +279,18 @@ def _draw_strip(frames: np.ndarray, width: int) -> Image.Image:
 
 def _legend(width: int, style: Style) -> Image.Image:
   """One line that says which colour is which."""
-  line = _line_height(style)
+  font, line = _font(style), _line_height(style)
   picture = Image.new('RGB', (width, line + 6), BACKGROUND)
-  draw, x = ImageDraw.Draw(picture), 2
-  for text, colour, dash in (
-    ('ground truth', TRUTH_COLOUR, 6),
-    ('predicted, with action scores', PREDICTED_COLOUR, 0),
-  ):
-    _draw_box(draw, np.array([x, 5, x + 28, line + 1]), colour, dash)
-    draw.text((x + 35, 2), text, TEXT_COLOUR, _font(style))
-    x += 35 + int(_font(style).getlength(text)) + 20
+  draw, x = ImageDraw.Draw(picture), 0
+  for text, colour, dash in (('ground truth', TRUTH_COLOUR, 6), ('predicted', PREDICTED_COLOUR, 0)):
+    _draw_box(draw, np.array([x, 5, x + 26, line + 1]), colour, dash)
+    text = _fit(text, width - x - 33, font)
+    draw.text((x + 33, 2), text, TEXT_COLOUR, font)
+    x += 33 + int(font.getlength(text)) + 20
   return picture
 
 
+@functools.cache
 def _font(style: Style) -> ImageFont.FreeTypeFont:
   return ImageFont.load_default(style.font_size)
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evad_jax.errors import InputError
 from evad_jax.model.layers import Dense, at_least_float32
 
 Array = jax.Array
@@ -57,7 +58,7 @@ class SelfAttention(nn.Module):
   ) -> tuple[Array, Array | None]:  # (B, N, D), importance (B, N) or None
     width = x.shape[-1]
     if width % self.num_heads:
-      raise ValueError(f'num_heads={self.num_heads} must divide the width, {width}.')
+      raise InputError(f'num_heads={self.num_heads} must divide the width, {width}.')
     q_bias = self.param('q_bias', nn.initializers.zeros_init(), (width,))
     v_bias = self.param('v_bias', nn.initializers.zeros_init(), (width,))
     qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')(x)

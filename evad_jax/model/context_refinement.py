@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from evad_jax import boxes as box_ops
+from evad_jax.errors import InputError
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.roi_align import roi_align, roi_weights
@@ -37,7 +38,7 @@ def restored_places(places: Array, token_restoring: str) -> Array:
   fills the kept places in ascending order; weights trained with it need it.
   """
   if token_restoring not in TOKEN_RESTORINGS:
-    raise ValueError(f'token_restoring={token_restoring!r} is not one of {TOKEN_RESTORINGS}.')
+    raise InputError(f'token_restoring={token_restoring!r} is not one of {TOKEN_RESTORINGS}.')
   return places if token_restoring == 'scatter' else jnp.sort(places, axis=1)
 
 

@@ -1,18 +1,19 @@
 """EVAD (ICCV 2023, arXiv 2304.08451): clips in, people and their actions out.
 
-  clip -> tubelet tokens -> (attention, prune, MLP) x depth -> kept tokens ------------+
-               |                                                                       |
-               +-> keyframe maps of four blocks -> pyramid -> person boxes (stages)    |
-                                                                  |                    |
-                       boxes, extended, over all slots -> RoIAlign on the restored grid
-                                                                  |                    |
-                          context refinement decoder over [kept tokens, actors] -> actions
+clip -> tubelet tokens -> (attention, prune, MLP) x depth -> kept tokens ------------+
+             |                                                                       |
+             +-> keyframe maps of four blocks -> pyramid -> person boxes (stages)    |
+                                                                |                    |
+                     boxes, extended, over all slots -> RoIAlign on the restored grid
+                                                                |                    |
+                        context refinement decoder over [kept tokens, actors] -> actions
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evad_jax.errors import InputError
 from evad_jax.model.context_refinement import ContextRefinement
 from evad_jax.model.fpn import FeaturePyramid
 from evad_jax.model.sparse_rcnn import PersonDetector
@@ -79,17 +80,17 @@ class EVAD(nn.Module):
   dtype: jnp.dtype = jnp.float32  # of the computation; parameters are float32
 
   def block_keep_rates(self) -> tuple[float, ...]:
-    """One keep rate per encoder block. Raises ValueError where the settings do not fit together."""
+    """One keep rate per encoder block. Raises InputError where the settings do not fit together."""
     rates = self.keep_rate
     if not isinstance(rates, (tuple, list)):
       rates = (rates,) * len(self.prune_blocks)
     if len(rates) != len(self.prune_blocks):
-      raise ValueError(
+      raise InputError(
         f'keep_rate={self.keep_rate} has {len(rates)} rates for {len(self.prune_blocks)} '
         f'prune_blocks, {self.prune_blocks}; give one rate, or one for each block.'
       )
     if any(not 0 <= i < self.depth for i in (*self.prune_blocks, *self.feature_blocks)):
-      raise ValueError(
+      raise InputError(
         f'prune_blocks={self.prune_blocks} and feature_blocks={self.feature_blocks} must be '
         f'blocks 0 to {self.depth - 1}.'
       )
@@ -106,7 +107,7 @@ class EVAD(nn.Module):
   ) -> Outputs:
     """Runs the detector; training with drop path needs the random stream 'drop_path'."""
     if self.padding not in PADDINGS:
-      raise ValueError(f'padding={self.padding!r} is not one of {PADDINGS}.')
+      raise InputError(f'padding={self.padding!r} is not one of {PADDINGS}.')
     masked = self.padding == 'masked'
     height, width = clips.shape[2:4]
     h, w = height // self.patch, width // self.patch

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from evad_jax import boxes as box_ops
+from evad_jax.errors import InputError
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
 from evad_jax.model.roi_align import multilevel_roi_align
 
@@ -151,7 +152,7 @@ class PersonDetector(nn.Module):
     sizes: Array,  # (B, 2) height and width of the unpadded input
   ) -> tuple[Array, Array]:  # logits (stages, B, P, 2), boxes (stages, B, P, 4) xyxy pixels
     if self.proposal_init not in PROPOSAL_INITS:
-      raise ValueError(
+      raise InputError(
         f'proposal_init={self.proposal_init!r} is not one of {sorted(PROPOSAL_INITS)}.'
       )
     batch, width = pyramid[0].shape[0], pyramid[0].shape[-1]

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from evad_jax.errors import InputError
+
 Array = jax.Array
 
 
@@ -24,14 +26,14 @@ class Tokens(NamedTuple):
 def num_kept(num_tokens: int, num_keyframe_tokens: int, keep_rate: float, block: int) -> int:
   """K = ceil(keep_rate * n) - S, the number of non-keyframe tokens that stay.
 
-  Raises ValueError where K would be negative or the rate lies outside (0, 1].
+  Raises InputError where K would be negative or the rate lies outside (0, 1].
   """
   if not 0 < keep_rate <= 1:
-    raise ValueError(f'The keep rate of block {block} is {keep_rate}; it must be in (0, 1].')
+    raise InputError(f'The keep rate of block {block} is {keep_rate}; it must be in (0, 1].')
   kept = math.ceil(keep_rate * num_tokens) - num_keyframe_tokens
   if kept < 0:
     smallest = math.ceil(1000 * num_keyframe_tokens / num_tokens) / 1000
-    raise ValueError(
+    raise InputError(
       f'A keep rate of {keep_rate} at block {block} would drop tokens of the keyframe '
       f'({num_keyframe_tokens} of the {num_tokens} there); the smallest rate there is {smallest}.'
     )

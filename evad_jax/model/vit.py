@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evad_jax.errors import InputError
 from evad_jax.model.attention import SelfAttention
 from evad_jax.model.layers import Dense, DropPath, LayerNorm, Mlp
 from evad_jax.model.position_embedding import position_table
@@ -67,7 +68,7 @@ class TubeletEmbedding(nn.Module):
     b, frames, height, width, channels = clips.shape
     f, p = self.tubelet, self.patch
     if frames % (2 * f) or height % p or width % p:
-      raise ValueError(
+      raise InputError(
         f'A clip of {frames} x {height} x {width} (frames, height, width) does not divide into '
         f'an even number of tubelets of {f} x {p} x {p}.'
       )

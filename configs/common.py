@@ -1,0 +1,159 @@
+"""Every configuration key once, with a comment; the other files change what differs.
+
+Defaults are the published AVA recipe of ViT-B at keep rate 0.7. A key that is not here is an error.
+Sections become keyword arguments: `model` of EVAD, `clip` of ClipSettings.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The complete set of keys; `data.directory` and `model.num_actions` have to be set."""
+  config = ConfigDict()
+  config.name = ''  # of the run; the default working directory is runs/NAME
+  config.seed = 0  # of start values, order of clips, mirroring and drop path
+  config.matmul_precision = 'highest'  # of float32 products; 'default' is faster and coarser
+
+  config.data = ConfigDict()
+  config.data.directory = ''  # of prepared records
+  config.data.prepare_command = ''  # shown where nothing is prepared
+  config.data.synthetic = ''  # 'easy' or 'hard': made on the spot where the directory is missing
+  config.data.train_split = 'train'
+  config.data.eval_split = 'test'
+  config.data.workers = 0  # processes that decode; 0: threads of this process alone
+  config.data.threads = 4  # that decode, in each process
+  config.data.prefetch = 4  # batches made ahead by each worker, or by the threads
+
+  config.clip = ConfigDict()
+  config.clip.clip_frames = 16  # T
+  config.clip.frame_stride = 4  # frames of the video between two of the clip
+  config.clip.canvas = (288, 512)  # height and width that hold every picture, multiples of 32
+  config.clip.short_side = 288  # pixels; 0: as large as the canvas allows
+  config.clip.max_long = 1333  # pixels, bound of the long side
+  config.clip.flip_probability = 0.5  # of mirroring a training clip
+  config.clip.max_boxes = 64  # people in a clip at most; at most model.num_proposals
+
+  config.model = vit_b()
+  config.model.num_actions = 80
+
+  config.loss = ConfigDict()
+  config.loss.action_weight = 12.0  # 12 for ViT-B, 6 for ViT-L
+
+  config.optimizer = ConfigDict()
+  config.optimizer.rate = 2.5e-5  # for a batch of 16; scale it with the batch
+  config.optimizer.head_multiplier = 8.0  # person stages and decoder over encoder
+  config.optimizer.schedule = 'step'  # or 'cosine'
+  config.optimizer.warmup_epochs = 2.0
+  config.optimizer.warmup_start = 2.5e-6  # rate at the first step
+  config.optimizer.milestones = (5.0, 8.0)  # epochs at which ...
+  config.optimizer.factors = (0.1, 0.01)  # ... the rate becomes this part of `rate`
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.999
+  config.optimizer.eps = 1e-8
+  config.optimizer.weight_decay = 1e-4
+  config.optimizer.clip_norm = 0.0  # of the global gradient; 0: off, as published
+  config.optimizer.layer_decay = 1.0  # of the rate per encoder block from the top; 1: off
+
+  config.train = ConfigDict()
+  config.train.batch_size = 16  # clips, over all devices and processes
+  config.train.epochs = 12.0
+  config.train.accumulation = 1  # parts that a batch is computed in, to save memory
+  config.train.ema_decay = 0.0  # of a moving average of the parameters; 0: off
+  config.train.log_every = 50  # steps
+  config.train.eval_every = 0  # steps; 0: after the last only
+  config.train.checkpoint_every = 1000  # steps
+  config.train.keep_checkpoints = 2  # the newest; the best stays beside them
+
+  config.eval = ConfigDict()
+  config.eval.batch_size = 16
+  config.eval.checkpoint = ''  # directory of checkpoints; empty: the working directory's own
+  config.eval.step = 0  # of the checkpoint; 0: the newest
+  config.eval.scoring = 'action'  # or 'person_times_action' over all proposals
+  config.eval.person_threshold = 0.7  # boxes below count only where a frame has none above
+  config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
+  config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
+
+  config.mesh = ConfigDict()
+  config.mesh.model = 1  # devices along the model axis; all others split the batch
+  return config
+
+
+def vit_b() -> ConfigDict:
+  """Keyword arguments of EVAD; see evad_jax/model/evad.py for what each is."""
+  model = ConfigDict()
+  model.width = 768
+  model.depth = 12
+  model.num_heads = 12
+  model.patch = 16
+  model.tubelet = 2
+  model.pretrain_size = 224
+  model.prune_blocks = (3, 6, 9)
+  model.keep_rate = 0.7
+  model.enhanced_weight = 1.0
+  model.feature_blocks = (2, 5, 8, 11)
+  model.drop_path = 0.1
+  model.detector_width = 256
+  model.detector_heads = 8
+  model.num_proposals = 100
+  model.num_stages = 6
+  model.dynamic_width = 64
+  model.feed_forward = 2048
+  model.proposal_init = 'image'
+  model.roi_extension = (0.4, 0.2)
+  model.token_restoring = 'scatter'
+  model.decoder_width = 384
+  model.decoder_depth = 6
+  model.decoder_heads = 6
+  model.decoder_drop_path = 0.1
+  model.action_hidden = 2048
+  model.padding = 'masked'
+  model.remat = True
+  model.dtype = 'float32'  # of the computation, or 'bfloat16'
+  return model
+
+
+def set_vit_l(config: ConfigDict) -> None:
+  """Changes a configuration to ViT-L and its published recipe (batch 8)."""
+  config.model.update(
+    width=1024,
+    depth=24,
+    num_heads=16,
+    prune_blocks=(6, 12, 18),
+    feature_blocks=(5, 11, 17, 23),
+    drop_path=0.2,
+    decoder_width=512,
+    decoder_depth=12,
+    decoder_heads=8,
+  )
+  config.loss.action_weight = 6.0
+  config.optimizer.rate = 1e-5
+  config.train.batch_size = 8
+
+
+def set_small(config: ConfigDict) -> None:
+  """Changes a configuration to a size that two CPU cores can train; same modules throughout."""
+  config.model.update(
+    width=64,
+    depth=4,
+    num_heads=4,
+    patch=8,
+    prune_blocks=(1, 2),
+    feature_blocks=(0, 1, 2, 3),
+    drop_path=0.0,
+    detector_width=64,
+    detector_heads=4,
+    num_proposals=12,
+    num_stages=3,
+    dynamic_width=16,
+    feed_forward=256,
+    proposal_init='grid',
+    decoder_width=64,
+    decoder_depth=2,
+    decoder_heads=4,
+    decoder_drop_path=0.0,
+    action_hidden=256,
+    remat=False,
+  )
+  config.optimizer.update(
+    rate=1e-3, head_multiplier=1.0, schedule='cosine', warmup_epochs=0.5, warmup_start=1e-5, b2=0.95
+  )

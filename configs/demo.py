@@ -1,0 +1,29 @@
+"""The embedded default: EVAD made small, trained on synthetic stick figures.
+
+  python -m evad_jax.main --config=configs/demo.py
+
+Makes its data itself, in about half a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+  """The demo."""
+  config = common.get_config()
+  config.name = 'demo'
+  config.data.directory = 'data/synthetic'
+  config.data.synthetic = 'easy'
+  config.data.prepare_command = 'python -m data_prep.synthetic --output data/synthetic'
+  config.clip.update(
+    clip_frames=8, frame_stride=1, canvas=(64, 64), short_side=64, flip_probability=0.5, max_boxes=4
+  )
+  common.set_small(config)
+  config.model.pretrain_size = 64
+  config.model.num_actions = 6
+  config.train.update(batch_size=16, epochs=12.0, log_every=20, eval_every=0, checkpoint_every=200)
+  config.optimizer.clip_norm = 1.0
+  config.eval.batch_size = 32
+  return config

@@ -1,0 +1,68 @@
+"""Which videos belong to the training and the test split: list files, or the annotation's own."""
+
+import os
+
+from data_prep.annotations import Annotations
+from data_prep.problems import Problems
+from data_prep.video import SUFFIXES
+from evad_jax.errors import InputError
+
+
+def read_list(path: str | os.PathLike, classes: tuple[str, ...]) -> list[str]:
+  """Names 'Class/video' of a list file, one a line; lines of other classes are left out.
+
+  A line may end in a suffix and a class number, as in UCF101's own `trainlist01.txt`
+  (`Basketball/v_Basketball_g08_c01.avi 9`).
+
+  Raises:
+    InputError: the file cannot be read, or lists no video of these classes.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      fields = [line.split() for line in file]
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f'{path}: cannot be read as a list of videos ({error})') from error
+  names = [words[0] for words in fields if words]
+  for suffix in SUFFIXES:
+    names = [name.removesuffix(suffix) for name in names]
+  mine = sorted({name for name in names if name.split('/')[0] in classes})
+  if not mine:
+    raise InputError(
+      f'{path}: lists no video of the {len(classes)} classes; its lines must look like Class/video'
+    )
+  return mine
+
+
+def choose_splits(
+  train_list: str | None, test_list: str | None, annotations: Annotations, classes: tuple[str, ...]
+) -> dict[str, list[str]]:
+  """{'train': names, 'test': names}, from the lists given, else split 1 of the annotation file.
+
+  Raises:
+    InputError: neither is there, or a video is in both.
+  """
+  lists = {'train': train_list, 'test': test_list}
+  splits = {split: read_list(path, classes) for split, path in lists.items() if path is not None}
+  if not splits:
+    if not annotations.train_videos or not annotations.test_videos:
+      raise InputError(
+        'the annotation file holds no split; give --train-list and --test-list (UCF101 publishes '
+        'trainlist01.txt and testlist01.txt)'
+      )
+    splits = {
+      'train': sorted(annotations.train_videos[0]),
+      'test': sorted(annotations.test_videos[0]),
+    }
+  both = sorted(set(splits.get('train', ())) & set(splits.get('test', ())))
+  if both:
+    raise InputError(
+      f'{both[0]}: is in the training and the test list ({len(both)} such); keep it in one'
+    )
+  return splits
+
+
+def report_shared_groups(splits: dict[str, list[str]], problems: Problems) -> None:
+  """Videos of one group (v_Class_gXX) show the same people, so no group may be in two splits."""
+  groups = {split: {name.rpartition('_')[0] for name in names} for split, names in splits.items()}
+  for group in sorted(groups.get('train', set()) & groups.get('test', set())):
+    problems.report('group in two splits', group, 'kept, but the test is not independent')

@@ -1,0 +1,125 @@
+"""Checkpoints with Orbax: step, state, data position and the model's settings.
+
+A checkpoint becomes visible under its step only when it is complete; a run that is killed while
+saving finds the one before. The last N and the best by the evaluation's figure stay.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from evad_jax.errors import InputError
+
+Tree = Any
+BEST_METRIC = 'frame_mAP@0.5'
+
+
+def _figure(metrics: dict | None) -> float:
+  value = (metrics or {}).get(BEST_METRIC)
+  return -1.0 if value is None or np.isnan(value) else float(value)
+
+
+class Checkpoints:
+  """The checkpoints of one directory; close it to wait for the last save."""
+
+  def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
+    """keep_last: how many of the newest stay beside the best one."""
+    self.directory = Path(directory).absolute()
+    if read_only and not self.directory.is_dir():
+      raise InputError(
+        f'{directory}: there is no such checkpoint directory; train first, or give the '
+        '"checkpoints" directory of a run.'
+      )
+    policies = [
+      checkpoint_managers.LatestN(keep_last),
+      checkpoint_managers.BestN(get_metric_fn=_figure, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    options = ocp.CheckpointManagerOptions(
+      create=not read_only,
+      read_only=read_only,
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+    )
+    self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+  def latest_step(self) -> int | None:
+    """The newest complete checkpoint, or None."""
+    return self._manager.latest_step()
+
+  def best_step(self) -> int | None:
+    """The complete checkpoint with the best evaluation, or None where none was evaluated."""
+    evaluated = {}
+    for step in self._manager.all_steps():
+      metrics = self._manager.metrics(step)
+      if metrics:
+        evaluated[step] = _figure(metrics)
+    return max(evaluated, key=lambda step: (evaluated[step], step)) if evaluated else None
+
+  def save(
+    self, step: int, state: Tree, settings: dict, position: dict, metrics: dict | None
+  ) -> None:
+    """Starts saving in the background; what the caller does to `state` afterwards is harmless."""
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      settings=ocp.args.JsonSave(settings),
+      position=ocp.args.JsonSave(position),
+    )
+    self._manager.save(step, args=items, metrics=metrics, force=True)
+
+  def settings(self, step: int) -> dict:
+    """The model's settings as saved with a checkpoint."""
+    items = ocp.args.Composite(settings=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)['settings']
+
+  def position(self, step: int) -> dict:
+    """The data position as saved with a checkpoint."""
+    items = ocp.args.Composite(position=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)['position']
+
+  def restore(self, step: int, like: Tree) -> Tree:
+    """The state of a checkpoint with the shapes and shardings of `like`.
+
+    Raises InputError naming the first array that is missing, left over or of another shape.
+    """
+    saved = self._manager.item_metadata(step)['state']
+    self._check_shapes(step, saved, like)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    return self._manager.restore(step, args=items)['state']
+
+  def _check_shapes(self, step: int, saved: Tree, like: Tree) -> None:
+    ours, theirs = _shapes(like), _shapes(saved)
+    where = f'{self.directory / str(step)}'
+    for path in sorted(set(ours) | set(theirs)):
+      if ours.get(path) != theirs.get(path):
+        raise InputError(
+          f'{where}: the checkpoint is of another model: {path} is '
+          f'{theirs.get(path, "missing")} in the checkpoint and {ours.get(path, "missing")} in '
+          'the configuration; use the configuration it was trained with, or another --workdir.'
+        )
+
+  def close(self) -> None:
+    """Waits until the last checkpoint is complete."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def __enter__(self) -> 'Checkpoints':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    """Closes."""
+    self.close()
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {_path(path): tuple(leaf.shape) for path, leaf in leaves if leaf is not None}
+
+
+def _path(key_path: tuple) -> str:
+  """Named tuples come back from a checkpoint as dicts or lists: name all keys alike."""
+  keys = [str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in key_path]
+  return '/'.join(keys)

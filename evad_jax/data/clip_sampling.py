@@ -1,0 +1,58 @@
+"""Which frames of a video make the clip of a keyframe (EVAD, arXiv 2304.08451, section 4.1).
+
+T frames at a fixed stride, the keyframe at position T // 2; past either end of the video its first
+or last frame is repeated. Frames count from 0.
+"""
+
+import numpy as np
+
+from evad_jax.errors import InputError
+
+
+def clip_frame_numbers(keyframe: int, num_frames: int, clip_frames: int, stride: int) -> np.ndarray:
+  """Frame numbers of the clip around a keyframe.
+
+  Args:
+    keyframe: frame number in [0, num_frames).
+    num_frames: frames in the whole video.
+    clip_frames: T.
+    stride: distance of neighbouring clip frames, in frames of the video.
+
+  Returns:
+    (T,) int64, never falling, in [0, num_frames); entry T // 2 is the keyframe.
+
+  Raises:
+    InputError: the keyframe is not a frame of the video.
+  """
+  if not 0 <= keyframe < num_frames:
+    raise InputError(
+      f'keyframe {keyframe} is not in a video of {num_frames} frames; '
+      'correct the annotation and prepare the data again'
+    )
+  offsets = (np.arange(clip_frames, dtype=np.int64) - clip_frames // 2) * stride
+  return np.clip(keyframe + offsets, 0, num_frames - 1)
+
+
+def stored_positions(needed: np.ndarray, stored: np.ndarray, video: str) -> np.ndarray:
+  """Where each needed frame lies among the stored ones.
+
+  Args:
+    needed: (T,) frame numbers.
+    stored: (F,) frame numbers, increasing.
+    video: named in the message.
+
+  Returns:
+    (T,) int64, positions in `stored`.
+
+  Raises:
+    InputError: a needed frame is not stored.
+  """
+  positions = np.searchsorted(stored, needed)
+  found = positions < len(stored)
+  found[found] = stored[positions[found]] == needed[found]
+  if not found.all():
+    raise InputError(
+      f'video {video!r}: frame {needed[~found][0]} of a clip is not stored in its record; '
+      'use the clip_frames and frame_stride that the data were prepared with, or prepare them again'
+    )
+  return positions

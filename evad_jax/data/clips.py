@@ -1,0 +1,127 @@
+"""Examples -> Batch: picks, decodes and places the frames of every clip, pads boxes and labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.data import augment, clip_sampling
+from evad_jax.data.records import Example
+from evad_jax.errors import InputError
+from evad_jax.structures import Batch, Targets
+
+FILLER = -1  # the example number of a place in a batch that holds no example
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+  """What a clip looks like; the same for all clips of a run."""
+
+  clip_frames: int  # T
+  frame_stride: int  # frames of the video between neighbouring clip frames
+  canvas: tuple[int, int]  # (H, W) pixels that hold every picture
+  short_side: int | None  # of the picture, pixels; None: as large as the canvas allows
+  max_boxes: int  # G
+  max_long: int = 1333  # bound of the picture's long side, pixels
+  flip_probability: float = 0.5  # of mirroring, in training only
+  keyframe_only: bool = False  # every frame is the keyframe: what a still image tells
+
+
+class Item(NamedTuple):
+  """One place in a batch."""
+
+  number: int  # of the example within its split, or FILLER
+  example: Example | None  # None for filler
+  flip: bool = False
+
+
+@dataclass(frozen=True)
+class MakeBatch:
+  """Items -> Batch; a picklable callable, so that worker processes can have it."""
+
+  settings: ClipSettings
+  num_classes: int  # A
+
+  def __call__(self, items: Sequence[Item]) -> Batch:
+    """B items -> a batch of B; see `structures.Batch` for shapes.
+
+    Raises:
+      InputError: a frame is corrupt or not stored, a picture does not fit the canvas, or a keyframe
+        has more than max_boxes boxes.
+    """
+    batch = empty_batch(len(items), self.settings, self.num_classes)
+    for place, item in enumerate(items):
+      if item.example is not None:
+        _fill_place(batch, place, item, self.settings)
+    return batch
+
+
+def empty_batch(batch_size: int, settings: ClipSettings, num_classes: int) -> Batch:
+  """A batch of filler: black clips, no boxes, example_mask False."""
+  shape = (batch_size, settings.max_boxes)
+  # Filler claims the whole canvas, not 0 x 0, so that nobody divides by zero or masks every token.
+  canvas = np.tile(np.array(settings.canvas, np.int32), (batch_size, 1))
+  return Batch(
+    clips=np.zeros((batch_size, settings.clip_frames, *settings.canvas, 3), np.uint8),
+    sizes=canvas,
+    original_sizes=canvas.copy(),
+    targets=Targets(
+      boxes=np.zeros((*shape, 4), np.float32),
+      labels=np.zeros((*shape, num_classes), np.float32),
+      box_mask=np.zeros(shape, bool),
+    ),
+    example_mask=np.zeros(batch_size, bool),
+    index=np.full(batch_size, FILLER, np.int32),
+  )
+
+
+def _fill_place(batch: Batch, place: int, item: Item, settings: ClipSettings) -> None:
+  """Writes one example into its place of the batch."""
+  example, count = item.example, len(item.example.boxes)
+  if count > settings.max_boxes:
+    raise InputError(
+      f'video {example.video!r}: keyframe {example.keyframe} has {count} boxes, more than '
+      f'{settings.max_boxes}; raise config.data.max_boxes to at least {count}'
+    )
+  resize = augment.plan_resize(
+    example.height,
+    example.width,
+    canvas=settings.canvas,
+    short_side=settings.short_side,
+    max_long=settings.max_long,
+  )
+  _draw_clip(example, resize, item.flip, settings, batch.clips[place])
+  batch.sizes[place] = resize.height, resize.width
+  batch.original_sizes[place] = example.height, example.width
+  batch.targets.boxes[place, :count] = augment.transform_boxes(
+    example.boxes, example.height, example.width, resize, item.flip
+  )
+  batch.targets.labels[place, :count] = example.labels
+  batch.targets.box_mask[place, :count] = True
+  batch.example_mask[place] = True
+  batch.index[place] = item.number
+
+
+def _draw_clip(
+  example: Example, resize: augment.Resize, flip: bool, settings: ClipSettings, out: np.ndarray
+) -> None:
+  """Decodes each distinct frame once and draws it wherever it stands; out is (T, H, W, 3)."""
+  numbers = clip_sampling.clip_frame_numbers(
+    example.keyframe, example.num_frames, settings.clip_frames, settings.frame_stride
+  )
+  if settings.keyframe_only:
+    numbers = np.full_like(numbers, example.keyframe)
+  positions = clip_sampling.stored_positions(numbers, example.frame_numbers, example.video)
+  for t, position in enumerate(positions):
+    if t > 0 and position == positions[t - 1]:  # equal frames stand side by side
+      out[t] = out[t - 1]
+      continue
+    number = int(numbers[t])
+    frame = augment.decode_frame(example.frames[position], video=example.video, frame=number)
+    if frame.shape[:2] != (example.height, example.width):
+      raise InputError(
+        f'video {example.video!r}: frame {number} is {frame.shape[0]} x {frame.shape[1]} where its '
+        f'record says {example.height} x {example.width}; prepare the data again'
+      )
+    augment.draw_frame(frame, resize, flip, out[t])

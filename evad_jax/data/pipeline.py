@@ -1,0 +1,227 @@
+"""Examples of a prepared split -> a stream of batches, deterministic and resumable (grain).
+
+The global batches of a run depend on the seed and the split alone: not on the number of hosts,
+worker processes or threads. Batch g of the run is the g-th stretch of `batch_size` examples of an
+endless sequence of shuffled epochs, so the position in the data is the step, and resuming is
+slicing. Each host takes its own consecutive part of every global batch.
+
+Threads are usually enough: reading, decoding and resizing release the interpreter lock. Every
+thread makes whole batches, up to `prefetch` of them ahead. Worker processes send their batches
+through shared memory (/dev/shm must hold about 2 * prefetch batches a worker), and each of them
+imports the main module of the program once.
+"""
+
+import math
+import weakref
+from functools import partial
+
+import grain
+import numpy as np
+from absl import flags
+
+from evad_jax.data import augment
+from evad_jax.data.clips import FILLER, ClipSettings, Item, MakeBatch
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.data.records import RecordReader
+from evad_jax.errors import InputError
+from evad_jax.structures import Batch, Targets
+
+__all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'train_batches']
+
+
+class ExampleSource:
+  """A grain RandomAccessDataSource: number -> Item, with filler past the last example."""
+
+  def __init__(self, index: RecordIndex, length: int | None = None):
+    """length: defaults to the number of examples; places from there on hold filler."""
+    self._reader = RecordReader(index)
+    self._length = len(index) if length is None else length
+
+  def __len__(self) -> int:
+    """Examples and filler together."""
+    return self._length
+
+  def __getitem__(self, number: int) -> Item:
+    """Reads and verifies one example; raises InputError where its shard is damaged."""
+    if number >= len(self._reader):
+      return Item(FILLER, None)
+    return Item(int(number), self._reader[number])
+
+
+class BatchIterator:
+  """Iterator of Batch that owns threads and processes: close it, or use it in a `with`.
+
+  It closes itself when it ends, fails or is deleted. Closed, it has no more batches.
+  """
+
+  def __init__(self, dataset: grain.IterDataset):
+    """Starts nothing yet; threads and processes start with the first batch."""
+    self._owned = [iter(dataset)]  # empty when closed
+    # At the latest when the interpreter begins to exit: later, grain's own clean-up fails noisily.
+    self._finalizer = weakref.finalize(self, _close_all, self._owned)
+
+  def __iter__(self) -> 'BatchIterator':
+    """Itself."""
+    return self
+
+  def __next__(self) -> Batch:
+    """The next batch, of plain NumPy arrays; raises InputError where an example is unusable."""
+    if not self._owned:
+      raise StopIteration
+    try:
+      batch = next(self._owned[0])
+    except BaseException:
+      self.close()
+      raise
+    return _as_plain_arrays(batch)
+
+  def close(self) -> None:
+    """Stops threads and worker processes; closing twice is fine."""
+    self._finalizer()
+
+  def __enter__(self) -> 'BatchIterator':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception) -> None:
+    """Closes."""
+    self.close()
+
+
+def _close_all(owned: list[grain.DatasetIterator]) -> None:
+  """Closes and forgets, so that grain deletes them now."""
+  while owned:
+    owned.pop().close()
+
+
+def train_batches(
+  index: RecordIndex,
+  settings: ClipSettings,
+  *,
+  seed: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 4,
+  prefetch: int = 4,
+  start_step: int = 0,
+) -> BatchIterator:
+  """Endless shuffled, randomly mirrored batches; each epoch holds every example exactly once.
+
+  Batches straddle the ends of epochs, and every epoch has its own order and flips.
+
+  Args:
+    index: of the split.
+    settings: of the clips.
+    seed: of order and flips, at least 0.
+    batch_size: of all processes together; divisible by process_count.
+    process_index: this process, in [0, process_count).
+    process_count: number of processes (hosts).
+    workers: worker processes; 0 makes batches in threads of this process.
+    threads: a process; 0 makes each batch when it is asked for.
+    prefetch: batches that a process makes ahead, at least `threads`.
+    start_step: the first batch returned is that of this step.
+
+  Returns:
+    Iterator of Batch, `batch_size // process_count` clips each.
+
+  Raises:
+    InputError: the split is empty, a picture would not fit the canvas, or batch_size cannot be
+      divided; iterating raises it for unusable examples.
+  """
+  local_batch = _local_batch(batch_size, process_count)
+  _check_index(index, settings)
+  order_seed, flip_seed = np.random.SeedSequence(seed).generate_state(2)
+  dataset = (
+    grain.MapDataset.source(ExampleSource(index))
+    .shuffle(seed=int(order_seed))
+    .repeat()  # reseeds the order of every epoch; flips are seeded by the place in the sequence
+    .random_map(partial(_draw_flip, probability=settings.flip_probability), seed=int(flip_seed))
+    .batch(local_batch, drop_remainder=True, batch_fn=list)
+  )
+  dataset = dataset[start_step * process_count + process_index :: process_count]
+  return _iterate(dataset, index, settings, workers, threads, prefetch)
+
+
+def eval_batches(
+  index: RecordIndex,
+  settings: ClipSettings,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 4,
+  prefetch: int = 4,
+) -> BatchIterator:
+  """Every example exactly once over all processes, in order, not mirrored.
+
+  Every process gets ceil(examples / batch_size) batches; places past the last example are filler
+  (example_mask False, index -1). Arguments and errors as in `train_batches`.
+  """
+  local_batch = _local_batch(batch_size, process_count)
+  _check_index(index, settings)
+  steps = math.ceil(len(index) / batch_size)
+  dataset = grain.MapDataset.source(ExampleSource(index, steps * batch_size)).batch(
+    local_batch, drop_remainder=True, batch_fn=list
+  )
+  dataset = dataset[process_index::process_count]
+  return _iterate(dataset, index, settings, min(workers, steps), threads, prefetch)
+
+
+def _iterate(
+  dataset: grain.MapDataset,
+  index: RecordIndex,
+  settings: ClipSettings,
+  workers: int,
+  threads: int,
+  prefetch: int,
+) -> BatchIterator:
+  """Dataset of lists of items -> iterator of batches, made in threads or worker processes."""
+  batches = dataset.map(MakeBatch(settings, len(index.classes))).to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+  )
+  if workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain reads its own flags when it starts processes
+    batches = batches.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+    )
+  return BatchIterator(batches)
+
+
+def _draw_flip(item: Item, generator: np.random.Generator, *, probability: float) -> Item:
+  return item._replace(flip=bool(generator.random() < probability))
+
+
+def _local_batch(batch_size: int, process_count: int) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise InputError(
+      f'batch size {batch_size} cannot be shared equally by {process_count} processes; '
+      f'make it a positive multiple of {process_count}'
+    )
+  return batch_size // process_count
+
+
+def _check_index(index: RecordIndex, settings: ClipSettings) -> None:
+  """Finds out before the first step, not hours later, that a picture does not fit."""
+  if not len(index):
+    raise InputError(
+      f'{index.directory}: split {index.split!r} has no examples; prepare it with '
+      f'`{index.prepare_command}`'
+    )
+  for height, width in np.unique(np.stack([index.heights, index.widths], axis=-1), axis=0):
+    augment.plan_resize(
+      int(height),
+      int(width),
+      canvas=settings.canvas,
+      short_side=settings.short_side,
+      max_long=settings.max_long,
+    )
+
+
+def _as_plain_arrays(batch: Batch) -> Batch:
+  """Worker processes return a subclass of ndarray backed by shared memory: views without it."""
+  plain = {name: np.asarray(array) for name, array in batch._asdict().items() if name != 'targets'}
+  return Batch(**plain, targets=Targets(*map(np.asarray, batch.targets)))

@@ -1,0 +1,163 @@
+"""The sidecar index of a prepared split: where every record and every keyframe lies.
+
+A data set directory (written by `record_writer.py`) holds TFRecord shards, one index a split, and
+`manifest.json`, which is written last: without it nothing here counts as prepared.
+"""
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evad_jax.errors import InputError
+
+MANIFEST = 'manifest.json'
+INDEX_COLUMNS = (
+  'shard_bytes',
+  'record_shard',
+  'record_offset',
+  'record_length',
+  'record_crc',
+  'record_video',
+  'record_size',
+  'example_record',
+  'keyframes',
+)
+
+
+def index_name(split: str) -> str:
+  """File name of a split's sidecar index."""
+  return f'index-{split}.npz'
+
+
+def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
+  """File name of one shard; TFDS' own pattern."""
+  return f'{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}'
+
+
+@dataclass(frozen=True)
+class RecordIndex:
+  """Where every record and every keyframe of a split lies; small, and cheap to pickle."""
+
+  directory: Path
+  name: str
+  split: str
+  classes: list[str]
+  clip_frames: int  # the longest clip, and
+  frame_stride: int  # its stride, that the stored frames serve
+  prepare_command: str
+  shard_bytes: np.ndarray  # (shards,) int64
+  record_shard: np.ndarray  # (R,) int32
+  record_offset: np.ndarray  # (R,) int64, of the header, bytes
+  record_length: np.ndarray  # (R,) int64, of the data, bytes
+  record_crc: np.ndarray  # (R,) uint32, masked crc32c of the data
+  record_video: np.ndarray  # (R,) str
+  record_size: np.ndarray  # (R, 2) int32, height and width
+  example_record: np.ndarray  # (E,) int64
+  keyframes: np.ndarray  # (E,) int64 frame number in the video
+
+  @classmethod
+  def open(
+    cls,
+    directory: str | os.PathLike,
+    split: str,
+    prepare_command: str = 'python -m data_prep.DATASET --output DIRECTORY',
+  ) -> 'RecordIndex':
+    """Reads the sidecar index of a split and checks that its shards are there, whole.
+
+    Args:
+      directory: of the prepared data set.
+      split: 'train', 'test', ...
+      prepare_command: named in messages, so that the user knows what to run.
+
+    Raises:
+      InputError: no such directory, nothing (or only a part) prepared, a shard missing or cut.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory, prepare_command)
+    path = directory / index_name(split)
+    if split not in manifest['splits'] or not path.is_file():
+      have = ', '.join(sorted(manifest['splits'])) or 'none'
+      raise InputError(
+        f'{directory}: nothing is prepared for split {split!r} (prepared: {have}); '
+        f'prepare it with `{prepare_command}`'
+      )
+    columns = _read_columns(path, prepare_command)
+    settings = {key: manifest[key] for key in ('name', 'classes', 'clip_frames', 'frame_stride')}
+    index = cls(directory, split=split, prepare_command=prepare_command, **settings, **columns)
+    index._check_shards()
+    return index
+
+  def __len__(self) -> int:
+    """Number of examples (keyframes)."""
+    return len(self.example_record)
+
+  @property
+  def heights(self) -> np.ndarray:
+    """(E,) int32, of the stored frames, pixels."""
+    return self.record_size[self.example_record, 0]
+
+  @property
+  def widths(self) -> np.ndarray:
+    """(E,) int32, of the stored frames, pixels."""
+    return self.record_size[self.example_record, 1]
+
+  @property
+  def videos(self) -> np.ndarray:
+    """(E,) str, the video of each example."""
+    return self.record_video[self.example_record]
+
+  def shard_path(self, shard: int) -> Path:
+    """The shard's file."""
+    return self.directory / shard_name(self.name, self.split, shard, len(self.shard_bytes))
+
+  def _check_shards(self) -> None:
+    for shard, expected in enumerate(self.shard_bytes):
+      path = self.shard_path(shard)
+      if not path.is_file():
+        raise InputError(
+          f'{path}: shard is missing; copy it again, or prepare with `{self.prepare_command}`'
+        )
+      if path.stat().st_size != expected:
+        raise InputError(
+          f'{path}: shard has {path.stat().st_size} bytes where the index says {expected}, so it '
+          f'was cut or replaced; copy it again, or prepare with `{self.prepare_command}`'
+        )
+
+
+def read_manifest(directory: Path, prepare_command: str) -> dict:
+  """manifest.json, which is written last: without it the preparation has not finished."""
+  if not directory.is_dir():
+    raise InputError(
+      f'{directory}: no such directory; prepare the data set with `{prepare_command}`'
+    )
+  path = directory / MANIFEST
+  if not path.is_file():
+    raise InputError(
+      f'{directory}: nothing is prepared here, or the preparation did not finish '
+      f'(no {MANIFEST}); prepare it with `{prepare_command}`'
+    )
+  try:
+    manifest = json.loads(path.read_text(encoding='utf-8'))
+    missing = {'name', 'classes', 'clip_frames', 'frame_stride', 'splits'} - set(manifest)
+  except (ValueError, TypeError) as error:
+    raise InputError(f'{path}: is not valid JSON; prepare with `{prepare_command}`') from error
+  if missing or not isinstance(manifest, dict):
+    raise InputError(
+      f'{path}: lacks {", ".join(sorted(missing))}; prepare again with `{prepare_command}`'
+    )
+  return manifest
+
+
+def _read_columns(path: Path, prepare_command: str) -> dict[str, np.ndarray]:
+  """The arrays of a sidecar index, by the names that RecordIndex has for them."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {key: file[key] for key in INDEX_COLUMNS}
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f'{path}: the index is damaged ({error}); prepare again with `{prepare_command}`'
+    ) from error

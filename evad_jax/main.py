@@ -1,0 +1,103 @@
+"""Command line: train and evaluate, or evaluate alone, as a configuration says.
+
+  python -m evad_jax.main --config=configs/demo.py
+  python -m evad_jax.main --config=configs/demo.py --mode=eval --workdir=runs/demo
+
+Any key of the configuration can be changed: --config.train.epochs=3. Every key is in
+configs/common.py with a comment. A run that was stopped continues when it is started again.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from evad_jax.errors import InputError, exit_on_input_error
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, FILE.py[:VARIANT].')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
+_MODE = flags.DEFINE_enum(
+  'mode', 'train', ['train', 'eval'], 'Train and evaluate, or evaluate a checkpoint.'
+)
+
+
+def parse(argv: list[str]) -> None:
+  """Reads the flags. Raises InputError where one is unknown, or its value unusable."""
+  try:
+    rest = flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, FileNotFoundError, TypeError, ValueError) as error:
+    # A configuration file is Python: whatever it raises belongs to the user, as one sentence.
+    sentence = ' '.join(str(error).split())
+    raise InputError(
+      f'{sentence} (configs/common.py lists every key; --help explains the flags).'
+    ) from error
+  if len(rest) > 1:
+    raise InputError(f'{rest[1]!r} is not a flag; --help lists what is.')
+  if _CONFIG.value is None:
+    raise InputError('--config is missing; for a first run give --config=configs/demo.py.')
+
+
+def make_missing_data(config: ConfigDict) -> None:
+  """Makes the synthetic set where a configuration uses one and it is not there."""
+  if not config.data.synthetic or (Path(config.data.directory) / 'manifest.json').exists():
+    return
+  from data_prep import synthetic  # only this configuration needs it
+
+  height, width = config.clip.canvas
+  settings = synthetic.Settings(
+    height=height,
+    width=width,
+    clip_frames=config.clip.clip_frames,
+    frame_stride=config.clip.frame_stride,
+    hard=config.data.synthetic == 'hard',
+  )
+  synthetic.generate(config.data.directory, settings)
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: Path):
+  """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
+  from evad_jax import evaluate, from_config, sharding, train
+  from evad_jax.checkpoint import Checkpoints
+
+  model = from_config.make_model(config)
+  index = from_config.open_split(config, config.data.eval_split)
+  mesh = sharding.make_mesh(config.mesh.model)
+  directory = config.eval.checkpoint or workdir / 'checkpoints'
+  with Checkpoints(directory, read_only=True) as checkpoints:
+    step, params = train.restore_params(config, model, checkpoints, mesh)
+  print(f'Evaluating step {step} of {directory} on {index.split}', flush=True)
+  return evaluate.make_evaluator(config, model, index, mesh)(params)
+
+
+def run(config: ConfigDict, workdir: Path, mode: str) -> None:
+  """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
+  import jax  # here, so that --help and wrong flags answer at once
+
+  from evad_jax import evaluate, train
+
+  start = time.perf_counter()
+  jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+  make_missing_data(config)
+  if mode == 'train':
+    evaluation = train.train_and_evaluate(config, workdir)
+  else:
+    evaluation = evaluate_checkpoint(config, workdir)
+  if jax.process_index() == 0:
+    name = f'eval_{config.data.eval_split}' + ('_keyframe_only' * config.eval.keyframe_only)
+    evaluate.write(evaluation, workdir, name)
+    print(evaluation.table())
+    print(f'{(time.perf_counter() - start) / 60:.1f} minutes; results in {workdir}/{name}*')
+
+
+def main(argv: list[str]) -> None:
+  """Exit status 0, or 2 with one sentence on standard error for bad input."""
+  with exit_on_input_error():
+    parse(argv)
+    config = _CONFIG.value
+    run(config, Path(_WORKDIR.value or f'runs/{config.name}'), _MODE.value)
+
+
+if __name__ == '__main__':
+  main(sys.argv)

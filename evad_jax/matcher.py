@@ -1,0 +1,69 @@
+"""Optimal assignment of proposals to ground truth inside jit (arXiv 2005.12872; paper section 3.5).
+
+Ground truth is padded to G boxes. Padding gets the same cost from every proposal, so with at least
+G proposals it cannot change which ones the real boxes take.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from evad_jax import boxes as box_ops
+from evad_jax.errors import InputError
+from evad_jax.structures import Targets
+
+Array = jax.Array
+
+PERSON_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
+
+
+class Matches(NamedTuple):
+  """The proposal of every ground-truth box; meaningless where the box is padding."""
+
+  proposal: Array  # (stages, B, G) int32
+
+
+def matching_costs(
+  person_logits: Array,  # (..., P, 2)
+  boxes: Array,  # (..., P, 4) xyxy pixels
+  target_boxes: Array,  # (..., G, 4) xyxy pixels
+  sizes: Array,  # (..., 2) height and width
+) -> Array:  # (..., P, G)
+  """2 * (-person probability) + 5 * L1 of the normalised boxes + 2 * (-GIoU), for every pair."""
+  person = jax.nn.softmax(person_logits, axis=-1)[..., 0]
+  whwh = jnp.stack([sizes[..., 1], sizes[..., 0]] * 2, axis=-1)[..., None, :].astype(boxes.dtype)
+  l1 = jnp.abs((boxes / whwh)[..., :, None, :] - (target_boxes / whwh)[..., None, :, :]).sum(-1)
+  giou = box_ops.pairwise_giou(boxes, target_boxes)
+  return -PERSON_COST * person[..., None] + L1_COST * l1 - GIOU_COST * giou
+
+
+def assign(costs: Array, box_mask: Array) -> Array:
+  """The cheapest assignment: costs (P, G), box_mask (G,) -> (G,) int32, a proposal for each box.
+
+  Entries that are not finite count as very expensive, so that a diverged model cannot hang the
+  search.
+  """
+  proposals, ground_truths = costs.shape
+  if proposals < ground_truths:
+    raise InputError(
+      f'{proposals} proposals cannot be assigned to up to {ground_truths} boxes; raise '
+      'num_proposals or lower max_boxes.'
+    )
+  costs = jnp.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)
+  costs = jnp.where(box_mask, costs, 0)
+  rows, columns = optax.assignment.hungarian_algorithm(costs)
+  return jnp.zeros(ground_truths, jnp.int32).at[columns].set(rows.astype(jnp.int32))
+
+
+def match(person_logits: Array, boxes: Array, targets: Targets, sizes: Array) -> Matches:
+  """Matches every stage on its own; stages and batch are one batch of assignment problems.
+
+  person_logits (stages, B, P, 2), boxes (stages, B, P, 4), sizes (B, 2). No gradient.
+  """
+  costs = jax.lax.stop_gradient(
+    matching_costs(person_logits, boxes, targets.boxes[None], sizes[None])
+  )  # (stages, B, P, G)
+  mask = jnp.broadcast_to(targets.box_mask, (*costs.shape[:2], costs.shape[3]))
+  return Matches(jax.vmap(jax.vmap(assign))(costs, mask))

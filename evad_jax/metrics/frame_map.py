@@ -1,0 +1,264 @@
+"""Frame-mAP and person AP of a whole evaluation: start, update with batches, merge, compute.
+
+Two ways of scoring. `action` is the published one: the proposals whose person score reaches the
+threshold (all of a frame's where none does), each with its action scores as they are.
+`person_times_action` scores every proposal with the product. Person AP ranks all proposals by
+person score against all ground-truth boxes, as one class: beside the mAP it tells a failure to
+find people from a failure to name what they do.
+
+A state is a value: `update` and `merge` return a new one, and the order of batches and of merging
+does not matter, because `compute` puts the frames into the order of the list it is given.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.errors import InputError
+from evad_jax.metrics.average_precision import AveragePrecision, average_precision
+from evad_jax.structures import Detections, Targets
+
+SCORINGS = ('action', 'person_times_action')
+PERSON_THRESHOLD = 0.7
+
+
+class People(NamedTuple):
+  """All proposals."""
+
+  frame: np.ndarray  # (N,) int64, position in the list of frames
+  boxes: np.ndarray  # (N, 4) float32, normalised xyxy
+  scores: np.ndarray  # (N,) float32, person scores
+
+
+class Actions(NamedTuple):
+  """The proposals whose action scores are kept: all, or those that `action` counts."""
+
+  frame: np.ndarray  # (R,) int64, position in the list of frames
+  boxes: np.ndarray  # (R, 4) float32, normalised xyxy
+  person_scores: np.ndarray  # (R,) float32
+  passing: np.ndarray  # (R,) bool, counted under `action`
+  scores: np.ndarray  # (R, A) float32
+
+
+class Truth(NamedTuple):
+  """The ground truth, a row for each person."""
+
+  frame: np.ndarray  # (M,) int64, position in the list of frames
+  boxes: np.ndarray  # (M, 4) float32, normalised xyxy
+  labels: np.ndarray  # (M, A) bool
+
+
+class Chunk(NamedTuple):
+  """What one batch contributes."""
+
+  frames: tuple[Hashable, ...]  # the keys: an example's number, or (video, frame number)
+  people: People
+  actions: Actions
+  truth: Truth
+
+
+class State(NamedTuple):
+  """Everything an evaluation has seen so far, and how it will be scored."""
+
+  scorings: tuple[str, ...]
+  person_threshold: float
+  chunks: tuple[Chunk, ...]
+
+
+class FrameMap(NamedTuple):
+  """The figures of one scoring, with what they were computed from."""
+
+  scoring: str
+  iou_threshold: float
+  mean_ap: float  # over the classes with ground truth; NaN where there is none at all
+  per_class: tuple[AveragePrecision, ...]  # A of them, `value` NaN for a class without truth
+  person: AveragePrecision
+  num_frames: int
+  num_truth_boxes: int  # people, each counted once whatever its number of labels
+  num_boxes: int  # detected boxes, each counted once though scored for every class
+
+  @property
+  def num_detections(self) -> int:
+    """Scored pairs of box and class, summed over the classes."""
+    return sum(result.num_detections for result in self.per_class)
+
+
+def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_THRESHOLD) -> State:
+  """An empty state for these scorings, each of which `compute` can then give.
+
+  `action` alone keeps the action scores only of the boxes it counts, which for AVA is megabytes
+  instead of gigabytes.
+  """
+  unknown = [scoring for scoring in scorings if scoring not in SCORINGS]
+  if unknown or not scorings:
+    raise InputError(f'scorings must be some of {", ".join(SCORINGS)}, but got {list(scorings)}.')
+  return State(tuple(scorings), person_threshold, ())
+
+
+def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
+  """Targets in pixels of pictures of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
+  scale = np.asarray(sizes, np.float32)[:, None, [1, 0, 1, 0]]
+  return targets._replace(boxes=targets.boxes / scale)
+
+
+def update(
+  state: State,
+  detections: Detections,
+  targets: Targets,  # boxes (B, G, 4) in the units of the detections', see `normalise`
+  example_mask: np.ndarray,  # (B,) bool, False for filler
+  frames: Sequence[Hashable] | np.ndarray,  # B keys; filler's are not looked at
+) -> State:
+  """The state with one more batch of host arrays in it; a batch of filler alone changes nothing.
+
+  Raises InputError where a detection is not finite: the model that made it has diverged.
+  """
+  keep = np.flatnonzero(example_mask)
+  detections = Detections(*(np.asarray(x)[keep] for x in detections))
+  targets = Targets(*(np.asarray(x)[keep] for x in targets))
+  keys = frames.tolist() if isinstance(frames, np.ndarray) else frames
+  keys = tuple(keys[i] for i in keep)
+  _check_finite(detections, keys)
+  return state._replace(chunks=(*state.chunks, _chunk(state, detections, targets, keys)))
+
+
+def merge(*states: State) -> State:
+  """One state with the frames of all, from parts of one evaluation (hosts, say)."""
+  settings = {state[:2] for state in states}
+  if len(settings) != 1:
+    raise ValueError(f'only states with equal settings can be merged, got {sorted(settings)}.')
+  return states[0]._replace(chunks=tuple(chunk for state in states for chunk in state.chunks))
+
+
+def compute(
+  state: State,
+  expected_frames: Iterable[Hashable],
+  scoring: str = 'action',
+  iou_threshold: float = 0.5,
+) -> FrameMap:
+  """The figures over exactly `expected_frames`, whose order decides between equal scores.
+
+  Raises ValueError naming the frame where one is missing, was evaluated twice, or was not
+  expected. Frames without ground truth count: their detections are false positives.
+  """
+  if scoring not in state.scorings:
+    raise ValueError(f'the state was started for {state.scorings} and cannot give {scoring!r}.')
+  expected = list(expected_frames)
+  position = _positions(state.chunks, expected)
+  people, actions, truth = (
+    _join([(chunk.frames, chunk[table]) for chunk in state.chunks], position) for table in (1, 2, 3)
+  )
+  if scoring == 'action':
+    actions = Actions(*(column[actions.passing] for column in actions))
+  else:
+    actions = actions._replace(scores=actions.scores * actions.person_scores[:, None])
+  per_class = tuple(
+    _class_average_precision(action, actions, truth, iou_threshold)
+    for action in range(actions.scores.shape[1])
+  )
+  values = [result.value for result in per_class if result.num_truth]
+  return FrameMap(
+    scoring=scoring,
+    iou_threshold=iou_threshold,
+    mean_ap=float(np.mean(values)) if values else float('nan'),
+    per_class=per_class,
+    person=person_average_precision(people, truth, iou_threshold),
+    num_frames=len(expected),
+    num_truth_boxes=len(truth.boxes),
+    num_boxes=len(actions.boxes),
+  )
+
+
+def person_average_precision(
+  people: People, truth: Truth, iou_threshold: float = 0.5
+) -> AveragePrecision:
+  """All proposals by person score against all ground-truth boxes, whatever their labels."""
+  return average_precision(*people, truth.frame, truth.boxes, iou_threshold)
+
+
+def passing_proposals(person_scores: np.ndarray, threshold: float) -> np.ndarray:
+  """(B, P) -> (B, P) bool: those that reach the threshold, or all of a frame where none does."""
+  passing = person_scores >= threshold
+  return passing | ~passing.any(axis=-1, keepdims=True)
+
+
+def _check_finite(detections: Detections, keys: tuple[Hashable, ...]) -> None:
+  finite = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in detections]
+  bad = np.flatnonzero(~np.all(finite, axis=0))
+  if bad.size:
+    raise InputError(
+      f'the detections of frame {keys[bad[0]]} are NaN or infinite: the model has diverged, '
+      'so evaluate an earlier checkpoint or train with a lower learning rate.'
+    )
+
+
+def _class_average_precision(
+  action: int, actions: Actions, truth: Truth, iou_threshold: float
+) -> AveragePrecision:
+  true = truth.labels[:, action]
+  return average_precision(
+    actions.frame,
+    actions.boxes,
+    actions.scores[:, action],
+    truth.frame[true],
+    truth.boxes[true],
+    iou_threshold,
+  )
+
+
+def _chunk(state: State, detections: Detections, targets: Targets, keys: tuple) -> Chunk:
+  passing = passing_proposals(detections.person_scores, state.person_threshold)
+  kept = passing if state.scorings == ('action',) else np.ones_like(passing)
+  true, everyone = targets.box_mask.astype(bool), np.nonzero(np.ones_like(passing))
+  return Chunk(
+    frames=keys,
+    people=People(everyone[0], detections.boxes[everyone], detections.person_scores[everyone]),
+    actions=Actions(
+      frame=np.nonzero(kept)[0],
+      boxes=detections.boxes[kept],
+      person_scores=detections.person_scores[kept],
+      passing=passing[kept],
+      scores=detections.action_scores[kept],
+    ),
+    truth=Truth(np.nonzero(true)[0], targets.boxes[true], targets.labels[true] > 0),
+  )
+
+
+def _join(parts: list[tuple[tuple, NamedTuple]], position: dict[Hashable, int]) -> NamedTuple:
+  """(frame keys, table) of every chunk -> one table, its `frame` being the expected position.
+
+  Rows are sorted by it, because their order decides between equal scores.
+  """
+  columns = list(zip(*(table for _, table in parts), strict=True))
+  places = [np.array([position[key] for key in keys], np.int64) for keys, _ in parts]
+  frame = np.concatenate(
+    [place[table.frame] for place, (_, table) in zip(places, parts, strict=True)]
+  )
+  order = np.argsort(frame, kind='stable')
+  joined = (np.concatenate(column)[order] for column in columns[1:])
+  return type(parts[0][1])(frame[order], *joined)
+
+
+def _positions(chunks: tuple[Chunk, ...], expected: list[Hashable]) -> dict[Hashable, int]:
+  """Key -> place in the expected list; checks that each of them was evaluated once."""
+  if not expected:
+    raise ValueError('there are no frames to evaluate: the list of expected frames is empty.')
+  position = {}
+  for key in expected:
+    if key in position:
+      raise ValueError(f'the list of expected frames names frame {key} twice.')
+    position[key] = len(position)
+  seen = set()
+  for key in (key for chunk in chunks for key in chunk.frames):
+    if key in seen:
+      raise ValueError(f'frame {key} was evaluated twice; every frame must be evaluated once.')
+    if key not in position:
+      raise ValueError(f'frame {key} was evaluated, but is not one of the expected frames.')
+    seen.add(key)
+  missing = [key for key in expected if key not in seen]
+  if missing:
+    raise ValueError(
+      f'frame {missing[0]} was not evaluated ({len(missing)} of {len(expected)} are missing); '
+      'every frame must be evaluated once.'
+    )
+  return position

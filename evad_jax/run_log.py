@@ -1,0 +1,92 @@
+"""What a run writes while it goes: lines to read, metrics.jsonl, TensorBoard."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class RunLog:
+  """Writes the figures of a run. After a restart the lines past the restored step are dropped:
+
+  they will be written again, equal.
+  """
+
+  def __init__(self, workdir: Path, start_step: int):
+    """start_step: the step of the checkpoint that the run continues from, 0 for a new one."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._path = workdir / 'metrics.jsonl'
+    _keep_until(self._path, start_step)
+    self._file = open(self._path, 'a', encoding='utf-8')
+    self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
+
+  def write(self, step: int, figures: dict[str, Any]) -> None:
+    """One line of metrics.jsonl, flushed, and every number to TensorBoard."""
+    self._file.write(json.dumps({'step': step, **figures}) + '\n')
+    self._file.flush()
+    for name, value in figures.items():
+      if isinstance(value, int | float):
+        self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    """Closes both files."""
+    self._file.close()
+    self._board.close()
+
+  def __enter__(self) -> 'RunLog':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    """Closes."""
+    self.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+  """Drops lines of later steps, and a last line that was cut in the middle."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
+    if line.endswith('\n') and json.loads(line)['step'] <= step:
+      kept.append(line)
+  temporary = path.with_suffix('.partial')
+  temporary.write_text(''.join(kept), encoding='utf-8')
+  os.replace(temporary, path)
+
+
+class Stopwatch:
+  """Wall time of an interval of training, and the share of it spent waiting for data."""
+
+  def __init__(self):
+    """Starts."""
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins a new interval."""
+    self._start, self._waited = time.perf_counter(), 0.0
+
+  def wait_for(self, iterator: Any) -> Any:
+    """next(iterator), counted as waiting."""
+    start = time.perf_counter()
+    item = next(iterator)
+    self._waited += time.perf_counter() - start
+    return item
+
+  def seconds(self) -> float:
+    """Since the interval began."""
+    return time.perf_counter() - self._start
+
+  def waiting_share(self) -> float:
+    """In [0, 1]."""
+    return self._waited / max(self.seconds(), 1e-9)
+
+
+def duration(seconds: float) -> str:
+  """3725 -> '1h02m', 125 -> '2m05s'."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}h{minutes:02}m' if hours else f'{minutes}m{seconds:02}s'

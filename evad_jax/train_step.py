@@ -1,0 +1,123 @@
+"""One optimizer step: a pure function of state, batch and key."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from evad_jax import losses, matcher
+from evad_jax.model.evad import normalize_clips
+from evad_jax.structures import Batch
+
+Array = jax.Array
+
+
+class TrainState(NamedTuple):
+  """Everything that a step changes."""
+
+  step: Array  # () int32, optimizer steps done
+  params: Any
+  opt_state: Any
+  ema_params: Any  # None where the moving average is off
+
+
+class StepMetrics(NamedTuple):
+  """What a step reports; all float32 scalars but for the terms."""
+
+  loss: Array  # ()
+  terms: losses.Terms
+  grad_norm: Array  # ()
+
+
+def initial_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+  """The state before the first step."""
+  ema_params = jax.tree.map(jnp.copy, params) if ema else None
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema_params)
+
+
+def _sharded_match(mesh: Mesh | None):
+  """Matching, with every device searching for its own clips alone.
+
+  Under plain SPMD all devices would agree on the end of the search at every turn of its loop.
+  """
+  if mesh is None:
+    return matcher.match
+  stage_batch, batch = PartitionSpec(None, 'data'), PartitionSpec('data')
+  return jax.shard_map(
+    matcher.match,
+    mesh=mesh,
+    in_specs=(stage_batch, stage_batch, batch, batch),
+    out_specs=stage_batch,
+    check_vma=False,
+  )
+
+
+def loss_terms(
+  params: Any,
+  batch: Batch,
+  norms: losses.Normalizers,
+  key: Array,
+  *,
+  model: nn.Module,
+  action_weight: float,
+  mesh: Mesh | None,
+) -> tuple[Array, losses.Terms]:
+  """The objective and its weighted terms, in training mode."""
+  clips = normalize_clips(batch.clips, batch.sizes, model.dtype)
+  outputs = model.apply({'params': params}, clips, batch.sizes, train=True, rngs={'drop_path': key})
+  matches = _sharded_match(mesh)(outputs.person_logits, outputs.boxes, batch.targets, batch.sizes)
+  terms = losses.detection_losses(
+    outputs, batch.targets, batch.sizes, matches, norms, action_weight
+  )
+  return terms.total(), terms
+
+
+def _split(x: Array, parts: int) -> Array:
+  """(B, ...) -> (parts, B/parts, ...), each part with clips of every device."""
+  return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  key: Array,  # of the whole run; the step's own key is folded in here
+  *,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  action_weight: float,
+  accumulation: int = 1,  # parts that a batch is computed in
+  ema_decay: float = 0.0,  # 0: no moving average
+  mesh: Mesh | None = None,
+) -> tuple[TrainState, StepMetrics]:
+  """Gradients of the global batch, in `accumulation` equal parts, and one update."""
+  norms = losses.normalizers(batch.targets, model.num_proposals)
+  gradient = jax.value_and_grad(
+    functools.partial(loss_terms, model=model, action_weight=action_weight, mesh=mesh),
+    has_aux=True,
+  )
+  key = jax.random.fold_in(key, state.step)
+  if accumulation == 1:
+    (loss, terms), grads = gradient(state.params, batch, norms, key)
+  else:
+    parts = jax.tree.map(lambda x: _split(x, accumulation), batch)
+
+    def add_part(total: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+      number, clips = part
+      result = gradient(state.params, clips, norms, jax.random.fold_in(key, number))
+      return jax.tree.map(jnp.add, total, result), None
+
+    first = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts), norms, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    ((loss, terms), grads), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulation), parts))
+
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  ema_params = state.ema_params
+  if ema_decay:
+    ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
+  new_state = TrainState(state.step + 1, params, opt_state, ema_params)
+  return new_state, StepMetrics(loss, terms, optax.global_norm(grads))

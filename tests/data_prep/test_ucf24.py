@@ -1,0 +1,251 @@
+"""UCF101-24: small made-up videos with known faults, and two real ones."""
+
+import json
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import simplejpeg
+
+from data_prep import clip_records, ucf24, video
+from data_prep.annotations import Tube, VideoAnnotation
+from evad_jax.data.records import RecordIndex, RecordReader
+from evad_jax.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
+SIZE = (64, 96)  # height, width of the made-up videos; the annotations are for 240 x 320
+
+
+def level(number: int) -> int:
+  """The grey of frame `number`."""
+  return 20 + 5 * number
+
+
+def write_video(directory: Path, name: str, num_frames: int, suffix: str = '.mp4') -> None:
+  """A video whose frames can be told by their grey."""
+  path = directory / (name + suffix)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('mpeg4', rate=25, bit_rate=4_000_000)
+    stream.height, stream.width = SIZE
+    stream.pix_fmt = 'yuv420p'
+    for number in range(num_frames):
+      picture = np.full((*SIZE, 3), level(number), np.uint8)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+    container.mux(stream.encode())
+
+
+def entry(label: int, first: int, boxes, num_frames: int) -> dict:
+  boxes = np.array(boxes, np.int16)
+  tube = {'label': label, 'sf': first, 'ef': first + len(boxes), 'boxes': boxes}
+  return {'annotations': [tube], 'numf': num_frames, 'label': label}
+
+
+NAMES = [f'Biking/v_Biking_g0{group}_c01' for group in range(1, 9)]
+GOOD, TEST, MISSING, UNANNOTATED, OUTSIDE, BROKEN, SHORT, EMPTY = NAMES
+BOX = [80, 60, 160, 120]  # x, y, w, h: normalised corners 0.25 0.25 0.75 0.75
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory) -> Path:
+  """Videos, pyannot.pkl, and both lists, with one fault of each kind."""
+  root = tmp_path_factory.mktemp('ucf24')
+  videos = root / 'videos'
+  for name in (GOOD, TEST, UNANNOTATED, OUTSIDE, EMPTY):
+    write_video(videos, name, 20)
+  write_video(videos, SHORT, 18, '.avi')
+  (videos / f'{BROKEN}.avi').write_bytes(b'RIFF nonsense')
+  annotations = {
+    GOOD: entry(2, 4, [BOX] * 14, 20),
+    TEST: entry(2, 0, [BOX] * 20, 20),
+    MISSING: entry(2, 0, [BOX] * 20, 20),
+    OUTSIDE: entry(2, 8, [[-32, 120, 64, 180], BOX, [10, 10, 0, 50]], 20),
+    BROKEN: entry(2, 0, [BOX] * 20, 20),
+    SHORT: entry(2, 15, [BOX] * 5, 20),
+    EMPTY: entry(2, 0, [[10, 10, 0, 5]], 20),
+  }
+  (root / 'pyannot.pkl').write_bytes(pickle.dumps(annotations, 2))
+  train = [name for name in NAMES if name != TEST]
+  (root / 'train.txt').write_text(''.join(f'{name}.avi 11\n' for name in [*train, 'Archery/v_A']))
+  (root / 'test.txt').write_text(TEST + '\n')
+  return root
+
+
+def arguments(source: Path, output: Path, *more: str) -> list[str]:
+  flags = {'videos': 'videos', 'annotations': 'pyannot.pkl'}
+  flags |= {'train-list': 'train.txt', 'test-list': 'test.txt'}
+  given = [word for flag, name in flags.items() for word in (f'--{flag}', str(source / name))]
+  return [*given, '--output', str(output), *more]
+
+
+def test_faults_are_told_and_the_rest_is_prepared(source, tmp_path, capsys):
+  output = tmp_path / 'out'
+  ucf24.main(arguments(source, output, '--train-eval'))
+  manifest = json.loads((output / 'manifest.json').read_text())
+  told = {(problem['name'], problem['kind']) for problem in manifest['problems']}
+  assert told == {
+    (MISSING, 'missing video'),
+    (UNANNOTATED, 'no annotation'),
+    (OUTSIDE, 'box outside the frame'),
+    (OUTSIDE, 'box without area'),
+    (EMPTY, 'box without area'),
+    (EMPTY, 'no usable box'),
+    (BROKEN, 'undecodable video'),
+    (SHORT, 'other number of frames'),
+    (SHORT, 'annotation beyond the end'),
+  }
+  errors = capsys.readouterr().err
+  assert all(f'problem: {name}: {kind}:' in errors for name, kind in told)
+  assert '2 boxes dropped' in errors and 'annotated 20, decoded 18' in errors
+  # train: frames 4 8 12 16 of GOOD, 8 of OUTSIDE, 15 of SHORT; train_eval 14 + 2 + 3.
+  examples = {split: counts['examples'] for split, counts in manifest['splits'].items()}
+  assert examples == {'train': 6, 'test': 20, 'train_eval': 19}
+  index = RecordIndex.open(output, 'train')
+  assert index.keyframes.tolist() == [4, 8, 12, 16, 8, 15]
+  assert index.videos.tolist() == [GOOD] * 4 + [OUTSIDE, SHORT]
+  reader = RecordReader(index)
+  np.testing.assert_allclose(reader[0].boxes, [[0.25, 0.25, 0.75, 0.75]])
+  assert reader[0].labels.tolist() == [[0, 0, 1] + [0] * 21]
+  np.testing.assert_allclose(reader[4].boxes, [[0, 0.5, 0.1, 1]])
+  assert reader[5].num_frames == 18
+
+
+def test_exactly_the_frames_of_the_clips_are_stored(source, tmp_path):
+  """A clip of 4 frames, stride 2, has frames k - 4, k - 2, k, k + 2, kept inside the video."""
+  output = tmp_path / 'out'
+  ucf24.main(arguments(source, output, '--clip-frames', '4', '--frame-stride', '2'))
+  record = RecordReader(RecordIndex.open(output, 'train')).read_record(0)
+  assert record.video == GOOD and record.fps == 25 and record.num_frames == 20
+  assert record.keyframes.tolist() == [4, 8, 12, 16]
+  assert record.frame_numbers.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+  for number, data in zip(record.frame_numbers, record.frames, strict=True):
+    picture = simplejpeg.decode_jpeg(data)
+    assert picture.shape == (*SIZE, 3)
+    assert abs(picture.mean() - level(number)) < 2.4  # half the step between two frames
+  short = RecordReader(RecordIndex.open(output, 'train')).read_record(2)
+  assert short.video == SHORT and short.frame_numbers.tolist() == [11, 13, 15, 17]
+
+
+def test_bytes_do_not_depend_on_the_workers(source, tmp_path):
+  for workers in ('1', '3'):
+    ucf24.main(arguments(source, tmp_path / workers, '--workers', workers))
+  names = sorted(path.name for path in (tmp_path / '1').iterdir())
+  assert len(names) == 7
+  for name in names:
+    assert (tmp_path / '1' / name).read_bytes() == (tmp_path / '3' / name).read_bytes(), name
+
+
+def test_strict_stops_and_leaves_nothing_readable(source, tmp_path):
+  with pytest.raises(InputError, match='--strict stops at the first problem'):
+    ucf24.main(arguments(source, tmp_path / 'out', '--strict'))
+  with pytest.raises(InputError, match='prepare it with'):
+    RecordIndex.open(tmp_path, 'train')
+  only = tmp_path / 'only.txt'
+  only.write_text(BROKEN)  # this fault is seen only by decoding
+  flags = ['--train-list', str(only), '--strict']
+  (source / 'videos' / f'{UNANNOTATED}.mp4').rename(source / 'hidden')
+  try:
+    with pytest.raises(InputError, match='undecodable video.*v_Biking_g06_c01.avi: cannot be'):
+      ucf24.main(arguments(source, tmp_path / 'out', *flags))
+  finally:
+    (source / 'hidden').rename(source / 'videos' / f'{UNANNOTATED}.mp4')
+  assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_overwriting_needs_the_flag(source, tmp_path):
+  command = arguments(source, tmp_path)
+  ucf24.main(command)
+  with pytest.raises(InputError, match='pass --overwrite'):
+    ucf24.main(command)
+  ucf24.main([*command, '--overwrite', '--short-side', '32', '--keyframe-stride', '2'])
+  index = RecordIndex.open(tmp_path, 'train')
+  assert set(index.heights) == {32} and set(index.widths) == {48}
+  assert index.keyframes.tolist()[:7] == [4, 6, 8, 10, 12, 14, 16]
+
+
+def test_dry_run_counts_and_writes_nothing(source, tmp_path, capsys):
+  output = tmp_path / 'out'
+  ucf24.main(arguments(source, output, '--dry-run'))
+  printed = capsys.readouterr().out
+  assert 'test: 1 videos, 1 records, 20 keyframes, 20 boxes, 20 frames, about ' in printed
+  assert not output.exists()
+  ucf24.main(arguments(source, output))
+  told = int(printed.split('test: ')[1].split('about ')[1].split()[0])
+  real = json.loads((output / 'manifest.json').read_text())['splits']['test']['bytes']
+  assert 0.6 < told / real < 1.1
+
+
+@pytest.mark.parametrize(
+  ('train', 'test', 'message'),
+  [
+    (GOOD, GOOD, 'is in the training and the test list'),
+    ('Archery/v_A', GOOD, 'lists no video of the 24 classes'),
+    (None, None, 'holds no split; give --train-list'),
+  ],
+)
+def test_wrong_lists(source, tmp_path, train, test, message):
+  command = ['--videos', str(source / 'videos'), '--annotations', str(source / 'pyannot.pkl')]
+  command += ['--output', str(tmp_path / 'out')]
+  for split, names in (('train', train), ('test', test)):
+    if names is not None:
+      (tmp_path / f'{split}.txt').write_text(names)
+      command += [f'--{split}-list', str(tmp_path / f'{split}.txt')]
+  with pytest.raises(InputError, match=message):
+    ucf24.main(command)
+
+
+def test_runs_share_frames():
+  """64 keyframes, 4 apart, clips of 16 x 4: two records of 32 + 15 frames, no frame in vain."""
+  keyframes = np.arange(100, 356, 4)
+  first, second = clip_records.plan_runs(keyframes, 1000, clip_records.Settings())
+  assert first.keyframes.tolist() == keyframes[:32].tolist()
+  assert first.frame_numbers.tolist() == list(range(100 - 32, 224 + 28 + 1, 4))
+  assert len(second.frame_numbers) == 47
+
+
+def test_boxes_of_two_tubes_are_sorted_by_frame():
+  ten = np.array([[0, 0, 10, 20]], np.float32)
+  tubes = [Tube(1, np.array([5, 6]), ten.repeat(2, 0)), Tube(0, np.array([5]), 2 * ten)]
+  boxes, found = clip_records.normalised_boxes(VideoAnnotation(9, 40, 20, tubes))
+  assert boxes.frames.tolist() == [5, 5, 6] and boxes.labels.tolist() == [1, 0, 1]
+  assert boxes.boxes.tolist() == [[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.5, 0.5]]
+  assert set(found.values()) == {0}
+
+
+def test_videos_that_cannot_be_read_are_named(tmp_path):
+  (tmp_path / 'bad.avi').write_bytes(b'no video')
+  with pytest.raises(InputError, match='bad.avi: cannot be decoded'):
+    next(video.decode(tmp_path / 'bad.avi'))
+  with pytest.raises(InputError, match='cannot be opened'):
+    video.frames_per_second(tmp_path / 'bad.avi')
+  with pytest.raises(InputError, match='no such directory'):
+    video.find_videos(tmp_path / 'nowhere')
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason='the ucf24_mini sample is not beside the project')
+def test_real_videos(tmp_path):
+  """A clip of the usual size and one of 340 x 256, whose header says 0 frames."""
+  train, test = 'Biking/v_Biking_g01_c03', 'HorseRiding/v_HorseRiding_g01_c03'
+  (tmp_path / 'train.txt').write_text(train)
+  (tmp_path / 'test.txt').write_text(test)
+  output = tmp_path / 'out'
+  command = ['--videos', str(SHARED / 'videos'), '--annotations', str(SHARED / 'pyannot_mini.pkl')]
+  command += ['--train-list', str(tmp_path / 'train.txt'), '--output', str(output)]
+  ucf24.main([*command, '--test-list', str(tmp_path / 'test.txt')])
+  manifest = json.loads((output / 'manifest.json').read_text())
+  truth = json.loads((SHARED / 'annotations.json').read_text())['videos']
+  assert manifest['problems'] == [] and manifest['classes'] == list(ucf24.CLASSES)
+  for split, name, every in (('train', train, 4), ('test', test, 1)):
+    reader = RecordReader(RecordIndex.open(output, split))
+    boxes = {}
+    for tube in truth[name]['tubes']:
+      for frame, box in enumerate(tube['boxes_xyxy'], tube['start']):
+        boxes.setdefault(frame, []).append(np.array(box) / [320, 240, 320, 240])
+    frames = sorted(boxes)[::every]
+    assert reader.index.keyframes.tolist() == frames
+    for frame, example in zip(frames, (reader[i] for i in range(len(reader))), strict=True):
+      np.testing.assert_allclose(example.boxes, boxes[frame], atol=1e-6)
+      assert example.num_frames == truth[name]['num_frames']
+      assert (example.height, example.width) == ((240, 320) if split == 'train' else (256, 340))

@@ -1,0 +1,213 @@
+"""AP against hand-worked tables, a slow obvious implementation and published AVA figures."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evad_jax.metrics.average_precision import average_precision, envelope_area
+
+AVA_EVAL = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
+LEFT, RIGHT = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0)
+NOWHERE = (0.45, 0.45, 0.55, 0.55)
+
+
+def ap(detections, truth, **kwargs):
+  """Rows (frame, box, score) and (frame, box) -> the value."""
+  frames, boxes, scores = zip(*detections, strict=True) if detections else ((), (), ())
+  truth_frames, truth_boxes = zip(*truth, strict=True) if truth else ((), ())
+  return average_precision(
+    np.array(frames, int),
+    np.reshape(np.array(boxes, float), (-1, 4)),
+    np.array(scores, float),
+    np.array(truth_frames, int),
+    np.reshape(np.array(truth_boxes, float), (-1, 4)),
+    **kwargs,
+  )
+
+
+def slow_ap(detections, truth, threshold=0.5):
+  """The rule word by word: one detection at a time, area by summing over every recall step."""
+  ranked = sorted(detections, key=lambda row: -row[2])
+  free = [True] * len(truth)
+  points = [(0.0, 1.0)]
+  hits = 0
+  for rank, (frame, box, _) in enumerate(ranked, start=1):
+    best, best_iou = None, 0.0
+    for i, (truth_frame, truth_box) in enumerate(truth):
+      iou = slow_iou(box, truth_box) if truth_frame == frame else 0.0
+      if iou > best_iou:
+        best, best_iou = i, iou
+    if best is not None and best_iou >= threshold and free[best]:
+      free[best] = False
+      hits += 1
+    points.append((hits / len(truth), hits / rank))
+  area = 0.0
+  for i in range(1, len(points)):
+    area += (points[i][0] - points[i - 1][0]) * max(precision for _, precision in points[i:])
+  return area
+
+
+def slow_iou(a, b):
+  width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+  height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+  both = width * height
+  union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
+  return both / union if union > 0 else 0.0
+
+
+@pytest.mark.parametrize(
+  ('hits', 'num_truth', 'expected'),
+  [
+    ([True], 1, 1.0),
+    ([False, True], 1, 1 / 2),
+    ([True, False, True], 2, (1 + 2 / 3) / 2),
+    # Precision 0, 1/2, 2/3, 1/2, 3/5: the envelope lifts the first hit to 2/3.
+    ([False, True, True, False, True], 4, (2 / 3 + 2 / 3 + 3 / 5) / 4),
+    ([False, False], 3, 0.0),
+    ([], 2, 0.0),
+  ],
+)
+def test_envelope_area_table(hits, num_truth, expected):
+  assert envelope_area(np.array(hits, bool), num_truth) == pytest.approx(expected, abs=1e-15)
+
+
+def test_perfect_detector_scores_exactly_one():
+  rng = np.random.default_rng(0)
+  truth = [(f, (x, 0.1, x + 0.3, 0.9)) for f in range(13) for x in rng.choice([0.0, 0.35, 0.7], 2)]
+  truth = sorted(set(truth))
+  detections = [(f, box, s) for (f, box), s in zip(truth, rng.random(len(truth)), strict=True)]
+  result = ap(detections, truth)
+  assert result.value == 1.0
+  assert (result.num_truth, result.num_detections) == (len(truth), len(truth))
+
+
+@pytest.mark.parametrize(('iou', 'expected'), [(0.49, 0.0), (0.5, 1.0), (0.51, 1.0)])
+def test_threshold(iou, expected):
+  assert ap([(0, (0.0, 0.0, iou, 1.0), 0.9)], [(0, (0.0, 0.0, 1.0, 1.0))]).value == expected
+
+
+def test_duplicate_is_a_false_positive():
+  truth = [(0, LEFT), (0, RIGHT)]
+  assert ap([(0, LEFT, 0.9), (0, LEFT, 0.8), (0, RIGHT, 0.7)], truth).value == (1 + 2 / 3) / 2
+
+
+def test_no_second_choice():
+  # The second detection overlaps both; its best box is taken, and it may not take the other.
+  a, b = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.7, 1.0)
+  between = (0.0, 0.0, 0.9, 1.0)
+  assert slow_iou(between, b) > 0.5
+  assert ap([(0, a, 0.9), (0, between, 0.8)], [(0, a), (0, b)]).value == 0.5
+
+
+def test_of_two_equal_overlaps_the_first_is_taken():
+  low, high = (0.0, 0.0, 0.75, 1.0), (0.25, 0.0, 1.0, 1.0)
+  both = (0, (0.0, 0.0, 1.0, 1.0), 0.9)  # IoU 3/4 with either
+  assert ap([both, (0, high, 0.8)], [(0, low), (0, high)]).value == 1.0
+  assert ap([both, (0, low, 0.8)], [(0, low), (0, high)]).value == 0.5
+
+
+def test_box_in_another_frame_is_no_hit():
+  assert ap([(1, LEFT, 0.9)], [(0, LEFT)]).value == 0.0
+
+
+def test_equal_scores_keep_their_order():
+  wrong, right = (0, NOWHERE, 0.5), (0, LEFT, 0.5)
+  assert ap([right, wrong], [(0, LEFT)]).value == 1.0
+  assert ap([wrong, right], [(0, LEFT)]).value == 0.5
+
+
+def test_without_truth_or_detections():
+  result = ap([(0, LEFT, 0.9)], [])
+  assert np.isnan(result.value)
+  assert (result.num_truth, result.num_detections) == (0, 1)
+  assert ap([], [(0, LEFT)]).value == 0.0
+
+
+def test_nan_score_is_an_error():
+  with pytest.raises(ValueError, match='score is NaN'):
+    ap([(0, LEFT, np.nan)], [(0, LEFT)])
+
+
+# A coarse grid of corners and scores makes equal IoUs, equal scores and empty boxes common.
+corner = st.integers(0, 4)
+box = st.tuples(corner, corner, corner, corner).map(
+  lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
+)
+frame = st.integers(0, 2)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+  st.lists(st.tuples(frame, box, st.integers(0, 5)), max_size=14),
+  st.lists(st.tuples(frame, box), min_size=1, max_size=8),
+)
+def test_equals_slow_implementation(detections, truth):
+  assert ap(detections, truth).value == pytest.approx(slow_ap(detections, truth), abs=1e-12)
+
+
+def test_order_of_rows_does_not_matter_where_scores_differ():
+  rng = np.random.default_rng(1)
+  low = rng.random((40, 2)) * 0.5
+  boxes = np.concatenate([low, low + 0.2 + 0.3 * rng.random((40, 2))], axis=1)
+  frames, scores = rng.integers(6, size=40).tolist(), rng.random(40)
+  detections = list(zip(frames, map(tuple, boxes), scores, strict=True))
+  truth = [(f, tuple(np.add(b, 0.02))) for f, b, _ in detections[::3]]
+  value = ap(detections, truth).value
+  assert 0.05 < value < 0.95
+  for _ in range(5):
+    shuffled = [detections[i] for i in rng.permutation(40)]
+    other = [truth[i] for i in rng.permutation(len(truth))]
+    assert ap(shuffled, other).value == pytest.approx(value, abs=1e-15)
+
+
+def read_rows(path):
+  """(frame keys, boxes, classes, scores) of a file in AVA's order of columns."""
+  with open(path, newline='') as file:
+    rows = list(csv.reader(file))
+  keys = [(row[0], int(row[1])) for row in rows]
+  boxes = np.array([row[2:6] for row in rows], float)
+  return keys, boxes, np.array([int(row[6]) for row in rows]), [row[7:] for row in rows]
+
+
+@pytest.mark.skipif(not AVA_EVAL.exists(), reason='the AVA files are not beside the repository.')
+@pytest.mark.parametrize(
+  ('truth_file', 'detections_file', 'expected'),
+  [
+    (
+      'gt_pred_slice/gt_1j20qq1JyX4_0902-1014.csv',
+      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1014.csv',
+      0.645276714783,
+    ),
+    (
+      'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
+      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
+      0.701197194510,
+    ),
+    ('mmaction2_fixture/gt.csv', 'mmaction2_fixture/pred.csv', 0.093855218855),
+  ],
+)
+def test_published_figures(truth_file, detections_file, expected):
+  truth_keys, truth_boxes, truth_classes, _ = read_rows(AVA_EVAL / truth_file)
+  keys, boxes, classes, rest = read_rows(AVA_EVAL / detections_file)
+  scores = np.array([row[0] for row in rest], float)
+  number = {key: i for i, key in enumerate(dict.fromkeys([*truth_keys, *keys]))}
+  frames, truth_frames = (np.array([number[key] for key in k]) for k in (keys, truth_keys))
+  label_map = (
+    'mmaction2_fixture/action_list.txt'
+    if 'mmaction2' in truth_file
+    else 'ava_action_list_v2.2_for_activitynet_2019.pbtxt'
+  )
+  text = (AVA_EVAL / label_map).read_text()
+  values = []
+  for action in map(int, re.findall(r'\b(?:label_)?id: (\d+)', text)):
+    of, true = classes == action, truth_classes == action
+    result = average_precision(
+      frames[of], boxes[of], scores[of], truth_frames[true], truth_boxes[true]
+    )
+    values += [result.value] if result.num_truth else []
+  assert np.mean(values) == pytest.approx(expected, abs=1e-9)

@@ -1,0 +1,99 @@
+"""Detections as text: exact round trip, atomic writing, bad rows by file and line."""
+
+import numpy as np
+import pytest
+
+from evad_jax.errors import InputError
+from evad_jax.metrics.detections_csv import (
+  DetectionTable,
+  read_detections,
+  table_of_boxes,
+  write_detections,
+)
+
+GOOD = '1j20qq1JyX4,0902,0.426,0.051,0.986,0.979,12,0.829'
+
+
+def test_text_of_a_table(tmp_path):
+  table = table_of_boxes(
+    ['clip, one', 'b'],
+    [7, 1234],
+    np.array([[0, 0.25, 0.5, 1], [0.1, 0.2, 0.3, 0.4]]),
+    np.array([[0.75, 0.5], [1e-7, 1.0]]),
+  )
+  assert write_detections(tmp_path / 'd.csv', table) == 4
+  assert (tmp_path / 'd.csv').read_text() == (
+    '"clip, one",0007,0,0.25,0.5,1,1,0.75\n'
+    '"clip, one",0007,0,0.25,0.5,1,2,0.5\n'
+    'b,1234,0.1,0.2,0.3,0.4,1,1e-07\n'
+    'b,1234,0.1,0.2,0.3,0.4,2,1\n'
+  )
+
+
+def test_round_trip_keeps_every_float32(tmp_path):
+  rng = np.random.default_rng(0)
+  boxes = np.sort(rng.random((50, 2, 2)), axis=1).reshape(50, 4).astype(np.float32)
+  scores = (rng.random((50, 3)) ** 8).astype(np.float32)
+  table = table_of_boxes([f'v{i % 7}' for i in range(50)], np.arange(50), boxes, scores)
+  parts = [DetectionTable(*(x[rows] for x in table)) for rows in (slice(0, 60), slice(60, None))]
+  assert write_detections(tmp_path / 'new' / 'd.csv', iter(parts)) == 150
+  back = read_detections(tmp_path / 'new' / 'd.csv')
+  for written, read in zip(table, back, strict=True):
+    np.testing.assert_array_equal(written, read.astype(written.dtype))
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+  path = tmp_path / 'd.csv'
+  path.write_text(GOOD)
+
+  def tables():
+    yield read_detections(path)
+    raise RuntimeError('stopped')
+
+  with pytest.raises(RuntimeError, match='stopped'):
+    write_detections(path, tables())
+  assert path.read_text() == GOOD
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_empty_lines_and_empty_file(tmp_path):
+  path = tmp_path / 'd.csv'
+  path.write_text(f'\n{GOOD}\n\n')
+  table = read_detections(path)
+  assert (table.videos[0], table.timestamps[0], table.action_ids[0]) == ('1j20qq1JyX4', 902, 12)
+  path.write_text('')
+  assert [x.shape for x in read_detections(path)] == [(0,), (0,), (0, 4), (0,), (0,)]
+
+
+@pytest.mark.parametrize(
+  ('row', 'message'),
+  [
+    ('v,1,0,0,1,1,1', '7 columns instead of 8'),
+    ('v,1,0,0,1,1,1,0.5,9', '9 columns'),
+    ('v,1.5,0,0,1,1,1,0.5', "timestamp is '1.5'; write a whole number"),
+    ('v,1,0,0,1,one,1,0.5', "y2 is 'one'; write a finite number"),
+    ('v,1,0,nan,1,1,1,0.5', "y1 is 'nan'"),
+    ('v,1,0,0,1,1,1,inf', "score is 'inf'"),
+    ('v,1,0.5,0,0.4,1,1,0.5', 'ends before it starts'),
+    ('v,1,10,20,300,200,1,0.5', 'not normalised'),
+    ('v,1,0,0,1,1,0,0.5', 'action ids start at 1'),
+    (',1,0,0,1,1,1,0.5', 'the video has no name'),
+  ],
+)
+def test_bad_row_names_file_and_line(tmp_path, row, message):
+  path = tmp_path / 'detections.csv'
+  path.write_text(f'{GOOD}\n{GOOD}\n{row}\n')
+  with pytest.raises(InputError) as error:
+    read_detections(path)
+  assert message in str(error.value)
+  assert str(error.value).startswith(f'{path}, line 3: ')
+
+
+def test_unreadable_files(tmp_path):
+  with pytest.raises(InputError, match='nowhere.csv cannot be read'):
+    read_detections(tmp_path / 'nowhere.csv')
+  with pytest.raises(InputError, match='cannot be read'):
+    read_detections(tmp_path)
+  (tmp_path / 'binary.csv').write_bytes(b'\xff\xfe\x00\x01')
+  with pytest.raises(InputError, match='binary.csv is not UTF-8'):
+    read_detections(tmp_path / 'binary.csv')
