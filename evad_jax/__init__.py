@@ -1,1 +1,1 @@
-"""evad_jax: efficient video action detection (EVAD, ICCV 2023, arXiv 2304.08451) in JAX and Flax."""
+"""Efficient video action detection: EVAD (ICCV 2023, arXiv 2304.08451) in JAX and Flax."""

@@ -1,4 +1,4 @@
-"""Box arithmetic for NumPy and JAX arrays alike; boxes are (..., 4), xyxy unless a name says else."""
+"""Box arithmetic for NumPy and JAX alike; boxes are (..., 4), xyxy unless named otherwise."""
 
 from typing import Any
 
@@ -44,16 +44,17 @@ def _overlap(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def pairwise_iou(a: Array, b: Array) -> Array:
-  """IoU of every pair: (..., N, 4), (..., M, 4) -> (..., N, M) in [0, 1]; 0 where both are empty."""
+  """IoU of every pair: (..., N, 4), (..., M, 4) -> (..., N, M) in [0, 1]; 0 if both are empty."""
   xp = a.__array_namespace__()
   intersection, union = _overlap(a, b)
   return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
 
 
 def pairwise_giou(a: Array, b: Array) -> Array:
-  """Generalised IoU (arXiv 1902.09630) of every pair: (..., N, M) in [-1, 1], finite for empty boxes.
+  """Generalised IoU (arXiv 1902.09630) of every pair: (..., N, M) in [-1, 1].
 
-  The gradient is finite too: divisions by an empty union or hull are replaced, not masked after.
+  Value and gradient are finite for empty boxes: divisions by an empty union or hull are replaced,
+  not masked after.
   """
   xp = a.__array_namespace__()
   intersection, union = _overlap(a, b)

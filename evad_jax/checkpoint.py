@@ -43,7 +43,12 @@ class Checkpoints:
       read_only=read_only,
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
     )
-    self._manager = ocp.CheckpointManager(self.directory, options=options)
+    handlers = {
+      'state': ocp.StandardCheckpointHandler(),
+      'settings': ocp.JsonCheckpointHandler(),
+      'position': ocp.JsonCheckpointHandler(),
+    }
+    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
     """The newest complete checkpoint, or None."""

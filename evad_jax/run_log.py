@@ -20,7 +20,7 @@ class RunLog:
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'metrics.jsonl'
     _keep_until(self._path, start_step)
-    self._file = open(self._path, 'a', encoding='utf-8')
+    self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115  see close
     self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
 
   def write(self, step: int, figures: dict[str, Any]) -> None:

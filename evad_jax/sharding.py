@@ -1,5 +1,6 @@
 """Where arrays live: a ('data', 'model') mesh, batches split over 'data', parameters replicated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,9 +12,9 @@ from evad_jax.errors import InputError
 AXES = ('data', 'model')
 
 
-def make_mesh(model_parallel: int = 1) -> Mesh:
-  """All devices of all processes as (data, model); one device makes a 1 x 1 mesh."""
-  devices = np.asarray(jax.devices())
+def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """`devices`, or all of all processes, as (data, model); one device makes a 1 x 1 mesh."""
+  devices = np.asarray(jax.devices() if devices is None else devices)
   if model_parallel < 1 or devices.size % model_parallel:
     raise InputError(
       f'config.mesh.model={model_parallel} must divide the number of devices, {devices.size}.'

@@ -130,7 +130,7 @@ class Loop:
     whole: Stopwatch,
     log: RunLog,
   ) -> None:
-    """One line for the reader and one for the file. Raises InputError on a loss that is no number."""
+    """One line to read and one for the file. Raises InputError on a loss that is no number."""
     loss = float(metrics.loss)
     if not math.isfinite(loss):
       raise InputError(

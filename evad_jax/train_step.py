@@ -120,4 +120,4 @@ def train_step(
   if ema_decay:
     ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
   new_state = TrainState(state.step + 1, params, opt_state, ema_params)
-  return new_state, StepMetrics(loss, terms, optax.global_norm(grads))
+  return new_state, StepMetrics(loss, terms, optax.tree.norm(grads))

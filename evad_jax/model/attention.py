@@ -15,31 +15,37 @@ Array = jax.Array
 
 
 def attend(
-  query: Array,  # (B, N, heads, d)
-  key: Array,  # (B, N, heads, d)
-  value: Array,  # (B, N, heads, d)
+  query: Array,  # (B, heads, N, d)
+  key: Array,  # (B, heads, N, d)
+  value: Array,  # (B, heads, N, d)
   *,
   key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
   query_weight: Array | None = None,  # (B, N); weight of each row in the importance
-) -> tuple[Array, Array | None]:  # (B, N, heads, d), (B, N) or None
+) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
   """Softmax attention, and the importance of every token if `query_weight` is given.
 
   importance[j] = mean over heads of sum_q query_weight[q] * attention[q, j] / N. The plain form:
-  it holds the N x N matrix of every head, and is the oracle of any form that does not.
+  it holds the N x N matrix of every head, and is the oracle of any form that does not. Rows are
+  normalised after the product with the values, which saves a pass over that matrix.
   """
   wide = at_least_float32(query.dtype)
   scale = query.shape[-1] ** -0.5
-  logits = jnp.einsum('bqhd,bkhd->bhqk', query * scale, key, preferred_element_type=wide)
+  logits = jnp.einsum('bhqd,bhkd->bhqk', query * scale, key, preferred_element_type=wide)
   if key_mask is not None:
     logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
-  attention = jax.nn.softmax(logits, axis=-1)
-  out = jnp.einsum('bhqk,bkhd->bqhd', attention.astype(value.dtype), value)
+  weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+  total = weights.sum(axis=-1)  # (B, heads, N)
+  out = jnp.einsum(
+    'bhqk,bhkd->bhqd', weights.astype(value.dtype), value, preferred_element_type=wide
+  )
+  out = (out / total[..., None]).astype(value.dtype)
   if query_weight is None:
     return out, None
   # No gradient flows through the choice of tokens.
-  attention = jax.lax.stop_gradient(attention)
-  importance = jnp.einsum('bhqk,bq->bhk', attention, query_weight.astype(wide))
-  return out, importance.mean(axis=1) / query.shape[1]
+  weights, total = jax.lax.stop_gradient((weights, total))
+  row_weight = query_weight[:, None].astype(wide) / total  # (B, heads, N)
+  importance = jnp.einsum('bhqk,bhq->bhk', weights, row_weight)
+  return out, importance.mean(axis=1) / query.shape[2]
 
 
 class SelfAttention(nn.Module):
@@ -64,6 +70,7 @@ class SelfAttention(nn.Module):
     qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')(x)
     bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
     qkv = (qkv + bias).reshape(*x.shape[:2], 3, self.num_heads, -1)
-    query, key, value = (qkv[:, :, i] for i in range(3))
+    query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, N, d)
     out, importance = attend(query, key, value, key_mask=key_mask, query_weight=query_weight)
-    return Dense(width, dtype=self.dtype, name='out')(out.reshape(x.shape)), importance
+    out = out.transpose(0, 2, 1, 3).reshape(x.shape)
+    return Dense(width, dtype=self.dtype, name='out')(out), importance

@@ -89,11 +89,16 @@ class EVAD(nn.Module):
         f'keep_rate={self.keep_rate} has {len(rates)} rates for {len(self.prune_blocks)} '
         f'prune_blocks, {self.prune_blocks}; give one rate, or one for each block.'
       )
-    if any(not 0 <= i < self.depth for i in (*self.prune_blocks, *self.feature_blocks)):
-      raise InputError(
-        f'prune_blocks={self.prune_blocks} and feature_blocks={self.feature_blocks} must be '
-        f'blocks 0 to {self.depth - 1}.'
-      )
+    for name, blocks in (
+      ('prune_blocks', self.prune_blocks),
+      ('feature_blocks', self.feature_blocks),
+    ):
+      if sorted(set(blocks) & set(range(self.depth))) != list(blocks):
+        raise InputError(
+          f'{name}={blocks} must be different blocks of 0 to {self.depth - 1}, in rising order.'
+        )
+    if len(self.feature_blocks) != 4:
+      raise InputError(f'feature_blocks={self.feature_blocks} must be four, one for each map.')
     by_block = dict(zip(self.prune_blocks, rates, strict=True))
     return tuple(float(by_block.get(i, 1.0)) for i in range(self.depth))
 

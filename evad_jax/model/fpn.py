@@ -1,4 +1,4 @@
-"""Feature pyramid on the keyframe's maps of four encoder blocks (paper section 3.3; arXiv 1612.03144)."""
+"""Feature pyramid (arXiv 1612.03144) on keyframe maps of four encoder blocks (section 3.3)."""
 
 import flax.linen as nn
 import jax

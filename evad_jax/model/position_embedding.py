@@ -9,7 +9,7 @@ import numpy as np
 
 
 def sincos_table(length: int, width: int) -> np.ndarray:
-  """(length, width) float32: sin at even columns j, cos at odd, of p / 10000^(2 floor(j/2) / width)."""
+  """(length, width) float32: sin (even column j), cos (odd) of p / 10000^(2 floor(j/2) / width)."""
   column = np.arange(width)
   angle = np.arange(length)[:, None] / np.power(10000.0, 2 * (column // 2) / width)
   return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The video encoder: a plain ViT on tubelets whose blocks can prune tokens (paper sections 3.1, 3.2)."""
+"""The encoder: a plain ViT on tubelets whose blocks can prune tokens (paper sections 3.1, 3.2)."""
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,7 @@ class Block(nn.Module):
     n, width = x.shape[1:]
     n_keyframe = n - tokens.places.shape[1]
     query_weight = None
-    if self.keep_rate < 1:
+    if self.keep_rate != 1:
       is_keyframe = jnp.arange(n) < n_keyframe
       query_weight = jnp.where(is_keyframe, self.enhanced_weight, 1.0)[None]  # (1, n)
       query_weight = jnp.broadcast_to(query_weight, x.shape[:2])
@@ -43,7 +43,7 @@ class Block(nn.Module):
       query_weight=query_weight,
     )
     tokens = tokens._replace(x=x + DropPath(self.drop_path)(residual, train=train))
-    if self.keep_rate < 1:
+    if self.keep_rate != 1:
       kept = num_kept(n, n_keyframe, self.keep_rate, self.index)
       tokens = prune(tokens, importance, kept)  # (B, S + K, D)
       self.sow('intermediates', 'importance', importance)

@@ -1,0 +1,41 @@
+"""Drop path, and Dense on many axes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evad_jax.model.layers import Dense, DropPath, Mlp
+
+
+@pytest.mark.parametrize('rate', [0.1, 0.6])
+def test_drop_path_keeps_the_expectation(rate):
+  count = 4000
+  x = jnp.ones((count, 3, 2))
+  out = DropPath(rate).apply({}, x, train=True, rngs={'drop_path': jax.random.key(0)})
+  first = np.asarray(out[:, 0, 0])
+  np.testing.assert_array_equal(out, np.broadcast_to(first[:, None, None], out.shape))
+  np.testing.assert_allclose(np.unique(first), [0, 1 / (1 - rate)], rtol=1e-6)
+  # Within four standard deviations of the mean of a scaled Bernoulli variable.
+  assert abs(first.mean() - 1) < 4 * np.sqrt(rate / (1 - rate) / count)
+
+
+def test_drop_path_does_nothing_outside_training_or_at_rate_zero():
+  x = jnp.arange(6.0).reshape(3, 2)
+  np.testing.assert_array_equal(DropPath(0.9).apply({}, x, train=False), x)
+  np.testing.assert_array_equal(DropPath(0.0).apply({}, x, train=True), x)
+
+
+def test_dense_and_mlp_by_numpy():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 3, 4, 5))
+  first = {'kernel': rng.normal(size=(5, 7)), 'bias': rng.normal(size=7)}
+  second = {'kernel': rng.normal(size=(7, 5)), 'bias': rng.normal(size=5)}
+  hidden = x @ first['kernel'] + first['bias']
+  np.testing.assert_allclose(Dense(7).apply({'params': first}, x), hidden, atol=1e-5)
+  erf = np.vectorize(math.erf)
+  wanted = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2))) @ second['kernel'] + second['bias']
+  out = Mlp(7).apply({'params': {'fc1': first, 'fc2': second}}, x)
+  np.testing.assert_allclose(out, wanted, atol=2e-5)

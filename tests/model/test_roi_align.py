@@ -1,0 +1,107 @@
+"""RoIAlign against one bilinear sample at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evad_jax.model.roi_align import multilevel_roi_align, roi_align, roi_levels, roi_weights
+
+BINS, SAMPLES = 7, 2
+# On a map of 6 x 8 at stride 4, that is 24 x 32 pixels.
+BOXES = [
+  [3, 2, 20, 18],  # inside
+  [0, 0, 32, 24],  # the whole
+  [-2, -2, 3, 3],  # within a pixel of the border, where samples are clamped to the edge
+  [-30, -40, 60, 50],  # samples further out count zero, and still count in the mean
+  [28, 20, 60, 50],
+  [7, 7, 7, 7],  # empty
+  [100, 100, 120, 130],  # outside
+  [20, 15, 10, 5],  # corners swapped
+]
+
+
+def bilinear(pixels, y, x):
+  height, width = pixels.shape[:2]
+  if y < -1 or y > height or x < -1 or x > width:
+    return np.zeros(pixels.shape[2])
+  y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+  top, left = int(y), int(x)
+  bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+  upper = pixels[top, left] * (1 - (x - left)) + pixels[top, right] * (x - left)
+  lower = pixels[bottom, left] * (1 - (x - left)) + pixels[bottom, right] * (x - left)
+  return upper * (1 - (y - top)) + lower * (y - top)
+
+
+def slow_roi_align(pixels, box, stride):
+  x1, y1, x2, y2 = np.asarray(box, float) / stride - 0.5
+  out = np.zeros((BINS, BINS, pixels.shape[2]))
+  for i in range(BINS):
+    for j in range(BINS):
+      for a in range(SAMPLES):
+        for b in range(SAMPLES):
+          y = y1 + (y2 - y1) / BINS * (i + (a + 0.5) / SAMPLES)
+          x = x1 + (x2 - x1) / BINS * (j + (b + 0.5) / SAMPLES)
+          out[i, j] += bilinear(pixels, y, x) / SAMPLES**2
+  return out
+
+
+@pytest.fixture(scope='module')
+def maps():
+  rng = np.random.default_rng(0)
+  return rng.normal(size=(2, 6, 8, 3)).astype(np.float32)
+
+
+@jax.jit
+def align(features, boxes):
+  return roi_align(features, *roi_weights(boxes, 4.0, *features.shape[1:3]))
+
+
+def test_equals_the_samples_one_by_one(maps):
+  boxes = np.array([BOXES, BOXES[::-1]], np.float32) + np.float32(0.013)  # off the samples' ties
+  found = align(maps, boxes)
+  for b in range(2):
+    for box, rois in zip(boxes[b], found[b], strict=True):
+      np.testing.assert_allclose(rois, slow_roi_align(maps[b], box, 4), atol=1e-5, err_msg=box)
+
+
+def test_border_rule_by_hand():
+  """On a map of ones a sample counts 1 up to one pixel outside, and 0 beyond."""
+  ones = np.ones((1, 6, 8, 1), np.float32)
+  # x samples of the first bin: -0.5 + 8/7 * (0.25, 0.75) shifted; this box has x1 = -1.5 pixels.
+  box = np.array([[[-4.0, 4.0, 24.0, 20.0]]], np.float32)  # x: -1.5 + (0.25, 0.75, 1.25, ...)
+  rois = np.asarray(align(ones, box))[0, 0, :, :, 0]
+  np.testing.assert_allclose(rois, np.tile([0.5, 1, 1, 1, 1, 1, 1], (7, 1)), atol=1e-6)
+
+
+def test_boxes_get_no_gradient(maps):
+  boxes = np.array([BOXES] * 2, np.float32)
+  to_maps, to_boxes = jax.grad(lambda m, b: align(m, b).sum(), argnums=(0, 1))(maps, boxes)
+  assert (np.asarray(to_boxes) == 0).all()
+  assert (np.asarray(to_maps) != 0).all()
+
+
+def test_levels_by_hand():
+  # Geometric mean side -> level, with a canonical side of 224 pixels on level 2.
+  sides = [(0, 0), (10, 10), (111, 111), (113, 113), (223, 223), (224, 224), (56, 900), (449, 449)]
+  wanted = [0, 0, 0, 1, 1, 2, 2, 3]
+  boxes = np.array([[[5, 7, 5 + w, 7 + h] for w, h in [*sides, (9000, 9000), (-5, 8)]]], np.float32)
+  np.testing.assert_array_equal(roi_levels(boxes, 224, 4)[0], [*wanted, 3, 0])
+
+
+def test_every_box_is_read_from_its_own_level():
+  rng = np.random.default_rng(1)
+  pyramid = [rng.normal(size=(1, 32 >> i, 32 >> i, 2)).astype(np.float32) for i in range(4)]
+  sides = np.array([8, 60, 110, 120, 30], np.float32)  # canonical 56: levels 0, 2, 2, 3, 1
+  boxes = np.stack([3 + 0 * sides, 5 + 0 * sides, 3 + sides, 5 + sides], axis=-1)[None]
+  found = jax.jit(multilevel_roi_align, static_argnums=(2, 3))(pyramid, boxes, 4.0, 56.0)
+  for box, rois, level in zip(boxes[0], found[0], [0, 2, 2, 3, 1], strict=True):
+    wanted = slow_roi_align(pyramid[level][0], box, 4 * 2**level)
+    np.testing.assert_allclose(rois, wanted, atol=1e-5)
+
+
+def test_bfloat16_maps_give_bfloat16_rois(maps):
+  boxes = np.array([BOXES] * 2, np.float32)
+  found = align(jnp.asarray(maps, jnp.bfloat16), boxes)
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(found.astype(float), align(maps, boxes), atol=0.05)

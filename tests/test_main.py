@@ -1,0 +1,258 @@
+"""The command line as a user meets it: bad input, one tiny run, evaluation of its checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from configs import demo
+from data_prep import synthetic
+from evad_jax import main
+from evad_jax.data import records
+from evad_jax.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tiny_config(directory):
+  """The demo cut down until a step takes milliseconds."""
+  config = demo.get_config()
+  config.data.directory = str(directory)
+  config.data.synthetic = ''
+  config.clip.canvas = (32, 32)
+  config.clip.short_side = 32
+  config.clip.clip_frames = 4
+  config.model.update(
+    width=16,
+    depth=4,
+    num_heads=2,
+    pretrain_size=32,
+    detector_width=16,
+    detector_heads=2,
+    num_proposals=4,
+    num_stages=1,
+    dynamic_width=4,
+    feed_forward=16,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    action_hidden=16,
+  )
+  config.train.update(batch_size=4, epochs=1.0, log_every=1, checkpoint_every=2)
+  config.eval.update(batch_size=4, sheet_clips=3)
+  return config
+
+
+def make_data(directory, train=16, test=6):
+  settings = synthetic.Settings(
+    height=32, width=32, clip_frames=4, frame_stride=1, train=train, test=test, workers=1
+  )
+  synthetic.generate(directory, settings)
+  return directory
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return make_data(tmp_path_factory.mktemp('data') / 'tiny')
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+  """A finished run: config and working directory."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = tiny_config(data)
+  main.run(config, workdir, 'train')
+  return config, workdir
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'evad_jax.main', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  )
+
+
+def assert_one_sentence(result, *words):
+  assert result.returncode == 2, result.stderr
+  lines = result.stderr.strip().splitlines()
+  assert len(lines) == 1, result.stderr
+  for word in words:
+    assert word in lines[0], result.stderr
+
+
+def test_a_run_leaves_its_figures_tables_and_pictures(trained):
+  config, workdir = trained
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  losses = [line for line in lines if 'loss' in line]
+  assert [line['step'] for line in losses] == [1, 2, 3, 4]
+  assert all(np.isfinite(line['loss']) for line in losses)
+  assert lines[-1]['step'] == 4 and 'eval/person_AP@0.5' in lines[-1]
+  figures = json.loads((workdir / 'eval_test.json').read_text())
+  assert figures['counts']['frames'] == 6
+  assert list(figures['per_class']) == ['walk', 'jump', 'crouch', 'rise', 'wave', 'stand']
+  rows = (workdir / 'eval_test_detections.csv').read_text().splitlines()
+  # Every scored box has a row for each of the six classes, and every frame has at least one box.
+  assert len(rows) == 6 * figures['counts']['detected_boxes'] >= 36
+  assert len({row.split(',')[0] for row in rows}) == 6
+  sheet = cv2.imread(str(workdir / 'eval_test_sheet.png'))
+  assert sheet.std() > 10
+  assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_path):
+  config, workdir = trained
+  before = (workdir / 'eval_test.json').read_text()
+  config = config.copy_and_resolve_references()
+  config.eval.checkpoint = str(workdir / 'checkpoints')
+  main.run(config, tmp_path, 'eval')
+  assert (tmp_path / 'eval_test.json').read_text() == before
+  config.eval.keyframe_only = True
+  main.run(config, tmp_path, 'eval')
+  still = json.loads((tmp_path / 'eval_test_keyframe_only.json').read_text())
+  assert still != json.loads(before)
+
+
+def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(trained, capsys):
+  config, workdir = trained
+  before = (workdir / 'metrics.jsonl').read_text()
+  main.run(config, workdir, 'train')
+  assert 'Continuing from step 4 of 4' in capsys.readouterr().out
+  assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
+  config, workdir = trained
+  other = config.copy_and_resolve_references()
+  other.model.width = 32
+  with pytest.raises(InputError, match=r'checkpoint is of another model: .* use the config'):
+    main.run(other, workdir, 'train')
+  other.eval.checkpoint = str(workdir / 'checkpoints')
+  with pytest.raises(InputError, match='another model'):
+    main.run(other, tmp_path, 'eval')
+  assert (workdir / 'checkpoints' / '4').is_dir()
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'data.directory': 'nowhere'}, ['nowhere', 'data_prep']),
+    ({'data.train_split': 'validation'}, ['validation', 'data_prep']),
+    ({'model.keep_rate': 0.2}, ['0.2', 'block 1', 'smallest']),
+    ({'model.keep_rate': 1.5}, ['1.5', 'block 1']),
+    ({'model.num_actions': 7}, ['6 classes', 'num_actions']),
+    ({'model.num_heads': 3}, ['num_heads=3', '16']),
+    ({'model.dtype': 'float8'}, ['float8']),
+    ({'model.proposal_init': 'random'}, ['random', 'grid']),
+    ({'model.padding': 'none'}, ['none', 'masked']),
+    ({'clip.max_boxes': 9}, ['9', 'num_proposals']),
+    ({'clip.canvas': (32, 24)}, ['24']),
+    ({'clip.canvas': (36, 36)}, ['36']),
+    ({'train.accumulation': 3}, ['accumulation=3']),
+    ({'train.log_every': 0}, ['log_every=0']),
+    ({'optimizer.schedule': 'linear'}, ['linear', 'cosine']),
+    ({'eval.scoring': 'best'}, ['best']),
+    ({'mesh.model': 3}, ['config.mesh.model=3']),
+  ],
+)
+def test_impossible_settings_say_what_to_change(data, tmp_path, change, words):
+  config = tiny_config(data)
+  for key, value in change.items():
+    section, name = key.split('.')
+    with config.ignore_type():
+      config[section][name] = value
+  with pytest.raises(InputError) as error:
+    main.run(config, tmp_path, 'train')
+  for word in words:
+    assert word in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_evaluation_without_a_checkpoint_says_so(data, tmp_path):
+  with pytest.raises(InputError, match='no such checkpoint directory'):
+    main.run(tiny_config(data), tmp_path, 'eval')
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(InputError, match='no complete checkpoint'):
+    main.run(tiny_config(data), tmp_path, 'eval')
+
+
+@pytest.fixture
+def damaged(tmp_path):
+  return make_data(tmp_path / 'tiny')
+
+
+def shard(directory):
+  return sorted(directory.glob('*train.tfrecord-*'))[0]
+
+
+def test_a_truncated_shard_stops_before_the_first_step(damaged, tmp_path):
+  path = shard(damaged)
+  path.write_bytes(path.read_bytes()[:-10])
+  with pytest.raises(InputError, match=path.name):
+    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(damaged, tmp_path):
+  path = shard(damaged)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=path.name):
+    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+
+
+def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):
+  make = synthetic.make_record
+
+  def broken(number, split, settings):
+    record = make(number, split, settings)
+    if split == 'train' and number == 3:
+      record = record._replace(frames=[b'no jpeg', *record.frames[1:]])
+    return record
+
+  monkeypatch.setattr(synthetic, 'make_record', broken)
+  directory = make_data(tmp_path / 'tiny')
+  with pytest.raises(InputError, match='train_00003'):
+    main.run(tiny_config(directory), tmp_path / 'run', 'train')
+
+
+def test_missing_synthetic_data_are_made(tmp_path, monkeypatch):
+  config = tiny_config(tmp_path / 'made')
+  config.data.synthetic = 'easy'
+  small = synthetic.Settings
+  monkeypatch.setattr(
+    synthetic, 'Settings', lambda **kw: small(**{**kw, 'train': 4, 'test': 4, 'workers': 1})
+  )
+  main.run(config, tmp_path / 'run', 'train')
+  assert len(records.RecordIndex.open(tmp_path / 'made', 'train')) == 4
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ((), ['--config']),
+    (('--config=configs/nothing.py',), ['configs/nothing.py']),
+    (('--config=configs/demo.py', '--config.train.epoch=3'), ['epoch']),
+    (('--config=configs/demo.py', '--config.train.epochs=many'), ['many']),
+    (('--config=configs/ucf24.py:tiny',), ['tiny', 'small']),
+    (('--config=configs/demo.py', '--mode=test'), ['test', 'eval']),
+    (('--config=configs/demo.py', '--wordir=x'), ['wordir']),
+    (('--config=configs/demo.py', 'eval'), ['eval']),
+    (('--config=configs/ucf24.py', '--config.data.directory=nowhere'), ['nowhere', 'ucf24']),
+  ],
+)
+def test_the_command_line_answers_with_one_sentence_and_status_2(arguments, words):
+  assert_one_sentence(command(*arguments), *words)
+
+
+def test_help_explains():
+  result = command('--help')
+  assert 'configs/demo.py' in result.stdout and '--workdir' in result.stdout
