@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: step, state, data position and the model's settings.
+"""Checkpoints with Orbax: step, state, data position, and settings of model, clips and classes.
 
 A checkpoint becomes visible under its step only when it is complete; a run that is killed while
 saving finds the one before. The last N and the best by the evaluation's figure stay.
@@ -73,11 +73,6 @@ class Checkpoints:
       position=ocp.args.JsonSave(position),
     )
     self._manager.save(step, args=items, metrics=metrics, force=True)
-
-  def settings(self, step: int) -> dict:
-    """The model's settings as saved with a checkpoint."""
-    items = ocp.args.Composite(settings=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)['settings']
 
   def position(self, step: int) -> dict:
     """The data position as saved with a checkpoint."""

@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
   """What one pass found."""
 
   result: frame_map.FrameMap
-  detections: detections_csv.DetectionTable
+  detections: list[detections_csv.DetectionTable]  # one a batch
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
 
@@ -83,13 +83,14 @@ def evaluate(
   ):
     for local in batches:
       detections, batch = jax.device_get(predict_fn(params, sharding.put_batch(local, mesh)))
-      targets = frame_map.normalise(batch.targets, batch.sizes)
+      # Scored against the boxes as annotated: resizing and clipping would move them a little.
+      targets = batch.targets._replace(boxes=batch.frame_boxes)
       state = frame_map.update(state, detections, targets, batch.example_mask, batch.index)
       tables.append(_table(index, detections, batch, config.eval.person_threshold))
       tiles += _tiles(index, local, detections, shown, config.eval.person_threshold)
       bar.update(int(batch.example_mask.sum()))
   result = frame_map.compute(state, range(len(index)), config.eval.scoring)
-  return Evaluation(result, _join(tables), tiles, list(index.classes))
+  return Evaluation(result, tables, tiles, list(index.classes))
 
 
 def write(evaluation: Evaluation, directory: Path, name: str) -> None:
@@ -139,11 +140,6 @@ def _tiles(
   return contact_sheet.tiles_of_batch(
     local._replace(example_mask=chosen_mask), own, titles, threshold, STRIP_FRAMES
   )
-
-
-def _join(tables: list[detections_csv.DetectionTable]) -> detections_csv.DetectionTable:
-  columns = zip(*tables, strict=True)
-  return detections_csv.DetectionTable(*(np.concatenate(column) for column in columns))
 
 
 def make_evaluator(

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from evad_jax.errors import InputError, exit_on_input_error
@@ -25,18 +25,27 @@ _MODE = flags.DEFINE_enum(
 
 def parse(argv: list[str]) -> None:
   """Reads the flags. Raises InputError where one is unknown, or its value unusable."""
+  app.define_help_flags()
   try:
     rest = flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, FileNotFoundError, TypeError, ValueError) as error:
+    missing = _CONFIG.value is None or not _CONFIG.value.name  # fails if the file did not load
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     # A configuration file is Python: whatever it raises belongs to the user, as one sentence.
-    sentence = ' '.join(str(error).split())
     raise InputError(
-      f'{sentence} (configs/common.py lists every key; --help explains the flags).'
+      f'{_sentence(error)} (configs/common.py lists every key; --help explains the flags).'
     ) from error
   if len(rest) > 1:
     raise InputError(f'{rest[1]!r} is not a flag; --help lists what is.')
-  if _CONFIG.value is None:
+  if missing:
     raise InputError('--config is missing; for a first run give --config=configs/demo.py.')
+
+
+def _sentence(error: Exception) -> str:
+  """The message on one line; where it quotes a stack trace, what stands at the trace's end."""
+  text = str(error.args[0]) if error.args else str(error)
+  if 'Traceback (most recent call last)' in text:
+    text = text.strip().splitlines()[-1].partition(': ')[2]
+  return ' '.join(text.split())
 
 
 def make_missing_data(config: ConfigDict) -> None:

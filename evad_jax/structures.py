@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
   clips: Array  # (B, T, H, W, 3) uint8 RGB, zero right of and below the picture
   sizes: Array  # (B, 2) int32, height and width of the picture inside the canvas
-  original_sizes: Array  # (B, 2) int32, height and width of the stored frame
+  frame_boxes: Array  # (B, G, 4) float32, xyxy as annotated, divided by the frame's size; no flip
   targets: Targets
   example_mask: Array  # (B,) bool, False for the filler of the last batch of an evaluation
   index: Array  # (B,) int32, the example's number within its split

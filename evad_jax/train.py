@@ -47,6 +47,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     step = checkpoints.latest_step() or 0
     if step:
       state = checkpoints.restore(step, _placed(abstract, mesh))
+      check_position(config, checkpoints, step)
       print(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})', flush=True)
     else:
       state = sharding.put_replicated(start_state(config, model, optimizer), mesh)
@@ -115,9 +116,13 @@ class Loop:
           report_evaluation(step, evaluation, log)
           interval.restart()
         if evaluation or step % train.checkpoint_every == 0:
-          position = {'next_example': step * train.batch_size, 'seed': self.config.seed}
-          metrics = evaluation.metrics() if evaluation else None
-          checkpoints.save(step, state, self.config.model.to_dict(), position, metrics)
+          figures = evaluation.metrics() if evaluation else None
+          settings = {
+            'model': self.config.model.to_dict(),
+            'clip': self.config.clip.to_dict(),
+            'classes': list(self.index.classes),
+          }
+          checkpoints.save(step, state, settings, data_position(self.config, step), figures)
     return state, evaluation
 
   def report(
@@ -185,6 +190,22 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
       raise InputError(f'config.train.{key}={train[key]} must be at least 1.')
   if train.epochs <= 0:
     raise InputError(f'config.train.epochs={train.epochs} must be above 0.')
+
+
+def data_position(config: ConfigDict, step: int) -> dict[str, int]:
+  """Where the order of clips stands after a step: its seed, and the next place in it."""
+  return {'seed': config.seed, 'next_example': step * config.train.batch_size}
+
+
+def check_position(config: ConfigDict, checkpoints: Checkpoints, step: int) -> None:
+  """Raises InputError where the run would not go on with the clip after the last one."""
+  saved, ours = checkpoints.position(step), data_position(config, step)
+  if saved != ours:
+    raise InputError(
+      f'{checkpoints.directory}: step {step} was saved at data position {saved}, but config.seed '
+      f'and config.train.batch_size of this run give {ours}; use the values it was started with, '
+      'or another --workdir.'
+    )
 
 
 def schedule(config: ConfigDict, index: RecordIndex) -> Any:

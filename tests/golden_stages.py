@@ -92,7 +92,7 @@ def _stages(
     'padded_input': clips.transpose(0, 4, 1, 2, 3),
     'pos_embed': table(model.width),
     'dec_pos_embed': table(model.decoder_width),
-    **_encoder(model, trace, sown['encoder'], h * w),
+    **_encoder(model, trace, sown.get('encoder', {}), h * w),
     **_pyramid(model, trace, h, w),
     **_detector(model, outputs, trace),
     **_decoder(model, outputs, trace, sown['context_refinement'], h * w),

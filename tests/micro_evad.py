@@ -95,4 +95,5 @@ def random_batch(batch=8, seed=0):
   rows, columns = np.arange(SIDE) < sizes[:, :1], np.arange(SIDE) < sizes[:, 1:]
   clips *= (rows[:, None, :, None, None] & columns[:, None, None, :, None]).astype(np.uint8)
   index = np.arange(batch, dtype=np.int32)
-  return Batch(clips, sizes, sizes, random_targets(rng, sizes), np.ones(batch, bool), index)
+  targets = random_targets(rng, sizes)
+  return Batch(clips, sizes, targets.boxes / SIDE, targets, np.ones(batch, bool), index)

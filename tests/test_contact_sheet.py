@@ -106,7 +106,7 @@ def test_tiles_of_batch():
     box_mask=np.array([[True, False]] * 2),
   )
   sizes = np.array([[16, 24], [32, 48]], np.int32)
-  batch = Batch(clips, sizes, sizes, targets, np.array([True, False]), np.array([41, 0]))
+  batch = Batch(clips, sizes, targets.boxes, targets, np.array([True, False]), np.array([41, 0]))
   detections = Detections(
     np.arange(16, dtype=np.float32).reshape(2, 2, 4) / 16,
     np.array([[0.2, 0.4], [0.9, 0.9]], np.float32),

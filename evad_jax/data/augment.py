@@ -74,7 +74,7 @@ def plan_resize(
     raise InputError(
       f'a frame of {height} x {width} (height x width) becomes a picture of {resize.height} x '
       f'{resize.width}, larger than the canvas of {canvas[0]} x {canvas[1]}; '
-      'enlarge config.data.canvas or make config.data.short_side smaller'
+      'enlarge config.clip.canvas or make config.clip.short_side smaller'
     )
   return resize
 

@@ -65,7 +65,7 @@ def empty_batch(batch_size: int, settings: ClipSettings, num_classes: int) -> Ba
   return Batch(
     clips=np.zeros((batch_size, settings.clip_frames, *settings.canvas, 3), np.uint8),
     sizes=canvas,
-    original_sizes=canvas.copy(),
+    frame_boxes=np.zeros((*shape, 4), np.float32),
     targets=Targets(
       boxes=np.zeros((*shape, 4), np.float32),
       labels=np.zeros((*shape, num_classes), np.float32),
@@ -82,7 +82,7 @@ def _fill_place(batch: Batch, place: int, item: Item, settings: ClipSettings) ->
   if count > settings.max_boxes:
     raise InputError(
       f'video {example.video!r}: keyframe {example.keyframe} has {count} boxes, more than '
-      f'{settings.max_boxes}; raise config.data.max_boxes to at least {count}'
+      f'{settings.max_boxes}; raise config.clip.max_boxes to at least {count}'
     )
   resize = augment.plan_resize(
     example.height,
@@ -93,7 +93,7 @@ def _fill_place(batch: Batch, place: int, item: Item, settings: ClipSettings) ->
   )
   _draw_clip(example, resize, item.flip, settings, batch.clips[place])
   batch.sizes[place] = resize.height, resize.width
-  batch.original_sizes[place] = example.height, example.width
+  batch.frame_boxes[place, :count] = example.boxes
   batch.targets.boxes[place, :count] = augment.transform_boxes(
     example.boxes, example.height, example.width, resize, item.flip
   )

@@ -138,7 +138,7 @@ class EVAD(nn.Module):
       name='encoder',
     )(
       clips.astype(self.dtype),
-      None if token_mask is None else token_mask.reshape(-1, h * w),
+      None if token_mask is None else token_mask.reshape(len(token_mask), -1),
       train=train,
     )
     if masked:

@@ -70,7 +70,7 @@ def test_a_picture_that_fits_inside_never_exceeds_the_canvas():
 
 
 def test_a_picture_larger_than_the_canvas_is_an_error():
-  message = 'picture of 288 x 384, larger than the canvas of 288 x 352; enlarge config.data.canvas'
+  message = 'picture of 288 x 384, larger than the canvas of 288 x 352; enlarge config.clip.canvas'
   with pytest.raises(InputError, match=message):
     plan_resize(240, 320, canvas=(288, 352), short_side=288, max_long=1333)
 

@@ -65,12 +65,10 @@ def test_content_of_every_example(index):
   batches = _all_eval(index)
   clips = np.concatenate([batch.clips for batch in batches])
   sizes = np.concatenate([batch.sizes for batch in batches])
-  original = np.concatenate([batch.original_sizes for batch in batches])
   assert clips.shape == (12, 4, 32, 48, 3) and clips.dtype == np.uint8
   for number, (video, keyframe) in enumerate(EXAMPLES):
     height, width = (24, 48) if video < 3 else (32, 16)
     assert sizes[number].tolist() == [height, width]
-    assert tuple(original[number]) == SIZES[video]
     for t, offset in enumerate((-4, -2, 0, 2)):
       frame = min(max(keyframe + offset, 0), NUM_FRAMES - 1)
       level = clips[number, t, 2, 2].astype(int)
@@ -82,11 +80,13 @@ def test_content_of_every_example(index):
 def test_targets_of_every_example(index):
   batches = _all_eval(index)
   boxes, labels, mask = (np.concatenate([batch.targets[i] for batch in batches]) for i in range(3))
+  as_annotated = np.concatenate([batch.frame_boxes for batch in batches])
   for number, (video, keyframe) in enumerate(EXAMPLES):
     count = KEYFRAMES[video].index(keyframe) % 3
     assert mask[number].tolist() == [place < count for place in range(3)]
     expected = [12, 6, 24, 18] if video < 3 else [4, 8, 8, 24]  # 48 x 24 and 16 x 32 pictures
     np.testing.assert_allclose(boxes[number, :count], np.tile(expected, (count, 1)), atol=1e-5)
+    np.testing.assert_allclose(as_annotated[number, :count], [[0.25, 0.25, 0.5, 0.75]] * count)
     first = {0: 0, 1: 0, 2: 1}[count]  # row in the video's list of boxes
     assert (labels[number, :count] == np.eye(3)[first : first + count]).all()
     assert not boxes[number, count:].any() and not labels[number, count:].any()

@@ -26,7 +26,7 @@ def _first_batch(index):
 
 def test_too_many_boxes(index):
   settings = dataclasses.replace(SETTINGS, max_boxes=1)
-  message = "video 'video_0': keyframe 11 has 2 boxes, more than 1; raise config.data.max_boxes to"
+  message = "video 'video_0': keyframe 11 has 2 boxes, more than 1; raise config.clip.max_boxes to"
   with pytest.raises(InputError, match=message), eval_batches(index, settings, batch_size=4) as b:
     list(b)
 

@@ -55,7 +55,8 @@ def slow_bicubic(image, height, width):
 def test_every_slot_is_resized_by_itself(height, width):
   frames, side, channels = 2, 14, 4
   found = position_table((frames, height, width), (side, side), channels)
-  slots = sincos_table(frames * side * side, channels).reshape(frames, side, side, channels)
+  slots = sincos_table(frames * side * side, channels).astype(float)
+  slots = slots.reshape(frames, side, side, channels)
   for slot, ours in zip(slots, found.reshape(frames, height, width, channels), strict=True):
     np.testing.assert_allclose(ours, slow_bicubic(slot, height, width), atol=1e-10)
     opencv = cv2.resize(slot, (width, height), interpolation=cv2.INTER_CUBIC)
