@@ -24,7 +24,7 @@ PLACEMENT_TRIES = 20
 class Settings:
   """What to generate; the defaults are the demo's."""
 
-  train: int = 2048  # clips
+  train: int = 4096  # clips
   test: int = 256  # clips
   height: int = 64  # pixels
   width: int = 64  # pixels

@@ -72,7 +72,7 @@ def stages_of(case: Case) -> dict[str, np.ndarray]:
   params = jax.tree.map(lambda x: x.astype(dtype), case.params)
   stages, found = jax.device_get(run(params, case.clips.astype(dtype), case.sizes))
   for prefix, detected in found.items():
-    stages |= {prefix + k: v for k, v in _final(detected, case.original_sizes).items()}
+    stages |= {prefix + k: v for k, v in _final(detected, case.sizes, case.original_sizes).items()}
   if len(case.clips) == 1:
     stages['input'] = stages['padded_input'][0, :, :, : case.sizes[0, 0], : case.sizes[0, 1]]
   return stages
@@ -169,17 +169,29 @@ def _decoder(
   return stages
 
 
-def _final(found: Detections, original_sizes: np.ndarray) -> dict[str, np.ndarray]:
+def _final(
+  found: Detections, sizes: np.ndarray, original_sizes: np.ndarray
+) -> dict[str, np.ndarray]:
   """What is left at the published person threshold, and at none."""
-  whwh = np.tile(original_sizes[:, ::-1], 2)[:, None]  # (B, 1, 4)
+  # The published system scales by a float32 ratio, made of a reciprocal, in float64 too.
+  one = np.float32(1)
+  ratio = original_sizes.astype(np.float32) * (one / sizes.astype(np.float32))
+
+  def whwh(hw: np.ndarray) -> np.ndarray:  # (B, 2) -> (B, 1, 4)
+    return np.tile(hw[:, ::-1], 2)[:, None]
+
+  boxes = found.boxes * whwh(sizes) * whwh(ratio)
+  boxes = boxes.astype(found.boxes.dtype)
+  normalised = boxes / whwh(original_sizes)
   final = {}
   for name, threshold in (('final_t07', 0.7), ('final_t0', 0.0)):
     image, proposal = np.nonzero(passing_proposals(found.person_scores, threshold))
-    boxes = found.boxes[image, proposal]
     final |= {
       f'{name}/actions': found.action_scores[image, proposal],
-      f'{name}/boxes_norm': np.concatenate([image[:, None], boxes], axis=1),
-      f'{name}/person_boxes_abs': found.boxes * whwh,
+      f'{name}/boxes_norm': np.concatenate(
+        [image[:, None], normalised[image, proposal]], axis=1
+      ),
+      f'{name}/person_boxes_abs': boxes,
       f'{name}/person_scores': found.person_scores,
     }
   return final
