@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
   config.loss.action_weight = 12.0  # 12 for ViT-B, 6 for ViT-L
 
   config.optimizer = ConfigDict()
-  config.optimizer.rate = 2.5e-5  # for a batch of 16; scale it with the batch
+  config.optimizer.rate = 2.5e-5  # for a batch of ...
+  config.optimizer.rate_batch_size = 16  # ... this size; rates grow linearly with the batch
   config.optimizer.head_multiplier = 8.0  # person stages and decoder over encoder
   config.optimizer.schedule = 'step'  # or 'cosine'
   config.optimizer.warmup_epochs = 2.0
@@ -67,7 +68,7 @@ def get_config() -> ConfigDict:
   config.eval = ConfigDict()
   config.eval.batch_size = 16
   config.eval.checkpoint = ''  # directory of checkpoints; empty: the working directory's own
-  config.eval.step = 0  # of the checkpoint; 0: the newest
+  config.eval.step = 0  # of the checkpoint; 0: the newest, -1: the best
   config.eval.scoring = 'action'  # or 'person_times_action' over all proposals
   config.eval.person_threshold = 0.7  # boxes below count only where a frame has none above
   config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
@@ -127,6 +128,7 @@ def set_vit_l(config: ConfigDict) -> None:
   )
   config.loss.action_weight = 6.0
   config.optimizer.rate = 1e-5
+  config.optimizer.rate_batch_size = 8
   config.train.batch_size = 8
 
 

@@ -41,6 +41,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       create=not read_only,
       read_only=read_only,
+      best_fn=_figure,  # without it the metrics are not written, and a later run forgets the best
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
     )
     handlers = {
@@ -56,12 +57,22 @@ class Checkpoints:
 
   def best_step(self) -> int | None:
     """The complete checkpoint with the best evaluation, or None where none was evaluated."""
-    evaluated = {}
-    for step in self._manager.all_steps():
-      metrics = self._manager.metrics(step)
-      if metrics:
-        evaluated[step] = _figure(metrics)
-    return max(evaluated, key=lambda step: (evaluated[step], step)) if evaluated else None
+    metrics = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+    evaluated = [step for step in metrics if metrics[step]]
+    return max(evaluated, key=lambda step: (_figure(metrics[step]), step), default=None)
+
+  def choose(self, step: int) -> int:
+    """The step itself, the newest for 0, the best for -1; InputError where there is none such."""
+    have = sorted(self._manager.all_steps())
+    if not have:
+      raise InputError(f'{self.directory}: there is no complete checkpoint; train first.')
+    chosen = {0: self.latest_step(), -1: self.best_step()}.get(step, step)
+    if chosen not in have:
+      raise InputError(
+        f'{self.directory}: there is no checkpoint for config.eval.step={step}; give one of '
+        f'{have}, 0 for the newest, or -1 for the best that was evaluated.'
+      )
+    return chosen
 
   def save(
     self, step: int, state: Tree, settings: dict, position: dict, metrics: dict | None
@@ -72,7 +83,8 @@ class Checkpoints:
       settings=ocp.args.JsonSave(settings),
       position=ocp.args.JsonSave(position),
     )
-    self._manager.save(step, args=items, metrics=metrics, force=True)
+    # Orbax warns about None.
+    self._manager.save(step, args=items, metrics=metrics or {}, force=True)
 
   def position(self, step: int) -> dict:
     """The data position as saved with a checkpoint."""

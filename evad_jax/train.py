@@ -212,7 +212,8 @@ def schedule(config: ConfigDict, index: RecordIndex) -> Any:
   """Step (counted from 0) -> learning rate."""
   rate = optimizers.learning_rate(config.optimizer, config.train.epochs)
   epochs_per_step = config.train.batch_size / len(index)
-  return lambda step: rate(step * epochs_per_step)
+  scale = config.train.batch_size / config.optimizer.rate_batch_size
+  return lambda step: scale * rate(step * epochs_per_step)
 
 
 def init_params(config: ConfigDict, model: EVAD) -> Any:
@@ -256,10 +257,8 @@ def _placed(abstract: TrainState, mesh: Mesh) -> TrainState:
 def restore_params(
   config: ConfigDict, model: EVAD, checkpoints: Checkpoints, mesh: Mesh
 ) -> tuple[int, Any]:
-  """The step and the parameters to evaluate of a checkpoint: config.eval.step, or the newest."""
-  step = config.eval.step or checkpoints.latest_step()
-  if not step:
-    raise InputError(f'{checkpoints.directory}: there is no complete checkpoint; train first.')
+  """The step and the parameters to evaluate of the checkpoint that config.eval.step names."""
+  step = checkpoints.choose(config.eval.step)
   abstract = abstract_state(config, model, make_optimizer(config, model, lambda step: 0.0))
   return step, evaluation_params(checkpoints.restore(step, _placed(abstract, mesh)))
 

@@ -3,6 +3,7 @@
 The layouts are the published system's: tokens (B, n, D), maps (B, C, h, w), RoIs (B*P, C, 7, 7).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -56,26 +57,29 @@ def traced_apply(
 
 def stages_of(case: Case) -> dict[str, np.ndarray]:
   """All stages in the released mode of restoring, and in the other where the golden file has it."""
-  both = any(key.startswith(SCATTERED) for key in case.golden)
-
-  @jax.jit
-  def run(params: dict, clips: Array, sizes: Array) -> tuple[dict, dict]:
-    released, found = _stages(build_model(case, 'released'), params, clips, sizes)
-    if not both:
-      return released, {'': found}
-    # In one program: XLA finds that everything before the restoring is the same.
-    scattered, also = _stages(build_model(case, 'scatter'), params, clips, sizes)
-    scattered = {SCATTERED + key: value for key, value in scattered.items()}
-    return {**released, **scattered}, {'': found, SCATTERED: also}
-
   dtype = np.float64 if case.x64 else np.float32
+  modes = {'': build_model(case, 'released')}
+  if any(key.startswith(SCATTERED) for key in case.golden):
+    modes[SCATTERED] = build_model(case, 'scatter')
   params = jax.tree.map(lambda x: x.astype(dtype), case.params)
-  stages, found = jax.device_get(run(params, case.clips.astype(dtype), case.sizes))
-  for prefix, detected in found.items():
-    stages |= {prefix + k: v for k, v in _final(detected, case.sizes, case.original_sizes).items()}
+  results = jax.device_get(
+    _run(params, case.clips.astype(dtype), case.sizes, models=tuple(modes.values()))
+  )
+  stages = {}
+  for prefix, (values, found) in zip(modes, results, strict=True):
+    values |= _final(found, case.sizes, case.original_sizes)
+    stages |= {prefix + key: value for key, value in values.items()}
   if len(case.clips) == 1:
     stages['input'] = stages['padded_input'][0, :, :, : case.sizes[0, 0], : case.sizes[0, 1]]
   return stages
+
+
+@functools.partial(jax.jit, static_argnames='models')
+def _run(
+  params: dict, clips: Array, sizes: Array, *, models: tuple[EVAD, ...]
+) -> list[tuple[dict[str, Array], Detections]]:
+  """All models in one program: XLA finds that they are the same up to the restoring."""
+  return [_stages(model, params, clips, sizes) for model in models]
 
 
 def _stages(
@@ -188,9 +192,7 @@ def _final(
     image, proposal = np.nonzero(passing_proposals(found.person_scores, threshold))
     final |= {
       f'{name}/actions': found.action_scores[image, proposal],
-      f'{name}/boxes_norm': np.concatenate(
-        [image[:, None], normalised[image, proposal]], axis=1
-      ),
+      f'{name}/boxes_norm': np.concatenate([image[:, None], normalised[image, proposal]], axis=1),
       f'{name}/person_boxes_abs': boxes,
       f'{name}/person_scores': found.person_scores,
     }

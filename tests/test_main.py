@@ -116,9 +116,26 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
   main.run(config, tmp_path, 'eval')
   assert (tmp_path / 'eval_test.json').read_text() == before
   config.eval.keyframe_only = True
+  config.eval.step = -1  # the best is the only one evaluated: the last
   main.run(config, tmp_path, 'eval')
   still = json.loads((tmp_path / 'eval_test_keyframe_only.json').read_text())
   assert still != json.loads(before)
+
+
+def test_a_step_without_checkpoint_is_named(trained, tmp_path):
+  config, workdir = trained
+  config = config.copy_and_resolve_references()
+  config.eval.checkpoint, config.eval.step = str(workdir / 'checkpoints'), 3
+  with pytest.raises(InputError, match=r'config.eval.step=3; give one of \[2, 4\]'):
+    main.run(config, tmp_path, 'eval')
+
+
+def test_another_batch_size_cannot_continue_the_run(trained):
+  config, workdir = trained
+  config = config.copy_and_resolve_references()
+  config.train.update(batch_size=8, epochs=4.0)
+  with pytest.raises(InputError, match='config.train.batch_size'):
+    main.run(config, workdir, 'train')
 
 
 def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(trained, capsys):

@@ -1,10 +1,89 @@
 """The log of a run: what is written, and what a restart drops."""
 
 import json
+import struct
 import time
 
 import pytest
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto.event_pb2 import Event
 
-from evad_jax.data.tfrecord import read_records
 from evad_jax.run_log import RunLog, Stopwatch, duration
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def board(workdir):
+  """(step, name, value) of every scalar for TensorBoard."""
+  scalars = []
+  for path in sorted((workdir / 'tensorboard').iterdir()):
+    data = path.read_bytes()
+    while data:
+      length = struct.unpack('<Q', data[:8])[0]
+      event = Event.FromString(data[12 : 12 + length])
+      scalars += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+      data = data[16 + length :]
+  return scalars
+
+
+def test_figures_reach_both_files(tmp_path):
+  with RunLog(tmp_path / 'new' / 'run', 0) as log:
+    log.write(1, {'loss': 0.5, 'note': 'text'})
+    # Flushed at once: a run that is killed keeps what it has reported.
+    assert lines(tmp_path / 'new' / 'run') == [{'step': 1, 'loss': 0.5, 'note': 'text'}]
+    log.write(2, {'loss': 0.25, 'clips': 3})
+  assert lines(tmp_path / 'new' / 'run')[1:] == [{'step': 2, 'loss': 0.25, 'clips': 3}]
+  assert board(tmp_path / 'new' / 'run') == [(1, 'loss', 0.5), (2, 'loss', 0.25), (2, 'clips', 3)]
+
+
+def test_restart_keeps_lines_up_to_the_checkpoint(tmp_path):
+  with RunLog(tmp_path, 0) as log:
+    for step in (1, 5, 5, 10, 15):
+      log.write(step, {'loss': 1.0})
+  with RunLog(tmp_path, 10) as log:
+    log.write(15, {'loss': 2.0})
+  assert [line['step'] for line in lines(tmp_path)] == [1, 5, 5, 10, 15]
+  assert lines(tmp_path)[-1]['loss'] == 2.0
+  assert [path.name for path in tmp_path.iterdir() if path.suffix == '.partial'] == []
+
+
+def test_restart_from_nothing_drops_all_lines(tmp_path):
+  with RunLog(tmp_path, 0) as log:
+    log.write(3, {'loss': 1.0})
+  with RunLog(tmp_path, 0):
+    assert lines(tmp_path) == []
+
+
+@pytest.mark.parametrize('cut', [1, 5, 18])
+def test_line_cut_in_the_middle_is_dropped(tmp_path, cut):
+  with RunLog(tmp_path, 0) as log:
+    log.write(1, {'loss': 1.0})
+    log.write(2, {'loss': 1.0})
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-cut])
+  with RunLog(tmp_path, 2) as log:
+    log.write(3, {'loss': 1.0})
+  assert [line['step'] for line in lines(tmp_path)] == [1, 3]
+
+
+def test_stopwatch_tells_waiting_from_working():
+  def slow():
+    while True:
+      time.sleep(0.05)
+      yield 7
+
+  watch = Stopwatch()
+  assert watch.wait_for(slow()) == 7
+  time.sleep(0.05)
+  assert 0.05 / watch.seconds() <= watch.waiting_share() <= 1 - 0.05 / watch.seconds()
+  assert watch.seconds() >= 0.1
+  watch.restart()
+  assert watch.waiting_share() == 0
+
+
+@pytest.mark.parametrize(
+  'seconds, text', [(0, '0m00s'), (125.9, '2m05s'), (3599, '59m59s'), (3725, '1h02m')]
+)
+def test_duration(seconds, text):
+  assert duration(seconds) == text

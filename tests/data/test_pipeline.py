@@ -14,7 +14,6 @@ from tests.data.toy_records import (
   NUM_EXAMPLES,
   NUM_FRAMES,
   SETTINGS,
-  SIZES,
   make_record,
   write_toy,
 )

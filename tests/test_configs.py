@@ -1,0 +1,94 @@
+"""Every configuration builds its model, its optimizer and its training step; nothing is computed."""
+
+import functools
+import importlib
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import common
+from evad_jax import from_config, train
+from evad_jax.errors import InputError
+from evad_jax.structures import Batch, Targets
+from evad_jax.train_step import train_step
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+SIZES = ('B', 'L', 'small')  # for configurations that come in sizes
+
+
+def variants():
+  cases = []
+  for path in sorted(CONFIGS.glob('*.py')):
+    if path.stem != '__init__':
+      get_config = importlib.import_module(f'configs.{path.stem}').get_config
+      sized = 'size' in inspect.signature(get_config).parameters
+      for arguments in [(size,) for size in SIZES] if sized else [()]:
+        name = ':'.join([path.stem, *arguments])
+        cases.append(pytest.param(functools.partial(get_config, *arguments), id=name))
+  return cases
+
+
+def abstract_batch(config):
+  batch, (height, width) = config.train.batch_size, config.clip.canvas
+  boxes, actions = config.clip.max_boxes, config.model.num_actions
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct((batch, *shape), dtype)
+
+  targets = Targets(
+    array(jnp.float32, boxes, 4), array(jnp.float32, boxes, actions), array(bool, boxes)
+  )
+  sizes = array(jnp.int32, 2)
+  clips = array(jnp.uint8, config.clip.clip_frames, height, width, 3)
+  return Batch(clips, sizes, sizes, targets, array(bool), array(jnp.int32))
+
+
+@pytest.mark.parametrize('get_config', variants())
+def test_configuration_takes_a_step(get_config):
+  config = get_config()
+  model = from_config.make_model(config)
+  from_config.clip_settings(config)
+  optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
+  state = train.abstract_state(config, model, optimizer)
+  step = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    action_weight=config.loss.action_weight,
+    accumulation=config.train.accumulation,
+    ema_decay=config.train.ema_decay,
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  after, metrics = jax.eval_shape(step, state, abstract_batch(config), key)
+  # A step that changes a type or a shape would compile again at every turn.
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), state
+  )
+  assert metrics.terms.person.shape == (config.model.num_stages,)
+  assert metrics.terms.action.shape == (config.model.decoder_depth,)
+  assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.float32.dtype}
+
+
+def test_stale_key_is_an_error_that_names_its_section():
+  config = common.get_config()
+  config.model.widht = 3
+  with pytest.raises(InputError, match=r"config\.model: .*'widht'.*configs/common.py lists"):
+    from_config.make_model(config)
+  config = common.get_config()
+  config.clip.side = 3
+  with pytest.raises(InputError, match=r"config\.clip: .*'side'"):
+    from_config.clip_settings(config)
+
+
+def test_values_that_do_not_fit_are_errors():
+  config = common.get_config()
+  config.model.dtype = 'float16'
+  with pytest.raises(InputError, match="config.model.dtype='float16' is not one of float32"):
+    from_config.make_model(config)
+  config = common.get_config()
+  config.clip.max_boxes = 101
+  with pytest.raises(InputError, match='max_boxes=101 is more than config.model.num_proposals=100'):
+    from_config.make_model(config)
