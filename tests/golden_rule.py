@@ -19,7 +19,7 @@ def published_shapes(size: str) -> dict[str, tuple[int, ...]]:
 
 
 def make_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The float32 tensor of a published name: normal, scaled by 1 / sqrt(fan in), seeded by the name."""
+  """The float32 tensor of a published name: normal, seeded by the name, over sqrt(fan in)."""
   if name == 'criterion.empty_weight':  # a buffer of the published loss, not random
     return np.array([1, 0.1], np.float32)
   random = np.random.default_rng(zlib.crc32(name.encode()))

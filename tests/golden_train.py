@@ -41,13 +41,7 @@ def compare_training(case: Case) -> list[Row]:
   for key in golden:
     if INPUTS.fullmatch(key):
       continue
-    found = _rows(key, golden, ours, case.x64)
-    wide = key.replace('/', '_float64/', 1) if key.startswith('grad/') else f'{key}_float64'
-    if not case.x64 and wide in case.golden:
-      # In float32 one ReLU unit near zero may turn, on either side: the nearer truth counts.
-      exact = _rows(key, golden | {key: case.golden[wide]}, ours, case.x64)
-      found = [min(pair, key=lambda row: row.error) for pair in zip(found, exact, strict=True)]
-    rows += found
+    rows += _rows(key, golden, ours, case.x64)
   return rows
 
 
@@ -246,8 +240,7 @@ def _tolerance(kind: str, x64: bool) -> float | None:
     wider = {'param_norm_5': 1e-7, 'after5': 1e-7, 'delta_norm_1': 1e-6, 'delta_norm_5': 1e-6}
     return wider.get(kind, 1e-9)
   judged = {'cost': 5e-5, 'param_norm_0': 5e-5, 'delta_norm_1': 5e-3}
-  # A ReLU unit that turns moves single entries further than norms.
-  judged |= {'grad_norm': 2e-4, 'grad_sum': 2e-4, 'grad': 1e-3}
+  judged |= {'grad_norm': 2e-4, 'grad_sum': 2e-4, 'grad': 2e-4}
   return judged.get(kind)
 
 

@@ -63,11 +63,7 @@ def test_tiny_training_in_float64(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', TRAIN)
-def test_tiny_training_in_float32(case, request):
-  if case == 't1_ktp_train':
-    # One unit of the second stage's dynamic convolution is 9e-7 from zero and turns here.
-    reason = 'a ReLU unit within rounding of zero turns: losses after three steps are 2.5e-4 off'
-    request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_tiny_training_in_float32(case):
   assert_passes(SHARED / f'{case}.npz', 30)
 
 

@@ -176,7 +176,5 @@ def test_three_steps_by_numpy(clip_norm):
       mean, square = first[leaf] / (1 - 0.9**step), second[leaf] / (1 - 0.999**step)
       direction = mean / (np.sqrt(square) + 1e-3) + 0.1 * decays * wanted[leaf]
       wanted[leaf] = wanted[leaf] - rate * scale * direction
-  for ours, theirs in zip(
-    jax.tree.leaves(params), jax.tree.leaves(tree_of(wanted)), strict=True
-  ):
+  for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(tree_of(wanted)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

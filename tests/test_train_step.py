@@ -65,9 +65,7 @@ def stub_state(optimizer, ema=False):
 def step_of(optimizer, model=None, **options):
   model = Stub() if model is None else model
   return jax.jit(
-    functools.partial(
-      train_step, model=model, optimizer=optimizer, action_weight=12.0, **options
-    )
+    functools.partial(train_step, model=model, optimizer=optimizer, action_weight=12.0, **options)
   )
 
 
@@ -100,7 +98,9 @@ def test_step_goes_down_the_gradient_of_the_objective(batch, plain_step):
   # Along a random direction the objective rises as the gradient says.
   rng = np.random.default_rng(1)
   direction = jax.tree.map(lambda g: rng.normal(size=g.shape), gradient)
-  rise = sum((g * d).sum() for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+  rise = sum(
+    (g * d).sum() for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+  )
   h = 1e-6
   ahead, behind = (
     objective(jax.tree.map(lambda p, d: p + sign * h * d, before.params, direction))

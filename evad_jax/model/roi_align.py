@@ -25,9 +25,11 @@ def sample_weights(
   A sample further than one pixel outside the map counts 0 (but still counts in the mean); one
   within that pixel is clamped to the edge.
   """
-  size = (high - low)[..., None, None]
-  offset = (jnp.arange(bins)[:, None] + (jnp.arange(samples) + 0.5) / samples) / bins
-  place = low[..., None, None] + size * offset.astype(low.dtype)  # (..., bins, samples)
+  # Summed in the published order: a place is tens of pixels, and its rounding shows in the weights.
+  bin_size = ((high - low) / bins)[..., None, None]
+  start = low[..., None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * bin_size
+  middle = (jnp.arange(samples, dtype=low.dtype) + 0.5) * bin_size / samples
+  place = start + middle  # (..., bins, samples)
   inside = (place >= -1) & (place <= length)
   place = jnp.clip(place, 0, length - 1)
   pixel = jnp.arange(length, dtype=low.dtype)
@@ -54,8 +56,8 @@ def roi_weights(
 def roi_align(features: Array, rows: Array, columns: Array) -> Array:
   """features (B, y, x, C), rows (B, P, i, y), columns (B, P, j, x) -> (B, P, i, j, C)."""
   rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
-  partial = jnp.einsum('bpiy,byxc->bpixc', rows, features)
-  return jnp.einsum('bpjx,bpixc->bpijc', columns, partial)
+  partial = jnp.einsum('bpjx,byxc->bpyjc', columns, features)
+  return jnp.einsum('bpiy,bpyjc->bpijc', rows, partial)
 
 
 def roi_levels(boxes: Array, canonical_size: float, num_levels: int) -> Array:

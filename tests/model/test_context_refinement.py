@@ -130,7 +130,9 @@ def test_masked_tokens_are_no_keys_of_the_decoder(decoder):
   changed = tokens.x.copy()
   changed[0, 3] += 1  # in place 1: slot 0, right column
   mask = np.array([[True, True, True, False, True]])
-  masked, open_ = ([run(Tokens(x, tokens.places, m)) for x in (tokens.x, changed)] for m in (mask, None))
+  masked, open_ = (
+    [run(Tokens(x, tokens.places, m)) for x in (tokens.x, changed)] for m in (mask, None)
+  )
   for (_, seen), (_, seen_changed) in (masked, open_):
     np.testing.assert_array_equal(seen['actors'], seen_changed['actors'])
   np.testing.assert_array_equal(masked[0][0], masked[1][0])
