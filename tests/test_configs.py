@@ -1,4 +1,4 @@
-"""Every configuration builds its model, its optimizer and its training step; nothing is computed."""
+"""Every configuration builds its model, optimizer and training step; nothing is computed."""
 
 import functools
 import importlib

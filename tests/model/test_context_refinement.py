@@ -125,7 +125,7 @@ def test_decoder_input_holds_tokens_with_the_codes_of_their_places_and_actors(de
 
 
 def test_masked_tokens_are_no_keys_of_the_decoder(decoder):
-  """The boxes see the left column alone, so a token of the right one acts through attention only."""
+  """The boxes see the left column alone: a token of the right one acts through attention only."""
   run, _, tokens = decoder
   changed = tokens.x.copy()
   changed[0, 3] += 1  # in place 1: slot 0, right column
