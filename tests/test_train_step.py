@@ -103,7 +103,7 @@ def test_step_goes_down_the_gradient_of_the_objective(batch, plain_step):
   )
   h = 1e-6
   ahead, behind = (
-    objective(jax.tree.map(lambda p, d: p + sign * h * d, before.params, direction))
+    objective(jax.tree.map(lambda p, d, s=sign: p + s * h * d, before.params, direction))
     for sign in (1, -1)
   )
   np.testing.assert_allclose((ahead - behind) / (2 * h), rise, rtol=1e-5)
