@@ -12,6 +12,9 @@ from evad_jax.model.position_embedding import position_table, sincos_table
 from evad_jax.model.sparse_rcnn import apply_deltas
 from evad_jax.model.token_pruning import num_kept
 
+# On a map of 160 columns the reference itself is 1.2e-5 from the exact value: places are float32.
+ROI_TOLERANCE = 5e-5
+
 
 @pytest.fixture(scope='module')
 def units():
@@ -36,13 +39,14 @@ def test_roi_align_over_four_levels(units):
   np.testing.assert_array_equal(np.asarray(levels).ravel(), units['roi/levels'])
   assert set(units['roi/levels']) == {0, 1, 2, 3}
   out = roi_align.multilevel_roi_align(pyramid, boxes, 4, 224)
-  _close(_rois(out), units['roi/out'])
+  _close(_rois(out), units['roi/out'], ROI_TOLERANCE)
 
 
 def test_roi_align_on_one_level(units):
   features = jnp.asarray(units['roi/feat2']).transpose(0, 2, 3, 1)
   weights = roi_align.roi_weights(jnp.asarray(units['roi/boxes']), 16, *features.shape[1:3])
-  _close(_rois(roi_align.roi_align(features, *weights)), units['roi/out_single_stride16'])
+  out = roi_align.roi_align(features, *weights)
+  _close(_rois(out), units['roi/out_single_stride16'], ROI_TOLERANCE)
 
 
 def test_box_extension(units):
