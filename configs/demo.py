@@ -23,7 +23,13 @@ def get_config() -> ConfigDict:
   common.set_small(config)
   # A narrower detector than set_small's: the pyramid's finest maps are what costs most here.
   config.model.update(
-    num_actions=6, pretrain_size=64, num_heads=2, detector_width=48, num_stages=2, decoder_heads=2
+    num_actions=6,
+    pretrain_size=64,
+    num_heads=2,
+    detector_width=48,
+    num_proposals=9,
+    num_stages=2,
+    decoder_heads=2,
   )
   config.optimizer.update(clip_norm=1.0, warmup_epochs=0.25)
   config.train.update(batch_size=16, epochs=5.0, log_every=25, checkpoint_every=200)

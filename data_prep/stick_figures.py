@@ -70,15 +70,15 @@ def sample_motion(rng: np.random.Generator) -> tuple[Motion, np.ndarray]:
   waves = rng.random() < WAVE_PROBABILITY
   fields = {}
   if body == 'walk':
-    fields = {'walk': _sign(rng) * rng.uniform(0.075, 0.105)}
+    fields = {'walk': _sign(rng) * rng.uniform(0.085, 0.115)}
     fields['foot_speed'] = _sign(rng) * rng.uniform(0.10, 0.15)
   elif body == 'jump':
-    fields = {'jump': rng.uniform(0.22, 0.30), 'jump_period': rng.uniform(4.0, 5.5)}
+    fields = {'jump': rng.uniform(0.26, 0.34), 'jump_period': rng.uniform(4.0, 5.5)}
     fields['jump_phase'] = rng.random()
   elif body in ('crouch', 'rise'):
     fields = {'crouch': rng.uniform(0.09, 0.105) * (1 if body == 'crouch' else -1)}
   if waves:
-    moving = [(True, True), (True, False), (False, True)][rng.choice(3, p=[0.5, 0.25, 0.25])]
+    moving = [(True, True), (True, False), (False, True)][rng.choice(3, p=[0.8, 0.1, 0.1])]
     speeds = [_sign(rng) * rng.uniform(40, 60) for _ in range(2)]
     fields['arm_speeds'] = tuple(s if m else 0.0 for s, m in zip(speeds, moving, strict=True))
   names = {body, 'wave' if waves else 'none'}

@@ -15,8 +15,8 @@ from data_prep.stick_figures import ACTIONS, Person
 from evad_jax import boxes as box_arithmetic
 from evad_jax.errors import InputError
 
-MAX_IOU = 0.3  # of any two people's boxes in the keyframe
-MIN_VISIBLE = 0.65  # share of each person's pixels that nobody covers in the keyframe
+MAX_IOU = 0.2  # of any two people's boxes in the keyframe
+MIN_VISIBLE = 0.75  # share of each person's pixels that nobody covers in the keyframe
 PLACEMENT_TRIES = 20
 
 
@@ -71,7 +71,7 @@ class Look(NamedTuple):
   distractors: int
 
 
-EASY = Look((1, 2, 3), (0.50, 0.68), 10.0, False, 0.3, 0)
+EASY = Look((1, 2, 3), (0.50, 0.68), 7.0, False, 0.3, 0)
 HARD = Look((2, 3, 4), (0.38, 0.55), 35.0, True, 1.5, 3)
 
 
