@@ -85,7 +85,8 @@ def test_targets_of_every_example(index):
     assert mask[number].tolist() == [place < count for place in range(3)]
     expected = [12, 6, 24, 18] if video < 3 else [4, 8, 8, 24]  # 48 x 24 and 16 x 32 pictures
     np.testing.assert_allclose(boxes[number, :count], np.tile(expected, (count, 1)), atol=1e-5)
-    np.testing.assert_allclose(as_annotated[number, :count], [[0.25, 0.25, 0.5, 0.75]] * count)
+    annotated = np.tile([0.25, 0.25, 0.5, 0.75], (count, 1))
+    np.testing.assert_allclose(as_annotated[number, :count], annotated)
     first = {0: 0, 1: 0, 2: 1}[count]  # row in the video's list of boxes
     assert (labels[number, :count] == np.eye(3)[first : first + count]).all()
     assert not boxes[number, count:].any() and not labels[number, count:].any()
