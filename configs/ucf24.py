@@ -46,5 +46,5 @@ def _set_small(config: ConfigDict) -> None:
   config.clip.update(clip_frames=8, frame_stride=8, canvas=(128, 160), short_side=120)
   config.model.update(patch=16, pretrain_size=128, width=96, num_heads=3, num_proposals=16)
   config.optimizer.clip_norm = 1.0
-  config.train.update(batch_size=16, epochs=20.0, log_every=25, checkpoint_every=250)
+  config.train.update(batch_size=16, epochs=40.0, log_every=25, checkpoint_every=250)
   config.eval.batch_size = 32
