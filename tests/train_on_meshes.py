@@ -19,6 +19,7 @@ from tests.micro_evad import micro_config, random_batch, random_parameters
 RUNS = {
   'one float64': (1, True, 20),
   'all float64': (None, True, 20),
+  'one float32': (1, False, 3),
   'all float32': (None, False, 3),
 }
 
