@@ -84,17 +84,17 @@ def plain_step(batch):
 
 def test_step_goes_down_the_gradient_of_the_objective(batch, plain_step):
   before, after, metrics = plain_step
-  norms = losses.normalizers(batch.targets, 4)
 
   @jax.jit
   def objective(params):
+    norms = losses.normalizers(batch.targets, 4)
     return loss_terms(params, batch, norms, KEY, model=Stub(), action_weight=12.0, mesh=None)[0]
 
-  np.testing.assert_allclose(metrics.loss, objective(before.params), rtol=1e-9)
+  np.testing.assert_allclose(metrics.loss, objective(before.params), rtol=1e-7)
   assert int(after.step) == 1
   gradient = jax.tree.map(lambda new, old: (old - new) / 0.1, after.params, before.params)
   norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
-  np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-9)
+  np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-7)
   # Along a random direction the objective rises as the gradient says.
   rng = np.random.default_rng(1)
   direction = jax.tree.map(lambda g: rng.normal(size=g.shape), gradient)
