@@ -27,11 +27,14 @@ def get_config() -> ConfigDict:
   config.clip = ConfigDict()
   config.clip.clip_frames = 16  # T
   config.clip.frame_stride = 4  # frames of the video between two of the clip
-  config.clip.canvas = (288, 512)  # height and width that hold every picture, multiples of 32
-  config.clip.short_side = 288  # pixels; 0: as large as the canvas allows
+  # Heights and widths; every clip goes to the one it wastes least of. Multiples of 2 * patch, and
+  # one compiled program each: 4:3, 16:9, 1.85:1, 2.35:1, and wider.
+  config.clip.canvases = ((288, 384), (288, 512), (288, 544), (288, 704), (288, 768))
+  config.clip.short_side = 288  # pixels; 0: as large as a canvas allows
   config.clip.max_long = 1333  # pixels, bound of the long side
   config.clip.flip_probability = 0.5  # of mirroring a training clip
   config.clip.max_boxes = 64  # people in a clip at most; at most model.num_proposals
+  config.clip.reduced_decoding = False  # of large frames: faster, but other pixels
 
   config.model = vit_b()
   config.model.num_actions = 80

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
   config.data.synthetic = 'easy'
   config.data.prepare_command = 'python -m data_prep.synthetic --output data/synthetic'
   config.clip.update(
-    clip_frames=8, frame_stride=1, canvas=(64, 64), short_side=64, flip_probability=0.5, max_boxes=4
+    clip_frames=8, frame_stride=1, canvases=((64, 64),), short_side=64, max_boxes=4
   )
   common.set_small(config)
   # A narrower detector than set_small's: the pyramid's finest maps are what costs most here.

@@ -28,7 +28,7 @@ def get_config(size: str = 'B') -> ConfigDict:
     'python -m data_prep.ucf24 --videos UCF-101 --annotations pyannot.pkl --output data/ucf24 '
     '--train-list trainlist01.txt --test-list testlist01.txt'
   )
-  config.clip.canvas = (288, 384)  # 320 x 240 videos at a short side of 288
+  config.clip.canvases = ((288, 384),)  # 320 x 240 videos at a short side of 288
   config.clip.max_boxes = 16
   config.model.num_actions = 24
   if size == 'L':
@@ -43,7 +43,7 @@ def get_config(size: str = 'B') -> ConfigDict:
 def _set_small(config: ConfigDict) -> None:
   """Half the frames over the same time, 160 x 120 pixels, 4 encoder blocks."""
   common.set_small(config)
-  config.clip.update(clip_frames=8, frame_stride=8, canvas=(128, 160), short_side=120)
+  config.clip.update(clip_frames=8, frame_stride=8, canvases=((128, 160),), short_side=120)
   config.model.update(patch=16, pretrain_size=128, width=96, num_heads=3, num_proposals=16)
   config.optimizer.clip_norm = 1.0
   config.train.update(batch_size=16, epochs=40.0, log_every=25, checkpoint_every=250)

@@ -40,10 +40,25 @@ def make_model(config: ConfigDict) -> EVAD:
     return EVAD(dtype=DTYPES[dtype], **arguments)
 
 
+def canvases(config: ConfigDict) -> tuple[tuple[int, int], ...]:
+  """The canvases of config.clip, checked against the token grid and its pyramid."""
+  found, multiple = config.clip.canvases, 2 * config.model.patch
+  if not isinstance(found, tuple | list) or not found:
+    raise InputError(f'config.clip.canvases={found} must list (height, width) pairs, in pixels.')
+  for canvas in found:
+    pair = isinstance(canvas, tuple | list) and len(canvas) == 2
+    if not pair or any(not isinstance(side, int) or side < 1 or side % multiple for side in canvas):
+      raise InputError(
+        f'config.clip.canvases has {canvas}, but a canvas is (height, width) in pixels, each a '
+        f'multiple of 2 * config.model.patch = {multiple}.'
+      )
+  return tuple(tuple(canvas) for canvas in found)
+
+
 def clip_settings(config: ConfigDict, *, keyframe_only: bool = False) -> ClipSettings:
   """How clips are cut, resized and padded."""
   arguments = config.clip.to_dict()
-  arguments['canvas'] = tuple(arguments['canvas'])
+  arguments['canvases'] = canvases(config)
   arguments['short_side'] = arguments['short_side'] or None
   with _section('clip'):
     return ClipSettings(keyframe_only=keyframe_only, **arguments)

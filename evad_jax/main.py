@@ -54,7 +54,7 @@ def make_missing_data(config: ConfigDict) -> None:
     return
   from data_prep import synthetic  # only this configuration needs it
 
-  height, width = config.clip.canvas
+  height, width = config.clip.canvases[0]
   settings = synthetic.Settings(
     height=height,
     width=width,

@@ -67,7 +67,7 @@ class Stopwatch:
 
   def restart(self) -> None:
     """Begins a new interval."""
-    self._start, self._waited = time.perf_counter(), 0.0
+    self._start, self._waited, self._excluded = time.perf_counter(), 0.0, 0.0
 
   def wait_for(self, iterator: Any) -> Any:
     """next(iterator), counted as waiting."""
@@ -76,9 +76,13 @@ class Stopwatch:
     self._waited += time.perf_counter() - start
     return item
 
+  def exclude(self, seconds: float) -> None:
+    """Leaves time out of the interval that says nothing about its pace, such as compilation."""
+    self._excluded += seconds
+
   def seconds(self) -> float:
-    """Since the interval began."""
-    return time.perf_counter() - self._start
+    """Since the interval began, without what was excluded."""
+    return time.perf_counter() - self._start - self._excluded
 
   def waiting_share(self) -> float:
     """In [0, 1]."""

@@ -6,6 +6,7 @@ alone. So a run that was killed and started again goes through the same numbers.
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 from evad_jax.run_log import RunLog, Stopwatch, duration
+from evad_jax.structures import Batch
 from evad_jax.train_step import StepMetrics, TrainState, initial_state, train_step
 
 
@@ -79,6 +81,7 @@ class Loop:
     self.schedule = schedule(config, index)
     self.step_fn = compile_step(config, model, optimizer, mesh)
     self.key = jax.random.key(config.seed + 1)
+    self.compiled = set()  # shapes of clips, one program each
 
   def run(
     self,
@@ -104,7 +107,7 @@ class Loop:
     with batches:
       for step in range(start + 1, self.total + 1):
         batch = sharding.put_batch(interval.wait_for(batches), self.mesh)
-        state, metrics = self.step_fn(state, batch, self.key)
+        state, metrics = self.call(state, batch, interval)
         last = step == self.total
         if step % train.log_every == 0 or last or step == start + 1:
           self.report(step, logged, start, jax.device_get(metrics), interval, whole, log)
@@ -124,6 +127,22 @@ class Loop:
           }
           checkpoints.save(step, state, settings, data_position(self.config, step), figures)
     return state, evaluation
+
+  def call(
+    self, state: TrainState, batch: Batch, interval: Stopwatch
+  ) -> tuple[TrainState, StepMetrics]:
+    """One step. The first on each canvas compiles: that is told, and left out of the pace."""
+    shape = batch.clips.shape
+    if shape in self.compiled:
+      return self.step_fn(state, batch, self.key)
+    self.compiled.add(shape)
+    begin = time.perf_counter()
+    result = jax.block_until_ready(self.step_fn(state, batch, self.key))
+    seconds = time.perf_counter() - begin
+    if len(self.compiled) > 1:  # the first is told with the first step
+      print(f'compiled for clips of {shape[2]} x {shape[3]} in {duration(seconds)}', flush=True)
+      interval.exclude(seconds)
+    return result
 
   def report(
     self,
@@ -218,7 +237,7 @@ def schedule(config: ConfigDict, index: RecordIndex) -> Any:
 
 def init_params(config: ConfigDict, model: EVAD) -> Any:
   """Start values from config.seed."""
-  height, width = config.clip.canvas
+  height, width = config.clip.canvases[0]  # parameters are the same for every canvas
   clips = jnp.zeros((1, config.clip.clip_frames, height, width, 3))
   sizes = jnp.array([[height, width]], jnp.int32)
   return model.init(jax.random.key(config.seed), clips, sizes, train=False)['params']

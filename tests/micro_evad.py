@@ -45,7 +45,7 @@ def micro_config(**model_changes):
   """A configuration that trains the micro model on clips of random_batch."""
   config = common.get_config()
   config.model.update(MODEL | model_changes)
-  config.clip.update(clip_frames=FRAMES, canvas=(SIDE, SIDE), short_side=SIDE, max_boxes=3)
+  config.clip.update(clip_frames=FRAMES, canvases=((SIDE, SIDE),), short_side=SIDE, max_boxes=3)
   config.optimizer.update(rate=1e-3, head_multiplier=1.0, warmup_epochs=0.0, milestones=())
   config.optimizer.factors = ()
   config.train.batch_size = 8

@@ -32,7 +32,7 @@ def variants():
 
 
 def abstract_batch(config):
-  batch, (height, width) = config.train.batch_size, config.clip.canvas
+  batch, (height, width) = config.train.batch_size, config.clip.canvases[0]
   boxes, actions = config.clip.max_boxes, config.model.num_actions
 
   def array(dtype, *shape):

@@ -24,7 +24,7 @@ def tiny_config(directory):
   config = demo.get_config()
   config.data.directory = str(directory)
   config.data.synthetic = ''
-  config.clip.canvas = (32, 32)
+  config.clip.canvases = ((32, 32),)
   config.clip.short_side = 32
   config.clip.clip_frames = 4
   config.model.update(
@@ -171,8 +171,8 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'model.proposal_init': 'random'}, ['random', 'grid']),
     ({'model.padding': 'none'}, ['none', 'masked']),
     ({'clip.max_boxes': 9}, ['9', 'num_proposals']),
-    ({'clip.canvas': (32, 24)}, ['24']),
-    ({'clip.canvas': (36, 36)}, ['36']),
+    ({'clip.canvases': ((32, 24),)}, ['24']),
+    ({'clip.canvases': ((36, 36),)}, ['36']),
     ({'train.accumulation': 3}, ['accumulation=3']),
     ({'train.log_every': 0}, ['log_every=0']),
     ({'optimizer.schedule': 'linear'}, ['linear', 'cosine']),

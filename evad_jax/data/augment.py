@@ -26,19 +26,47 @@ class Resize(NamedTuple):
   width: int
 
 
-def decode_frame(jpeg: bytes, *, video: str, frame: int) -> np.ndarray:
+def decode_frame(
+  jpeg: bytes,
+  *,
+  video: str,
+  frame: int,
+  size: tuple[int, int],
+  least: tuple[int, int] | None = None,
+  out: np.ndarray | None = None,
+) -> np.ndarray:
   """One JPEG file -> (H, W, 3) uint8 RGB.
 
+  Args:
+    jpeg: the file.
+    video: named in messages.
+    frame: number of the frame, named in messages.
+    size: (H, W) that the file must have.
+    least: decode at a reduced size, at most a half and not below this (height, width), where the
+      codec has such a size. It is faster for large frames, but gives other pixels than decoding
+      whole and resizing.
+    out: (H, W, 3) uint8, contiguous; decode into it instead of into new memory.
+
   Raises:
-    InputError: the file is cut or corrupt; names the video and the frame.
+    InputError: the file is cut, corrupt, or of another size; names the video and the frame.
   """
   try:
-    return simplejpeg.decode_jpeg(jpeg, 'RGB')
+    found = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    if found == size:
+      height, width = least or (0, 0)
+      factor = 2 if least else 1
+      return simplejpeg.decode_jpeg(
+        jpeg, 'RGB', min_height=height, min_width=width, min_factor=factor, buffer=out
+      )
   except ValueError as error:
     raise InputError(
       f'video {video!r}: the JPEG of frame {frame} is corrupt ({error}); '
       'extract the frames of this video and prepare the data again'
     ) from error
+  raise InputError(
+    f'video {video!r}: frame {frame} is {found[0]} x {found[1]} where its record says '
+    f'{size[0]} x {size[1]}; prepare the data again'
+  )
 
 
 def plan_resize(
@@ -54,14 +82,15 @@ def plan_resize(
   Args:
     height: of the frame, pixels.
     width: of the frame, pixels.
-    canvas: (H, W) that must hold the picture.
+    canvas: (H, W) pixels; looked at only when short_side is None.
     short_side: of the picture, pixels; None fits the picture inside the canvas instead, touching it
       on at least one side.
     max_long: where the long side would exceed this, it is made this instead; unused when
       short_side is None.
 
-  Raises:
-    InputError: the picture is larger than the canvas.
+  Returns:
+    The resize. With a short_side the picture can be larger than the canvas; `aspect_buckets`
+    chooses one that holds it.
   """
   if short_side is None:
     scale = min(canvas[0] / height, canvas[1] / width)
@@ -69,14 +98,7 @@ def plan_resize(
     scale = short_side / min(height, width)
     if max(height, width) * scale > max_long:
       scale = max_long / max(height, width)
-  resize = Resize(scale, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-  if resize.height > canvas[0] or resize.width > canvas[1]:
-    raise InputError(
-      f'a frame of {height} x {width} (height x width) becomes a picture of {resize.height} x '
-      f'{resize.width}, larger than the canvas of {canvas[0]} x {canvas[1]}; '
-      'enlarge config.clip.canvas or make config.clip.short_side smaller'
-    )
-  return resize
+  return Resize(scale, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
 
 
 def draw_frame(frame: np.ndarray, resize: Resize, flip: bool, out: np.ndarray) -> None:
@@ -89,13 +111,14 @@ def draw_frame(frame: np.ndarray, resize: Resize, flip: bool, out: np.ndarray) -
     out: (H, W, 3) uint8; only the picture is written.
   """
   picture = out[: resize.height, : resize.width]
+  same = frame.shape == picture.shape
   if flip:
-    frame = cv2.flip(frame, 1)
-  if frame.shape == picture.shape:
-    picture[...] = frame
-  else:
-    # OpenCV writes through the strided view; picture's pixels are contiguous, its rows need not be.
+    # OpenCV writes through strided views: a picture's pixels are contiguous, its rows need not be.
+    frame = cv2.flip(frame, 1, dst=picture if same else None)
+  if not same:
     cv2.resize(frame, (resize.width, resize.height), dst=picture, interpolation=cv2.INTER_LINEAR)
+  elif not flip:
+    picture[...] = frame
 
 
 def transform_boxes(

@@ -20,12 +20,13 @@ class ClipSettings:
 
   clip_frames: int  # T
   frame_stride: int  # frames of the video between neighbouring clip frames
-  canvas: tuple[int, int]  # (H, W) pixels that hold every picture
+  canvases: tuple[tuple[int, int], ...]  # (H, W) pixels; every picture fits one of them
   short_side: int | None  # of the picture, pixels; None: as large as the canvas allows
   max_boxes: int  # G
   max_long: int = 1333  # bound of the picture's long side, pixels
   flip_probability: float = 0.5  # of mirroring, in training only
   keyframe_only: bool = False  # every frame is the keyframe: what a still image tells
+  reduced_decoding: bool = False  # decode frames twice the picture's size, or more, at a part of it
 
 
 class Item(NamedTuple):
@@ -41,30 +42,32 @@ class MakeBatch:
   """Items -> Batch; a picklable callable, so that worker processes can have it."""
 
   settings: ClipSettings
+  canvas: tuple[int, int]  # (H, W), one of the settings' canvases
   num_classes: int  # A
 
   def __call__(self, items: Sequence[Item]) -> Batch:
     """B items -> a batch of B; see `structures.Batch` for shapes.
 
     Raises:
-      InputError: a frame is corrupt or not stored, a picture does not fit the canvas, or a keyframe
-        has more than max_boxes boxes.
+      InputError: a frame is corrupt or not stored, or a keyframe has more than max_boxes boxes.
     """
-    batch = empty_batch(len(items), self.settings, self.num_classes)
+    batch = empty_batch(len(items), self.settings, self.canvas, self.num_classes)
     for place, item in enumerate(items):
       if item.example is not None:
-        _fill_place(batch, place, item, self.settings)
+        _fill_place(batch, place, item, self.settings, self.canvas)
     return batch
 
 
-def empty_batch(batch_size: int, settings: ClipSettings, num_classes: int) -> Batch:
+def empty_batch(
+  batch_size: int, settings: ClipSettings, canvas: tuple[int, int], num_classes: int
+) -> Batch:
   """A batch of filler: black clips, no boxes, example_mask False."""
   shape = (batch_size, settings.max_boxes)
   # Filler claims the whole canvas, not 0 x 0, so that nobody divides by zero or masks every token.
-  canvas = np.tile(np.array(settings.canvas, np.int32), (batch_size, 1))
+  sizes = np.tile(np.array(canvas, np.int32), (batch_size, 1))
   return Batch(
-    clips=np.zeros((batch_size, settings.clip_frames, *settings.canvas, 3), np.uint8),
-    sizes=canvas,
+    clips=np.zeros((batch_size, settings.clip_frames, *canvas, 3), np.uint8),
+    sizes=sizes,
     frame_boxes=np.zeros((*shape, 4), np.float32),
     targets=Targets(
       boxes=np.zeros((*shape, 4), np.float32),
@@ -76,7 +79,9 @@ def empty_batch(batch_size: int, settings: ClipSettings, num_classes: int) -> Ba
   )
 
 
-def _fill_place(batch: Batch, place: int, item: Item, settings: ClipSettings) -> None:
+def _fill_place(
+  batch: Batch, place: int, item: Item, settings: ClipSettings, canvas: tuple[int, int]
+) -> None:
   """Writes one example into its place of the batch."""
   example, count = item.example, len(item.example.boxes)
   if count > settings.max_boxes:
@@ -87,7 +92,7 @@ def _fill_place(batch: Batch, place: int, item: Item, settings: ClipSettings) ->
   resize = augment.plan_resize(
     example.height,
     example.width,
-    canvas=settings.canvas,
+    canvas=canvas,
     short_side=settings.short_side,
     max_long=settings.max_long,
   )
@@ -113,15 +118,20 @@ def _draw_clip(
   if settings.keyframe_only:
     numbers = np.full_like(numbers, example.keyframe)
   positions = clip_sampling.stored_positions(numbers, example.frame_numbers, example.video)
+  size, picture = (example.height, example.width), (resize.height, resize.width)
+  # What needs neither resizing nor mirroring, and has the canvas' rows, is decoded in its place.
+  in_place = size == picture and not flip and resize.width == out.shape[2]
   for t, position in enumerate(positions):
     if t > 0 and position == positions[t - 1]:  # equal frames stand side by side
       out[t] = out[t - 1]
       continue
-    number = int(numbers[t])
-    frame = augment.decode_frame(example.frames[position], video=example.video, frame=number)
-    if frame.shape[:2] != (example.height, example.width):
-      raise InputError(
-        f'video {example.video!r}: frame {number} is {frame.shape[0]} x {frame.shape[1]} where its '
-        f'record says {example.height} x {example.width}; prepare the data again'
-      )
-    augment.draw_frame(frame, resize, flip, out[t])
+    frame = augment.decode_frame(
+      example.frames[position],
+      video=example.video,
+      frame=int(numbers[t]),
+      size=size,
+      least=picture if settings.reduced_decoding else None,
+      out=out[t, : resize.height] if in_place else None,
+    )
+    if not in_place:
+      augment.draw_frame(frame, resize, flip, out[t])

@@ -1,9 +1,11 @@
 """Examples of a prepared split -> a stream of batches, deterministic and resumable (grain).
 
 The global batches of a run depend on the seed and the split alone: not on the number of hosts,
-worker processes or threads. Batch g of the run is the g-th stretch of `batch_size` examples of an
-endless sequence of shuffled epochs, so the position in the data is the step, and resuming is
-slicing. Each host takes its own consecutive part of every global batch.
+worker processes or threads. Every canvas has an endless sequence of shuffled epochs of its clips,
+cut into stretches of `batch_size`; batch g of the run is the next stretch of the canvas whose turn
+it is at step g. So the position in the data is the step, resuming is slicing, and a run may go on
+with another number of hosts or workers. Each host takes its own consecutive part of every global
+batch.
 
 Threads are usually enough: reading, decoding and resizing release the interpreter lock. Every
 thread makes whole batches, up to `prefetch` of them ahead. Worker processes send their batches
@@ -19,7 +21,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from evad_jax.data import augment
+from evad_jax.data.aspect_buckets import Schedule, canvases_of
 from evad_jax.data.clips import FILLER, ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
@@ -30,22 +32,24 @@ __all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'tr
 
 
 class ExampleSource:
-  """A grain RandomAccessDataSource: number -> Item, with filler past the last example."""
+  """A grain RandomAccessDataSource: place -> Item, with filler past the last example."""
 
-  def __init__(self, index: RecordIndex, length: int | None = None):
-    """length: defaults to the number of examples; places from there on hold filler."""
+  def __init__(self, index: RecordIndex, numbers: np.ndarray, length: int | None = None):
+    """numbers: of the examples, in order; length: places in all, those past them hold filler."""
     self._reader = RecordReader(index)
-    self._length = len(index) if length is None else length
+    self._numbers = numbers
+    self._length = len(numbers) if length is None else length
 
   def __len__(self) -> int:
     """Examples and filler together."""
     return self._length
 
-  def __getitem__(self, number: int) -> Item:
+  def __getitem__(self, place: int) -> Item:
     """Reads and verifies one example; raises InputError where its shard is damaged."""
-    if number >= len(self._reader):
+    if place >= len(self._numbers):
       return Item(FILLER, None)
-    return Item(int(number), self._reader[number])
+    number = int(self._numbers[place])
+    return Item(number, self._reader[number])
 
 
 class BatchIterator:
@@ -127,21 +131,27 @@ def train_batches(
     Iterator of Batch, `batch_size // process_count` clips each.
 
   Raises:
-    InputError: the split is empty, a picture would not fit the canvas, or batch_size cannot be
+    InputError: the split is empty, a picture would not fit any canvas, or batch_size cannot be
       divided; iterating raises it for unusable examples.
   """
   local_batch = _local_batch(batch_size, process_count)
-  _check_index(index, settings)
-  order_seed, flip_seed = np.random.SeedSequence(seed).generate_state(2)
-  dataset = (
-    grain.MapDataset.source(ExampleSource(index))
-    .shuffle(seed=int(order_seed))
-    .repeat()  # reseeds the order of every epoch; flips are seeded by the place in the sequence
-    .random_map(partial(_draw_flip, probability=settings.flip_probability), seed=int(flip_seed))
-    .batch(local_batch, drop_remainder=True, batch_fn=list)
-  )
-  dataset = dataset[start_step * process_count + process_index :: process_count]
-  return _iterate(dataset, index, settings, workers, threads, prefetch)
+  buckets = _buckets(index, settings)
+  seeds = np.random.SeedSequence(seed).generate_state(2 * len(buckets) + 1).tolist()
+  draw_flip = partial(_draw_flip, probability=settings.flip_probability)
+  datasets = []
+  for place, (canvas, numbers) in enumerate(buckets):
+    dataset = (
+      grain.MapDataset.source(ExampleSource(index, numbers))
+      .shuffle(seed=seeds[2 * place])
+      .repeat()  # reseeds the order of every epoch; flips are seeded by the place in the sequence
+      .random_map(draw_flip, seed=seeds[2 * place + 1])
+      .batch(local_batch, drop_remainder=True, batch_fn=list)
+    )
+    make_batch = MakeBatch(settings, canvas, len(index.classes))
+    datasets.append(dataset[process_index::process_count].map(make_batch))
+  schedule = Schedule([len(numbers) for _, numbers in buckets], seeds[-1])
+  dataset = grain.MapDataset.select_from_datasets(datasets, schedule)
+  return _iterate(dataset[start_step:], workers, threads, prefetch)
 
 
 def eval_batches(
@@ -155,31 +165,27 @@ def eval_batches(
   threads: int = 4,
   prefetch: int = 4,
 ) -> BatchIterator:
-  """Every example exactly once over all processes, in order, not mirrored.
+  """Every example exactly once over all processes, not mirrored, canvas after canvas, in order.
 
-  Every process gets ceil(examples / batch_size) batches; places past the last example are filler
-  (example_mask False, index -1). Arguments and errors as in `train_batches`.
+  Every process gets as many batches of each canvas, ceil(its examples / batch_size); places past
+  its last example are filler (example_mask False, index -1). Arguments and errors as in
+  `train_batches`.
   """
   local_batch = _local_batch(batch_size, process_count)
-  _check_index(index, settings)
-  steps = math.ceil(len(index) / batch_size)
-  dataset = grain.MapDataset.source(ExampleSource(index, steps * batch_size)).batch(
-    local_batch, drop_remainder=True, batch_fn=list
-  )
-  dataset = dataset[process_index::process_count]
-  return _iterate(dataset, index, settings, min(workers, steps), threads, prefetch)
+  datasets = []
+  for canvas, numbers in _buckets(index, settings):
+    length = math.ceil(len(numbers) / batch_size) * batch_size
+    dataset = grain.MapDataset.source(ExampleSource(index, numbers, length))
+    dataset = dataset.batch(local_batch, drop_remainder=True, batch_fn=list)
+    make_batch = MakeBatch(settings, canvas, len(index.classes))
+    datasets.append(dataset[process_index::process_count].map(make_batch))
+  dataset = grain.MapDataset.concatenate(datasets)
+  return _iterate(dataset, min(workers, len(dataset)), threads, prefetch)
 
 
-def _iterate(
-  dataset: grain.MapDataset,
-  index: RecordIndex,
-  settings: ClipSettings,
-  workers: int,
-  threads: int,
-  prefetch: int,
-) -> BatchIterator:
-  """Dataset of lists of items -> iterator of batches, made in threads or worker processes."""
-  batches = dataset.map(MakeBatch(settings, len(index.classes))).to_iter_dataset(
+def _iterate(dataset: grain.MapDataset, workers: int, threads: int, prefetch: int) -> BatchIterator:
+  """Dataset of batches -> iterator of batches, made in threads or worker processes."""
+  batches = dataset.to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
   )
   if workers:
@@ -204,21 +210,26 @@ def _local_batch(batch_size: int, process_count: int) -> int:
   return batch_size // process_count
 
 
-def _check_index(index: RecordIndex, settings: ClipSettings) -> None:
-  """Finds out before the first step, not hours later, that a picture does not fit."""
+def _buckets(
+  index: RecordIndex, settings: ClipSettings
+) -> list[tuple[tuple[int, int], np.ndarray]]:
+  """(canvas, numbers of its examples) of every canvas that has any.
+
+  Finds out before the first step, not hours later, that a picture does not fit.
+  """
   if not len(index):
     raise InputError(
       f'{index.directory}: split {index.split!r} has no examples; prepare it with '
       f'`{index.prepare_command}`'
     )
-  for height, width in np.unique(np.stack([index.heights, index.widths], axis=-1), axis=0):
-    augment.plan_resize(
-      int(height),
-      int(width),
-      canvas=settings.canvas,
-      short_side=settings.short_side,
-      max_long=settings.max_long,
-    )
+  place = canvases_of(
+    index.heights,
+    index.widths,
+    settings.canvases,
+    short_side=settings.short_side,
+    max_long=settings.max_long,
+  )
+  return [(settings.canvases[i], np.flatnonzero(place == i)) for i in np.unique(place)]
 
 
 def _as_plain_arrays(batch: Batch) -> Batch:

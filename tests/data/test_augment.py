@@ -69,12 +69,6 @@ def test_a_picture_that_fits_inside_never_exceeds_the_canvas():
       assert min(resize.height, resize.width) >= 1
 
 
-def test_a_picture_larger_than_the_canvas_is_an_error():
-  message = 'picture of 288 x 384, larger than the canvas of 288 x 352; enlarge config.clip.canvas'
-  with pytest.raises(InputError, match=message):
-    plan_resize(240, 320, canvas=(288, 352), short_side=288, max_long=1333)
-
-
 # Frame 100 x 200 (height x width), scale 0.5: picture 50 x 100.
 BOXES = np.array(
   [[0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], [0.99, 0.5, 1, 0.992]], np.float32
@@ -133,7 +127,9 @@ def test_only_the_picture_is_written(scale):
 def test_decodes_rgb():
   frame = np.zeros((16, 16, 3), np.uint8)
   frame[...] = (200, 100, 30)
-  decoded = decode_frame(simplejpeg.encode_jpeg(frame, 95, 'RGB', '444'), video='v', frame=0)
+  decoded = decode_frame(
+    simplejpeg.encode_jpeg(frame, 95, 'RGB', '444'), video='v', frame=0, size=(16, 16)
+  )
   assert np.abs(decoded.astype(int) - frame).max() <= 3
 
 
@@ -148,4 +144,39 @@ def test_a_corrupt_jpeg_names_its_video_and_frame(damage):
     'zeros inside': whole[:middle] + bytes(40) + whole[middle + 40 :],
   }[damage]
   with pytest.raises(InputError, match=re.escape("video 'v_1': the JPEG of frame 12 is corrupt")):
-    decode_frame(jpeg, video='v_1', frame=12)
+    decode_frame(jpeg, video='v_1', frame=12, size=(48, 64))
+
+
+def test_a_jpeg_of_another_size_is_refused():
+  jpeg = simplejpeg.encode_jpeg(_random_frame(48, 64))
+  message = "video 'v_1': frame 12 is 48 x 64 where its record says 48 x 60"
+  for out in (None, np.zeros((48, 60, 3), np.uint8)):
+    with pytest.raises(InputError, match=message):
+      decode_frame(jpeg, video='v_1', frame=12, size=(48, 60), out=out)
+
+
+def test_decoding_in_place_gives_the_same_pixels():
+  jpeg = simplejpeg.encode_jpeg(_random_frame(48, 64))
+  clip = np.zeros((2, 50, 64, 3), np.uint8)
+  decode_frame(jpeg, video='v', frame=0, size=(48, 64), out=clip[1, :48])
+  assert (clip[1, :48] == decode_frame(jpeg, video='v', frame=0, size=(48, 64))).all()
+  assert not clip[0].any() and not clip[1, 48:].any()
+
+
+@pytest.mark.parametrize(
+  ('size', 'least', 'expected'),
+  [
+    ((96, 128), (48, 64), (48, 64)),  # a half
+    ((96, 128), (40, 50), (48, 64)),  # the codec has eighths: 5/8 is not a half, 4/8 is enough
+    ((96, 128), (49, 60), (96, 128)),  # a half would be too low
+    ((96, 128), (24, 20), (24, 32)),  # a quarter
+  ],
+)
+def test_reduced_decoding_never_goes_below_what_is_asked(size, least, expected):
+  frame = np.zeros((*size, 3), np.uint8)
+  frame[:, : size[1] // 2] = 200
+  jpeg = simplejpeg.encode_jpeg(frame, 95)
+  reduced = decode_frame(jpeg, video='v', frame=0, size=size, least=least)
+  assert reduced.shape[:2] == expected
+  third = expected[1] // 3
+  assert abs(reduced[:, :third].mean() - 200) < 3 and reduced[:, -third:].mean() < 3

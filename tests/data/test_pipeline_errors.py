@@ -34,8 +34,10 @@ def test_too_many_boxes(index):
 @pytest.mark.parametrize('batches', [train_batches, eval_batches])
 def test_refused_before_the_first_batch(index, batches):
   seed = {'seed': 0} if batches is train_batches else {}
-  small = dataclasses.replace(SETTINGS, short_side=24, canvas=(24, 48))  # the upright video is 48
-  with pytest.raises(InputError, match='becomes a picture of 48 x 24, larger than the canvas'):
+  small = dataclasses.replace(SETTINGS, short_side=24, canvases=((24, 48),))  # upright: 48
+  with pytest.raises(
+    InputError, match=r'a picture of 48 x 24, larger than every canvas \(24 x 48\)'
+  ):
     batches(index, small, batch_size=4, **seed)
   with pytest.raises(InputError, match='batch size 5 cannot be shared equally by 2 processes'):
     batches(index, SETTINGS, batch_size=5, process_count=2, **seed)
@@ -87,7 +89,7 @@ from evad_jax.data.pipeline import ClipSettings, eval_batches
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import exit_on_input_error
 if __name__ == '__main__':
-  settings = ClipSettings(4, 2, (32, 48), None, 3)
+  settings = ClipSettings(4, 2, ((32, 48),), None, 3)
   with exit_on_input_error():
     index = RecordIndex.open(sys.argv[1], 'train')
     with eval_batches(index, settings, batch_size=1, workers=1) as batches:

@@ -18,7 +18,7 @@ SIZES = ((24, 48), (24, 48), (24, 48), (48, 24))  # the last video is upright
 NUM_EXAMPLES = 11
 CLASSES = ['sit', 'stand', 'wave']
 SETTINGS = ClipSettings(
-  clip_frames=4, frame_stride=2, canvas=(32, 48), short_side=None, max_boxes=3
+  clip_frames=4, frame_stride=2, canvases=((32, 48),), short_side=None, max_boxes=3
 )
 
 
