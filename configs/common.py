@@ -4,7 +4,11 @@ Defaults are the published AVA recipe of ViT-B at keep rate 0.7. A key that is n
 Sections become keyword arguments: `model` of EVAD, `clip` of ClipSettings.
 """
 
+import math
+
 from ml_collections import ConfigDict
+
+from evad_jax.errors import InputError
 
 
 def get_config() -> ConfigDict:
@@ -133,6 +137,30 @@ def set_vit_l(config: ConfigDict) -> None:
   config.optimizer.rate = 1e-5
   config.optimizer.rate_batch_size = 8
   config.train.batch_size = 8
+
+
+def set_size(config: ConfigDict, size: str) -> None:
+  """Changes a configuration of videos to 'B' (as it is), 'L' or 'small'."""
+  if size == 'L':
+    set_vit_l(config)
+  elif size == 'small':
+    set_small_video(config)
+  elif size != 'B':
+    raise InputError(f"{config.name}: the size {size!r} is none of 'B', 'L' and 'small'.")
+  config.name = f'{config.name}_{size.lower()}'
+
+
+def set_small_video(config: ConfigDict) -> None:
+  """Half the frames over the same time, a short side of 120 pixels, 4 encoder blocks."""
+  set_small(config)
+  config.clip.update(clip_frames=8, frame_stride=8, short_side=120)
+  # The same shapes as at 288 pixels, in multiples of 32.
+  widths = [math.ceil(width / height * 120 / 32) * 32 for height, width in config.clip.canvases]
+  config.clip.canvases = tuple((128, width) for width in sorted(set(widths)))
+  config.model.update(patch=16, pretrain_size=128, width=96, num_heads=3, num_proposals=16)
+  config.optimizer.clip_norm = 1.0
+  config.train.update(batch_size=16, epochs=40.0, log_every=25, checkpoint_every=250)
+  config.eval.batch_size = 32
 
 
 def set_small(config: ConfigDict) -> None:

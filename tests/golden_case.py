@@ -67,6 +67,7 @@ def load_case(
   keep_rate: float | None = None,
   enhanced_weight: float | None = None,
   roi_extension: tuple[float, float] | None = None,
+  padding: str = 'released',
   x64: bool = False,
 ) -> Case:
   """Reads a golden file; what it does not say comes from the arguments, then from the defaults.
@@ -88,7 +89,8 @@ def load_case(
     size=size,
     x64=x64,
     golden=golden,
-    settings=_settings(plain, size, shapes, keep_rate, enhanced_weight, roi_extension),
+    settings=_settings(plain, size, shapes, keep_rate, enhanced_weight, roi_extension)
+    | {'padding': padding},
     params=to_parameters({n: golden_rule.make_weight(n, s) for n, s in shapes.items()}),
     clips=clips,
     sizes=sizes,
@@ -177,7 +179,6 @@ def _settings(
     enhanced_weight=enhanced_weight,
     pretrain_size=int(plain.get('meta/pretrain_img_size', 224)),
     roi_extension=roi_extension,
-    padding='released',
     drop_path=0.0,
     decoder_drop_path=0.0,
   )

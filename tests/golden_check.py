@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from evad_jax.errors import exit_on_input_error
+from evad_jax.model.evad import PADDINGS
 from tests.golden_case import load_case
 from tests.golden_compare import Row, compare_stages
 from tests.golden_stages import stages_of
@@ -66,6 +67,12 @@ def main() -> int:
   parser.add_argument('--keep-rate', type=float, help='of every pruning block')
   parser.add_argument('--enhanced-weight', type=float, help='of the queries of the keyframe')
   parser.add_argument('--roi-extension', type=float, nargs=2, metavar=('EX', 'EY'))
+  parser.add_argument(
+    '--padding',
+    choices=PADDINGS,
+    default='released',
+    help='default: as published; without padding in the case both give the same',
+  )
   parser.add_argument('--x64', action='store_true', help='compute and compare in float64')
   args = parser.parse_args()
   extension = tuple(args.roi_extension) if args.roi_extension else None
@@ -76,6 +83,7 @@ def main() -> int:
       keep_rate=args.keep_rate,
       enhanced_weight=args.enhanced_weight,
       roi_extension=extension,
+      padding=args.padding,
       x64=args.x64,
     )
   failed = [row for row in rows if not row.passed()]

@@ -92,3 +92,40 @@ def test_values_that_do_not_fit_are_errors():
   config.clip.max_boxes = 101
   with pytest.raises(InputError, match='max_boxes=101 is more than config.model.num_proposals=100'):
     from_config.make_model(config)
+
+
+def test_sizes_and_splits():
+  from configs import ava, jhmdb, ucf24
+
+  small = ava.get_config('small')
+  assert small.name == 'ava_small' and small.clip.short_side == 120
+  assert small.clip.canvases == ((128, 160), (128, 224), (128, 256), (128, 320))
+  assert ucf24.get_config('small').clip.canvases == ((128, 160),)
+  config = jhmdb.get_config('L-3')
+  assert (config.name, config.data.train_split, config.data.eval_split, config.model.depth) == (
+    'jhmdb3_l',
+    'train3',
+    'test3',
+    24,
+  )
+  for get_config, size in ((ava.get_config, 'H'), (jhmdb.get_config, 'H-1')):
+    with pytest.raises(InputError, match="the size 'H' is none of 'B', 'L' and 'small'"):
+      get_config(size)
+  with pytest.raises(InputError, match='jhmdb.py:B-4: the split must be 1, 2 or 3'):
+    jhmdb.get_config('B-4')
+
+
+@pytest.mark.parametrize(
+  'canvases, words',
+  [
+    ((288, 512), 'has 288, but a canvas is'),
+    ((), r'must list \(height, width\) pairs'),
+    (((288, 500),), r'multiple of 2 \* config.model.patch = 32'),
+    (((288, 512), (0, 32)), r'has \(0, 32\)'),
+  ],
+)
+def test_canvases_are_pairs_of_multiples(canvases, words):
+  config = common.get_config()
+  config.clip.canvases = canvases
+  with pytest.raises(InputError, match=words):
+    from_config.clip_settings(config)

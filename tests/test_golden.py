@@ -48,6 +48,12 @@ def test_equals_the_reference(case, x64, at_least):
   assert_passes(COMPACT / f'{case}.npz', at_least, x64=x64)
 
 
+def test_a_full_canvas_equals_the_reference_with_padding_masked_too():
+  assert_passes(COMPACT / 't1_ktp.npz', 30, padding='masked')
+  rows = check(COMPACT / 't5_padded.npz', padding='masked')  # half of its second clip is padding
+  assert not all(row.passed() for row in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('x64', [False, True])
 @pytest.mark.parametrize('case', TINY)

@@ -1,0 +1,290 @@
+"""How fast clips come out of the input pipeline, stage by stage, and how near to the codec's speed.
+
+  python -m evad_jax.tools.benchmark_pipeline
+  python -m evad_jax.tools.benchmark_pipeline --directory data/ava --split train --canvas 288x384 \\
+    --canvas 288x512 --canvas 288x544 --canvas 288x704 --canvas 288x768
+
+Without --directory it makes records of its own for the time of the run. What bounds a pipeline of
+JPEG frames is decoding them, so the last line compares: the whole pipeline (reading, checksums,
+parsing, decoding, mirroring, resizing, padding, boxes, batching) with the bare decoder of the same
+library on the same frames, as many threads for both, in turn, in one run.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from tqdm import tqdm
+
+from evad_jax.data import augment, clip_sampling, pipeline
+from evad_jax.data.aspect_buckets import choose_canvas
+from evad_jax.data.clips import ClipSettings, Item, MakeBatch
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.records import Example, Record, RecordReader
+from evad_jax.errors import InputError, exit_on_input_error
+
+SAMPLE = 64  # clips that are measured stage by stage, and that the bare codec decodes
+STAGES = {
+  'read and parse': 'bytes from disk, checksums, message, boxes',
+  'decode': 'the frames of the clip, bare',
+  'place': 'mirror, resize, pad',
+  'whole clip': 'all of these, boxes, into its batch',
+}
+
+
+class Speeds(NamedTuple):
+  """What was measured."""
+
+  stage_ms: dict[str, float]  # milliseconds a clip on one core, by the names of STAGES
+  codec: float  # clips a second, with the same threads as the pipeline
+  pipeline: float  # clips a second
+  share: float  # of the codec's speed: median over the rounds
+
+
+def write_records(directory: Path, clips: int, height: int, width: int, settings) -> RecordIndex:
+  """Records of softly textured, grainy frames that move, of about a camera's bytes a frame."""
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (height // 16 + 2, width // 12 + 2, 3), np.uint8)
+  texture = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+  texture += rng.integers(-5, 6, texture.shape, np.int16)
+  texture = np.clip(texture, 0, 255).astype(np.uint8)
+  stride, frames = settings.frame_stride, settings.clip_frames
+  with RecordWriter(directory, 'benchmark', 'train', 1, num_shards=2) as writer:
+    for clip in tqdm(range(clips), 'making records', unit='clip', leave=False):
+      starts = (clip * 37 + 3 * np.arange(frames)) % width
+      jpegs = [
+        simplejpeg.encode_jpeg(
+          np.ascontiguousarray(texture[:, x : x + width]), 90, 'RGB', colorsubsampling='420'
+        )
+        for x in starts
+      ]
+      low = rng.uniform(0, 0.5, (3, 2))
+      boxes = np.concatenate([low, low + rng.uniform(0.1, 0.5, (3, 2))], axis=1)
+      record = Record(
+        f'video_{clip}',
+        25.0,
+        stride * frames,
+        height,
+        width,
+        jpegs,
+        stride * np.arange(frames),
+        np.array([stride * (frames // 2)]),
+        boxes.astype(np.float32),
+        np.zeros(3, np.int64),
+        np.ones((3, 1), np.uint8),
+      )
+      writer.write(record)
+  write_dataset_metadata(
+    directory, 'benchmark', ['person'], clip_frames=frames, frame_stride=stride
+  )
+  return RecordIndex.open(directory, 'train')
+
+
+def clip_jpegs(example: Example, settings: ClipSettings) -> list[bytes]:
+  """The JPEG files that the clip decodes: each of its different frames once."""
+  numbers = clip_sampling.clip_frame_numbers(
+    example.keyframe, example.num_frames, settings.clip_frames, settings.frame_stride
+  )
+  positions = clip_sampling.stored_positions(numbers, example.frame_numbers, example.video)
+  return [example.frames[position] for position in np.unique(positions)]
+
+
+def decode_all(jpegs: list[bytes]) -> list[np.ndarray]:
+  """The bare decoder."""
+  return [simplejpeg.decode_jpeg(jpeg, 'RGB') for jpeg in jpegs]
+
+
+def milliseconds(function: Callable, arguments: list[tuple]) -> float:
+  """Mean time of one call, in milliseconds; the first is not counted."""
+  function(*arguments[0])
+  start = time.perf_counter()
+  for argument in arguments:
+    function(*argument)
+  return 1e3 * (time.perf_counter() - start) / len(arguments)
+
+
+def time_stages(index: RecordIndex, settings: ClipSettings, numbers: list[int]) -> dict[str, float]:
+  """Milliseconds a clip of every stage, one after the other on this thread."""
+  reader = RecordReader(index)
+  examples = [reader[number] for number in numbers]
+  rule = {'short_side': settings.short_side, 'max_long': settings.max_long}
+
+  def draw(frames: list[np.ndarray], out: np.ndarray, flip: bool) -> None:
+    canvas = out.shape[1:3]
+    resize = augment.plan_resize(*frames[0].shape[:2], canvas=canvas, **rule)
+    for t, frame in enumerate(frames):
+      augment.draw_frame(frame, resize, flip, out[t])
+
+  def assemble(example: Example, canvas: tuple[int, int], flip: bool) -> None:
+    MakeBatch(settings, canvas, len(index.classes))([Item(0, example, flip)])
+
+  canvases = [
+    settings.canvases[choose_canvas(e.height, e.width, settings.canvases, **rule)] for e in examples
+  ]
+  jpegs = [clip_jpegs(example, settings) for example in examples]
+  flips = [bool(i % 2) for i in range(len(examples))]
+  frames = decode_all(jpegs[0])
+  clip = np.zeros((settings.clip_frames, *canvases[0], 3), np.uint8)
+  return {
+    'read and parse': milliseconds(reader.__getitem__, [(number,) for number in numbers]),
+    'decode': milliseconds(decode_all, [(files,) for files in jpegs]),
+    'place': milliseconds(draw, [(frames, clip, flip) for flip in flips]),
+    'whole clip': milliseconds(assemble, list(zip(examples, canvases, flips, strict=True))),
+  }
+
+
+def codec_speed(jpegs: list[list[bytes]], threads: int, seconds: float) -> float:
+  """Clips a second of the bare decoder in `threads` threads."""
+  with ThreadPoolExecutor(threads) as pool:
+    start = time.perf_counter()
+    done = 0
+    while time.perf_counter() - start < seconds:
+      done += sum(1 for _ in pool.map(decode_all, jpegs))
+    return done / (time.perf_counter() - start)
+
+
+def measure(index: RecordIndex, settings: ClipSettings, args: argparse.Namespace) -> Speeds:
+  """All figures; codec and pipeline take turns, so that a drift of the machine meets both."""
+  numbers = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int).tolist()
+  stage_ms = time_stages(index, settings, numbers)
+  reader = RecordReader(index)
+  jpegs = [clip_jpegs(reader[number], settings) for number in numbers]
+  codec, whole = [], []
+  with pipeline.train_batches(
+    index,
+    settings,
+    seed=0,
+    batch_size=args.batch,
+    workers=args.workers,
+    threads=args.threads,
+    prefetch=args.threads,
+  ) as batches:
+    for _ in tqdm(range(args.rounds), 'measuring', unit='round', leave=False):
+      codec.append(codec_speed(jpegs, args.threads, args.seconds))
+      # What was made ahead while the codec ran does not count.
+      for _ in itertools.islice(batches, 2 * args.threads + 2 * args.workers):
+        pass
+      start, done = time.perf_counter(), 0
+      while time.perf_counter() - start < args.seconds:
+        done += len(next(batches).clips)
+      whole.append(done / (time.perf_counter() - start))
+  shares = [ours / theirs for ours, theirs in zip(whole, codec, strict=True)]
+  return Speeds(
+    stage_ms, statistics.median(codec), statistics.median(whole), statistics.median(shares)
+  )
+
+
+def report(speeds: Speeds, index: RecordIndex, settings: ClipSettings, threads: int) -> str:
+  """The figures as text."""
+  sizes = np.unique(index.record_size, axis=0)
+  frames = ', '.join(f'{h} x {w}' for h, w in sizes[:4]) + ', ...' * (len(sizes) > 4)
+  canvases = ', '.join(f'{h} x {w}' for h, w in settings.canvases)
+  lines = [
+    f'clips of {settings.clip_frames} frames; stored as {frames}; canvases {canvases}',
+    '',
+    f'{"stage, on one core":20}{"ms a clip":>10}{"clips/s":>9}',
+  ]
+  for name, meaning in STAGES.items():
+    ms = speeds.stage_ms[name]
+    lines.append(f'{name:20}{ms:10.2f}{1e3 / ms:9.1f}   {meaning}')
+  lines += [
+    '',
+    f'bare codec, {threads} threads: {speeds.codec:.1f} clips/s '
+    f'({speeds.codec / threads:.1f} a thread)',
+    f'pipeline, {threads} threads:   {speeds.pipeline:.1f} clips/s '
+    f'({speeds.pipeline / threads:.1f} a thread)',
+    f'share of the codec:    {100 * speeds.share:.1f} %',
+  ]
+  return '\n'.join(lines)
+
+
+def size(text: str) -> tuple[int, int]:
+  """'288x512' -> (288, 512), height and width."""
+  height, _, width = text.partition('x')
+  if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 288x512')
+  return int(height), int(width)
+
+
+def positive(kind: type) -> Callable[[str], float]:
+  """A number of this kind above 0."""
+
+  def convert(text: str) -> float:
+    value = kind(text)
+    if value <= 0:
+      raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return value
+
+  convert.__name__ = kind.__name__  # argparse names it in its message
+  return convert
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.benchmark_pipeline',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add, number = parser.add_argument, positive(int)
+  add('--directory', type=Path, help='prepared data set (default: makes its own records)')
+  add('--split', default='train', help='of the data set (default train)')
+  add('--canvas', type=size, action='append', metavar='HxW', help='repeat for several (288x512)')
+  add('--short-side', type=number, default=288, help='of the pictures, pixels (default 288)')
+  add('--clip-frames', type=number, default=16, help='frames of a clip (default 16)')
+  add('--frame-stride', type=number, default=4, help='between frames of a clip (default 4)')
+  add('--stored-size', type=size, default=(288, 512), metavar='HxW', help='of records it makes')
+  add('--batch', type=number, default=8, help='clips in a batch (default 8)')
+  add('--threads', type=number, default=2, help='threads that decode (default 2)')
+  add('--workers', type=int, default=0, help='processes of so many threads each (default 0: none)')
+  add('--reduced-decoding', action='store_true', help='decode large frames at a part of their size')
+  add('--rounds', type=number, default=5, help='codec and pipeline in turn (default 5)')
+  add('--seconds', type=positive(float), default=4.0, help='of each turn (default 4)')
+  add('--json', type=Path, help='also write the figures to this file')
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  settings = ClipSettings(
+    args.clip_frames,
+    args.frame_stride,
+    tuple(args.canvas or [(288, 512)]),
+    args.short_side,
+    max_boxes=256,
+    reduced_decoding=args.reduced_decoding,
+  )
+  with tempfile.TemporaryDirectory(prefix='evad-jax-benchmark-') as scratch:
+    if args.directory:
+      index = RecordIndex.open(args.directory, args.split)
+    else:
+      index = write_records(Path(scratch), SAMPLE, *args.stored_size, settings)
+    speeds = measure(index, settings, args)
+  print(report(speeds, index, settings, args.threads * max(args.workers, 1)))
+  if args.json:
+    write_json(args.json, speeds)
+
+
+def write_json(path: Path, speeds: Speeds) -> None:
+  """The figures under the names of Speeds. Raises InputError where the file cannot be written."""
+  try:
+    path.write_text(json.dumps(speeds._asdict(), indent=2) + '\n')
+  except OSError as error:
+    raise InputError(f'{path}: cannot be written ({error.strerror}); choose another') from error
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
