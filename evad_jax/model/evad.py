@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from evad_jax.errors import InputError
 from evad_jax.model.context_refinement import ContextRefinement
 from evad_jax.model.fpn import FeaturePyramid
+from evad_jax.model.layers import at_least_float32
 from evad_jax.model.sparse_rcnn import PersonDetector
 from evad_jax.model.vit import Encoder
 from evad_jax.structures import Outputs
@@ -37,7 +38,7 @@ def normalize_clips(clips: Array, sizes: Array, dtype: jnp.dtype = jnp.float32) 
 
   clips (B, T, H, W, 3), sizes (B, 2) height and width -> (B, T, H, W, 3) of `dtype`.
   """
-  x = (clips.astype(jnp.float32) / 255 - 0.45) / 0.225
+  x = (clips.astype(at_least_float32(dtype)) / 255 - 0.45) / 0.225
   real = pixel_mask(sizes, *clips.shape[2:4])[:, None, :, :, None]
   return jnp.where(real, x, 0).astype(dtype)
 
