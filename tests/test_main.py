@@ -15,6 +15,7 @@ from data_prep import synthetic
 from evad_jax import main
 from evad_jax.data import records
 from evad_jax.errors import InputError
+from tests.data import toy_records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -273,3 +274,21 @@ def test_the_command_line_answers_with_one_sentence_and_status_2(arguments, word
 def test_help_explains():
   result = command('--help')
   assert 'configs/demo.py' in result.stdout and '--workdir' in result.stdout
+
+
+def test_wide_and_upright_videos_train_and_evaluate_on_their_own_canvases(tmp_path, capsys):
+  videos = [toy_records.make_record(video) for video in range(4)]
+  for split in ('train', 'test'):
+    toy_records.write_toy(tmp_path / 'toy', videos, split)
+  config = tiny_config(tmp_path / 'toy')
+  config.clip.update(canvases=((32, 64), (64, 32)), short_side=24, frame_stride=2)
+  config.model.num_actions = 3
+  config.train.update(batch_size=2, epochs=1.0)  # 6 steps for 8 wide and 3 upright examples
+  main.run(config, tmp_path / 'run', 'train')
+  told = capsys.readouterr().out
+  assert told.count('compiled for clips of ') == 1, told  # that of the first step is told there
+  lines = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
+  losses = [line['loss'] for line in lines if 'loss' in line]
+  assert len(losses) == 6 and np.isfinite(losses).all()
+  figures = json.loads((tmp_path / 'run/eval_test.json').read_text())
+  assert figures['counts']['frames'] == 11 and figures['counts']['truth_boxes'] == 9
