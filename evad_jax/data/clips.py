@@ -13,6 +13,9 @@ from evad_jax.structures import Batch, Targets
 
 FILLER = -1  # the example number of a place in a batch that holds no example
 
+# Frames that a batch has already: (video, frame number, mirrored) -> view of its place, (H, W, 3).
+Drawn = dict[tuple[str, int, bool], np.ndarray]
+
 
 @dataclass(frozen=True)
 class ClipSettings:
@@ -52,9 +55,10 @@ class MakeBatch:
       InputError: a frame is corrupt or not stored, or a keyframe has more than max_boxes boxes.
     """
     batch = empty_batch(len(items), self.settings, self.canvas, self.num_classes)
+    drawn: Drawn = {}
     for place, item in enumerate(items):
       if item.example is not None:
-        _fill_place(batch, place, item, self.settings, self.canvas)
+        _fill_place(batch, place, item, self.settings, self.canvas, drawn)
     return batch
 
 
@@ -80,7 +84,12 @@ def empty_batch(
 
 
 def _fill_place(
-  batch: Batch, place: int, item: Item, settings: ClipSettings, canvas: tuple[int, int]
+  batch: Batch,
+  place: int,
+  item: Item,
+  settings: ClipSettings,
+  canvas: tuple[int, int],
+  drawn: Drawn,
 ) -> None:
   """Writes one example into its place of the batch."""
   example, count = item.example, len(item.example.boxes)
@@ -96,7 +105,7 @@ def _fill_place(
     short_side=settings.short_side,
     max_long=settings.max_long,
   )
-  _draw_clip(example, resize, item.flip, settings, batch.clips[place])
+  _draw_clip(example, resize, item.flip, settings, drawn, batch.clips[place])
   batch.sizes[place] = resize.height, resize.width
   batch.frame_boxes[place, :count] = example.boxes
   batch.targets.boxes[place, :count] = augment.transform_boxes(
@@ -109,9 +118,17 @@ def _fill_place(
 
 
 def _draw_clip(
-  example: Example, resize: augment.Resize, flip: bool, settings: ClipSettings, out: np.ndarray
+  example: Example,
+  resize: augment.Resize,
+  flip: bool,
+  settings: ClipSettings,
+  drawn: Drawn,
+  out: np.ndarray,
 ) -> None:
-  """Decodes each distinct frame once and draws it wherever it stands; out is (T, H, W, 3)."""
+  """Draws the frames of a clip into out (T, H, W, 3), each decoded once in the whole batch.
+
+  Clips of neighbouring keyframes, which follow one another in an evaluation, share most frames.
+  """
   numbers = clip_sampling.clip_frame_numbers(
     example.keyframe, example.num_frames, settings.clip_frames, settings.frame_stride
   )
@@ -121,17 +138,19 @@ def _draw_clip(
   size, picture = (example.height, example.width), (resize.height, resize.width)
   # What needs neither resizing nor mirroring, and has the canvas' rows, is decoded in its place.
   in_place = size == picture and not flip and resize.width == out.shape[2]
-  for t, position in enumerate(positions):
-    if t > 0 and position == positions[t - 1]:  # equal frames stand side by side
-      out[t] = out[t - 1]
+  for t, (position, number) in enumerate(zip(positions, numbers.tolist(), strict=True)):
+    key = (example.video, number, flip)
+    if key in drawn:
+      out[t] = drawn[key]
       continue
     frame = augment.decode_frame(
       example.frames[position],
       video=example.video,
-      frame=int(numbers[t]),
+      frame=number,
       size=size,
       least=picture if settings.reduced_decoding else None,
       out=out[t, : resize.height] if in_place else None,
     )
     if not in_place:
       augment.draw_frame(frame, resize, flip, out[t])
+    drawn[key] = out[t]

@@ -189,11 +189,25 @@ def test_keyframe_only_repeats_the_keyframe_and_decodes_it_once(index, monkeypat
   assert (still == moving[:, 2:3]).all()
 
 
-def test_repeated_frames_are_decoded_once(index, monkeypatch):
+def test_a_frame_is_decoded_once_in_a_batch(index, monkeypatch):
   decoded, decode = [], augment.decode_frame
   monkeypatch.setattr(
     augment, 'decode_frame', lambda *a, **k: decoded.append(k['frame']) or decode(*a, **k)
   )
-  _all_eval(index, batch_size=11, threads=0)
-  assert decoded[:8] == [0, 2, 0, 1, 3, 5, 7, 9]  # keyframes 0 and 3 of the first video, 11 begins
-  assert decoded[8:10] == [11, 1]
+  (together,) = _all_eval(index, batch_size=11, threads=0)
+  assert decoded[:5] == [0, 2, 1, 3, 5]  # keyframes 0 (frames 0 0 0 2) and 3 (0 1 3 5)
+  assert decoded[5:8] == [7, 9, 11]  # keyframe 11 (7 9 11 11)
+  assert decoded[8:12] == [1, 3, 5, 7]  # the second video has frames of its own
+  apart = _all_eval(index, batch_size=1, threads=0)
+  np.testing.assert_array_equal(together.clips, np.concatenate([batch.clips for batch in apart]))
+
+
+def test_a_mirrored_frame_is_another_frame(index):
+  settings = dataclasses.replace(SETTINGS, flip_probability=0.5)
+  (batch,) = _first(1, index, settings, batch_size=44)
+  mirrored = _mirrored(batch)
+  assert 5 < mirrored.sum() < 39
+  for number in range(NUM_EXAMPLES):
+    same = batch.clips[(batch.index == number) & mirrored]
+    other = batch.clips[(batch.index == number) & ~mirrored]
+    assert (same == same[:1]).all() and (other == other[:1]).all()
