@@ -1,65 +1,53 @@
-"""Reads the annotation pickles of UCF101-24 and JHMDB, without trusting them.
+"""Reads annotation files: the pickles of UCF101-24 and JHMDB, without trusting them, and JSON.
 
-Two families exist, told apart by their content: the corrected annotations of G. Singh
+Two families of pickles exist, told apart by their content: the corrected annotations of G. Singh
 (`pyannot.pkl`: one dict a video, start and end frame, xywh boxes) and the layout of the ACT
-detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict a column, 1-based frames, xyxy boxes). Both
-become the same `Annotations`. A pickle can run any code when it is loaded, so only NumPy arrays and
-plain Python values are let through, and what was refused is named.
+detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict a column, 1-based frames, xyxy boxes). The
+JSON format is described in `custom.py`. All become the same `Annotations`. A pickle can run any
+code when it is loaded, so only NumPy arrays and plain Python values are let through, and what was
+refused is named.
 """
 
 import collections
 import os
 import pickle
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from data_prep import json_annotations
+from data_prep.problems import Problems, complain
+from data_prep.tubes import Annotations, Tube, VideoAnnotation
 from evad_jax.errors import InputError
+
+__all__ = ['Annotations', 'Tube', 'VideoAnnotation', 'load_plain_pickle', 'read_annotations']
 
 UCF101_SIZE = (240, 320)  # height, width in pixels of every frame that pyannot.pkl annotates
 
 
-class Tube(NamedTuple):
-  """One person doing one action, over n frames."""
+def read_annotations(path: str | os.PathLike, problems: Problems | None = None) -> Annotations:
+  """Reads an annotation file of any of these families.
 
-  label: int
-  frames: np.ndarray  # (n,) int64, 0-based, increasing
-  boxes: np.ndarray  # (n, 4) float32 xyxy in pixels of the annotation's own resolution
-
-
-class VideoAnnotation(NamedTuple):
-  """All tubes of a video."""
-
-  num_frames: int
-  height: int  # of the annotation's resolution, pixels
-  width: int
-  tubes: list[Tube]
-
-
-class Annotations(NamedTuple):
-  """A whole annotation file."""
-
-  videos: dict[str, VideoAnnotation]  # by 'Class/video_name'
-  classes: tuple[str, ...] | None  # in label order; None where the file has no names
-  train_videos: list[list[str]] | None  # one list a split; None where the file has no splits
-  test_videos: list[list[str]] | None
-
-
-def read_annotations(path: str | os.PathLike) -> Annotations:
-  """Reads either family of annotation pickles.
+  Args:
+    path: of the file; JSON by its suffix `.json`, else a pickle.
+    problems: where faults of single tubes and boxes are reported, which are then left out; None
+      refuses the file.
 
   Raises:
-    InputError: no such file, not a pickle, something in it that is not plain data (named), or a
-      layout that is neither of the two.
+    InputError: no such file, not a pickle, something in it that is not plain data (named), a
+      layout that is none of these, or a fault and no `problems`.
   """
+  if Path(path).suffix.lower() == '.json':
+    return json_annotations.read_json(path, problems)
   content = load_plain_pickle(path)
   try:
     if isinstance(content, dict) and 'gttubes' in content:
-      return _from_act(content)
+      return _from_act(content, problems)
     if isinstance(content, dict) and content and all('annotations' in v for v in content.values()):
-      videos = {str(name): _video_from_pyannot(name, entry) for name, entry in content.items()}
+      videos = {str(n): _from_pyannot(str(n), entry, problems) for n, entry in content.items()}
       return Annotations(videos, None, None, None)
+  except InputError as error:
+    raise InputError(f'{path}: {error}; correct it, or download the file again') from error
   except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
     raise InputError(
       f'{path}: an annotation has an unexpected form ({error!r}); download the file again'
@@ -69,26 +57,24 @@ def read_annotations(path: str | os.PathLike) -> Annotations:
   )
 
 
-def _video_from_pyannot(name: str, entry: dict) -> VideoAnnotation:
+def _from_pyannot(name: str, entry: dict, problems: Problems | None) -> VideoAnnotation:
   tubes = []
   for tube in entry['annotations']:
     boxes = np.asarray(tube['boxes']).astype(np.float32)  # unsigned, so x + w would wrap at 256
-    frames = np.arange(int(tube['sf']), int(tube['ef']))
-    _check_tube(name, frames, boxes)
     boxes[:, 2:] += boxes[:, :2]
-    tubes.append(Tube(int(tube['label']), frames, boxes))
+    frames = np.arange(int(tube['sf']), int(tube['ef']))
+    tubes += _checked_tube(name, int(tube['label']), frames, boxes, problems)
   return VideoAnnotation(int(entry['numf']), *UCF101_SIZE, tubes)
 
 
-def _from_act(content: dict) -> Annotations:
+def _from_act(content: dict, problems: Problems | None) -> Annotations:
   videos = {}
   for name, by_label in content['gttubes'].items():
     tubes = []
     for label, rows in ((label, rows) for label, some in by_label.items() for rows in some):
       rows = np.asarray(rows, np.float64)
-      frames = rows[:, 0].astype(np.int64) - 1
-      _check_tube(name, frames, rows[:, 1:])
-      tubes.append(Tube(int(label), frames, rows[:, 1:].astype(np.float32)))
+      frames, boxes = rows[:, 0].astype(np.int64) - 1, rows[:, 1:].astype(np.float32)
+      tubes += _checked_tube(str(name), int(label), frames, boxes, problems)
     height, width = (int(side) for side in content['resolution'][name])
     videos[str(name)] = VideoAnnotation(int(content['nframes'][name]), height, width, tubes)
   classes = tuple(str(label) for label in content['labels'])
@@ -99,11 +85,25 @@ def _from_act(content: dict) -> Annotations:
   return Annotations(videos, classes, train, test)
 
 
-def _check_tube(name: str, frames: np.ndarray, boxes: np.ndarray) -> None:
-  if boxes.shape != (len(frames), 4) or not np.isfinite(boxes).all():
-    raise ValueError(f'{name}: {len(frames)} frames have boxes of shape {boxes.shape}')
-  if len(frames) and (frames[0] < 0 or (np.diff(frames) <= 0).any()):
-    raise ValueError(f'{name}: the frames of a tube do not increase from 0')
+def _checked_tube(
+  name: str, label: int, frames: np.ndarray, boxes: np.ndarray, problems: Problems | None
+) -> list[Tube]:
+  """The tube, of every frame its first row; or none, if it is beyond repair."""
+  fault = ''
+  if boxes.shape != (len(frames), 4):
+    fault = f'{len(frames)} frames have boxes of shape {boxes.shape}'
+  elif not np.isfinite(boxes).all():
+    fault = 'a box is not finite'
+  elif len(frames) and (frames[0] < 0 or (np.diff(frames) < 0).any()):
+    fault = 'its frames do not increase from 0'
+  if fault:
+    complain(problems, 'bad tube', name, fault, 'left out')
+    return []
+  first = np.diff(frames, prepend=-1) > 0
+  if not first.all():
+    fault = f'{(~first).sum()} rows repeat a frame of their tube'
+    complain(problems, 'duplicate row', name, fault, 'left out')
+  return [Tube(label, frames[first], boxes[first])]
 
 
 def load_plain_pickle(path: str | os.PathLike):

@@ -1,23 +1,29 @@
 """From one annotated video to its records: which frames are kept, which boxes, as what bytes.
 
-A record holds up to `RUN` keyframes of one video and every frame that one of their clips needs,
-once; neighbouring clips share most of their frames, so this takes a small part of what one record
-a keyframe would take.
+A record holds a run of keyframes of one video, and every frame that one of their clips needs, once;
+neighbouring clips that share most of their frames so take a small part of what one record a
+keyframe would take. A video is decoded once, and only the frames that a record needs are converted;
+they wait in memory, or in a file when they are many, until the length of the video is known.
 """
 
-from pathlib import Path
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import simplejpeg
 
-from data_prep import video
-from data_prep.annotations import VideoAnnotation
+from data_prep.boxes import Boxes
+from data_prep.frame_folder import FrameFolder, ImageFile
+from data_prep.jpeg import frame_size
+from data_prep.video import Picture, Report, VideoFile
 from evad_jax.data.clip_sampling import clip_frame_numbers
 from evad_jax.data.records import Record
+from evad_jax.errors import InputError
 
-RUN = 32  # keyframes a record
+RUN = 32  # keyframes a record, where keyframes are close
+IN_MEMORY = 64 << 20  # bytes of encoded frames of one video; more go to a file
+UNKNOWN_END = 1 << 40  # a number of frames that no video has
 
 
 class Settings(NamedTuple):
@@ -27,14 +33,17 @@ class Settings(NamedTuple):
   frame_stride: int = 4
   short_side: int | None = None  # pixels; None keeps the video's own size
   jpeg_quality: int = 95
+  keyframes_per_record: int = RUN
 
 
-class Boxes(NamedTuple):
-  """The boxes of a video, by frame; M rows."""
+class Source(NamedTuple):
+  """One video to prepare for one split."""
 
-  frames: np.ndarray  # (M,) int64, 0-based, never falling
-  boxes: np.ndarray  # (M, 4) float32 xyxy in [0, 1]
-  labels: np.ndarray  # (M,) int64
+  name: str  # 'Class/video', kept in the records
+  frames: VideoFile | FrameFolder
+  boxes: Boxes
+  keyframes: np.ndarray  # (K,) int64, increasing; those beyond the end are dropped
+  num_frames: int  # as annotated; 0 where nobody says
 
 
 class Run(NamedTuple):
@@ -44,112 +53,173 @@ class Run(NamedTuple):
   frame_numbers: np.ndarray  # (F,) int64
 
 
-def normalised_boxes(annotation: VideoAnnotation) -> tuple[Boxes, dict[str, int]]:
-  """All boxes of a video, clipped to the frame, those without an area dropped.
-
-  Returns:
-    The boxes, and how many were 'box outside the frame' and 'box without area'.
-  """
-  tubes = annotation.tubes
-  frames = np.concatenate([tube.frames for tube in tubes] or [np.zeros(0, np.int64)])
-  labels = np.concatenate([np.full(len(tube.frames), tube.label) for tube in tubes] or [[]])
-  pixels = np.concatenate([tube.boxes for tube in tubes] or [np.zeros((0, 4))])
-  size = np.array([annotation.width, annotation.height] * 2, np.float32)
-  exact = pixels.astype(np.float32) / size
-  clipped = np.clip(exact, 0, 1)
-  real = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-  order = np.argsort(frames[real], kind='stable')
-  found = {
-    'box outside the frame': int((real & (exact != clipped).any(axis=1)).sum()),
-    'box without area': int((~real).sum()),
-  }
-  kept = (column[real][order] for column in (frames, clipped, labels.astype(np.int64)))
-  return Boxes(*kept), found
+class Stopped(Exception):
+  """The work is not wanted any more."""
 
 
 def plan_runs(keyframes: np.ndarray, num_frames: int, settings: Settings) -> list[Run]:
   """Cuts increasing keyframes into runs and lists the frames that each run needs."""
-  runs = []
-  for start in range(0, len(keyframes), RUN):
-    mine = keyframes[start : start + RUN]
-    clip, stride = settings.clip_frames, settings.frame_stride
-    needed = [clip_frame_numbers(int(k), num_frames, clip, stride) for k in mine]
-    runs.append(Run(mine, np.unique(np.concatenate(needed))))
-  return runs
+  starts = range(0, len(keyframes), settings.keyframes_per_record)
+  runs = [keyframes[start : start + settings.keyframes_per_record] for start in starts]
+  return [Run(mine, needed_frames(mine, num_frames, settings)) for mine in runs]
 
 
-def keyframes_of(boxes: Boxes, every: int, num_frames: int) -> np.ndarray:
-  """Every n-th frame of those that exist and have a box."""
-  return np.unique(boxes.frames[boxes.frames < num_frames])[::every]
+def needed_frames(keyframes: np.ndarray, num_frames: int, settings: Settings) -> np.ndarray:
+  """(F,) the frames of all clips, increasing."""
+  clips = [_clip(keyframe, num_frames, settings) for keyframe in keyframes]
+  return np.unique(np.concatenate(clips)) if clips else np.zeros(0, np.int64)
 
 
-def encode_frame(frame: np.ndarray, settings: Settings) -> bytes:
-  """(H, W, 3) uint8 RGB -> JPEG; made smaller first if it is larger than the short side allows."""
-  height, width = frame.shape[:2]
-  side = settings.short_side
-  if side is not None and min(height, width) > side:
-    scale = side / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-  # 4:2:0, as the videos themselves are stored.
-  return simplejpeg.encode_jpeg(
-    np.ascontiguousarray(frame), settings.jpeg_quality, colorspace='RGB', colorsubsampling='420'
-  )
+def _clip(keyframe: int, num_frames: int, settings: Settings) -> np.ndarray:
+  return clip_frame_numbers(int(keyframe), num_frames, settings.clip_frames, settings.frame_stride)
+
+
+class FrameStore:
+  """Encoded frames of one size by their numbers; a context manager."""
+
+  def __init__(self, directory: str | os.PathLike, settings: Settings):
+    """directory: for the file, which has no name and vanishes with the process."""
+    self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=directory)  # noqa: SIM115
+    self._settings = settings
+    self._spans: dict[int, tuple[int, int]] = {}
+    self._last: tuple[Picture | ImageFile | None, tuple[int, int]] = (None, (0, 0))
+    self.size: tuple[int, int] | None = None  # height and width, pixels
+
+  def add(self, number: int, frame: Picture | ImageFile) -> None:
+    """Encodes and keeps a frame; one that stays on the screen is kept once.
+
+    Raises:
+      InputError: it cannot be read, or is of another size than the first.
+    """
+    if frame is not self._last[0]:
+      data = frame.jpeg(self._settings.short_side, self._settings.jpeg_quality)
+      size = frame_size(data)
+      self.size = self.size or size
+      if size != self.size:
+        was = f'{self.size[0]} x {self.size[1]}'
+        raise InputError(f'frame {number} is {size[0]} x {size[1]}, the first is {was}')
+      self._last = frame, (self._file.seek(0, os.SEEK_END), len(data))
+      self._file.write(data)
+    self._spans[number] = self._last[1]
+
+  def __contains__(self, number: int) -> bool:
+    return int(number) in self._spans
+
+  def __getitem__(self, number: int) -> bytes:
+    start, length = self._spans[int(number)]
+    self._file.seek(start)
+    return self._file.read(length)
+
+  def __enter__(self) -> 'FrameStore':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception) -> None:
+    """Forgets everything."""
+    self._file.close()
 
 
 def video_records(
-  name: str, path: Path, boxes: Boxes, num_frames: int, every: int, classes: int, settings: Settings
-) -> tuple[list[Record], int]:
-  """Decodes a video and makes its records.
+  source: Source,
+  settings: Settings,
+  directory: str | os.PathLike,
+  report: Report,
+  stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+  """Decodes a video and makes its records, in order.
 
   Args:
-    name: of the video, kept in the records.
-    path: of the file.
-    boxes: of the video, from `normalised_boxes`.
-    num_frames: as annotated; where decoding counts another number, that number is right.
-    every: step between keyframes, in annotated frames.
-    classes: A.
+    source: the video.
     settings: see there.
-
-  Returns:
-    The records, in order, and the number of decoded frames.
+    directory: where many frames may wait.
+    report: told kind and detail of what is wrong; a video that cannot be decoded gives no record.
+    stopped: asked at every frame whether to give up.
 
   Raises:
-    InputError: the video cannot be decoded.
+    Stopped: when it was so.
   """
-  runs = plan_runs(keyframes_of(boxes, every, num_frames), num_frames, settings)
-  encoded, decoded = _encode_needed(path, runs, settings)
-  if decoded != num_frames and decoded > 0:  # other frames are needed at the end: once more
-    runs = plan_runs(keyframes_of(boxes, every, decoded), decoded, settings)
-    encoded, decoded = _encode_needed(path, runs, settings)
-  records = []
-  if runs and decoded:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(next(iter(encoded.values())))
-    rate = video.frames_per_second(path)
-    head = (name, rate, decoded, height, width)
-    records = [_record(head, run, encoded, boxes, classes) for run in runs]
-  return records, decoded
+  with FrameStore(directory, settings) as store:
+    try:
+      num_frames, faults = _fill(store, source, settings, report, stopped)
+    except InputError as error:
+      report('undecodable video', f'left out ({error})')
+      return
+    if not num_frames:
+      report('undecodable video', f'left out ({source.frames.path}: holds no frame)')
+      return
+    _report_length(source, num_frames, report)
+    keyframes = _usable_keyframes(source, num_frames, store, settings, faults, report)
+    for run in plan_runs(keyframes, num_frames, settings):
+      head = (source.name, source.frames.fps(), num_frames, *store.size)
+      yield _record(head, run, store, source.boxes)
 
 
-def _encode_needed(path: Path, runs: list[Run], settings: Settings) -> tuple[dict[int, bytes], int]:
-  """The JPEG bytes of every frame that a run needs, by number, and the count of all frames."""
-  needed = {int(number) for run in runs for number in run.frame_numbers}
-  encoded, decoded = {}, 0
-  for number, frame in enumerate(video.decode(path)):
-    decoded = number + 1
+def _fill(
+  store: FrameStore, source: Source, settings: Settings, report: Report, stopped
+) -> tuple[int, list[str]]:
+  """Stores every frame that a clip needs, however long the video may be.
+
+  Returns:
+    The number of all frames, and what is wrong with those that could not be read.
+  """
+  needed = set(needed_frames(source.keyframes, UNKNOWN_END, settings).tolist())
+  number, frame, faults = -1, None, []
+  for number, frame in enumerate(source.frames.frames(report)):
+    if stopped():
+      raise Stopped
     if number in needed:
-      encoded[number] = encode_frame(frame, settings)
-  return encoded, decoded
+      faults += _add(store, number, frame)
+  if frame is not None and number not in needed:  # clips repeat the last frame
+    faults += _add(store, number, frame)
+  return number + 1, faults
 
 
-def _record(head: tuple, run: Run, encoded: dict, boxes: Boxes, classes: int) -> Record:
+def _add(store: FrameStore, number: int, frame: Picture | ImageFile) -> list[str]:
+  try:
+    store.add(number, frame)
+  except InputError as error:
+    return [str(error)]
+  return []
+
+
+def _report_length(source: Source, num_frames: int, report: Report) -> None:
+  if source.num_frames not in (0, num_frames):
+    detail = f'expected {source.num_frames}, decoded {num_frames}; the latter is used'
+    report('other number of frames', detail)
+  boxes = int((source.boxes.frames >= num_frames).sum())
+  keyframes = int((source.keyframes >= num_frames).sum())
+  if boxes or keyframes:
+    detail = f'{boxes} boxes dropped, {keyframes} keyframes left out'
+    report('annotation beyond the end', detail)
+
+
+def _usable_keyframes(
+  source: Source,
+  num_frames: int,
+  store: FrameStore,
+  settings: Settings,
+  faults: list[str],
+  report: Report,
+) -> np.ndarray:
+  """(K,) the keyframes that exist and whose clips are whole."""
+  existing = source.keyframes[source.keyframes < num_frames]
+  whole = [all(n in store for n in _clip(k, num_frames, settings)) for k in existing]
+  if faults:
+    lost = f'{len(faults)} frames, and {whole.count(False)} keyframes whose clips need them'
+    report('unreadable frame', f'{lost}, left out; the first: {faults[0]}')
+  if not any(whole):
+    report('no usable keyframe', 'left out')
+  return existing[np.array(whole, bool)]
+
+
+def _record(head: tuple, run: Run, store: FrameStore, boxes: Boxes) -> Record:
   mine = np.isin(boxes.frames, run.keyframes)
   return Record(
     *head,
-    frames=[encoded[int(number)] for number in run.frame_numbers],
+    frames=[store[number] for number in run.frame_numbers],
     frame_numbers=run.frame_numbers,
     keyframes=run.keyframes,
     boxes=boxes.boxes[mine],
     box_keyframe=np.searchsorted(run.keyframes, boxes.frames[mine]),
-    labels=np.eye(classes, dtype=np.uint8)[boxes.labels[mine]],
+    labels=boxes.labels[mine],
   )

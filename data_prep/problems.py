@@ -1,38 +1,95 @@
 """What was wrong with the input of a preparation: told at once, counted, kept for the manifest."""
 
+import collections
 import sys
+import threading
 
 from tqdm import tqdm
 
 from evad_jax.errors import InputError
 
+MOST_TOLD = 20  # of one kind on the screen; the manifest has all of them
+
 
 class Problems:
-  """A list of problems by kind and name, in the order of reporting."""
+  """A list of problems by kind and name, each once, in the order of reporting."""
 
   def __init__(self, strict: bool = False):
     """With `strict` the first problem raises InputError."""
     self.strict = strict
     self.entries: list[dict[str, str]] = []
-    self._told: set[tuple[str, ...]] = set()
+    self._known: set[tuple[str, ...]] = set()
+    self._screen = _Screen()
 
   def report(self, kind: str, name: str, detail: str) -> None:
-    """Tells a problem once, on standard error and without breaking a progress bar.
+    """Keeps a problem, and tells it on standard error without breaking a progress bar.
 
     Args:
       kind: a few words that group problems, e.g. 'missing video'.
       name: of the video or file.
       detail: what was done about it.
+
+    Raises:
+      InputError: `strict` was asked for.
     """
     if self.strict:
       raise InputError(f'{name}: {kind}: {detail} (--strict stops at the first problem)')
-    if (kind, name, detail) in self._told:
-      return
-    self._told.add((kind, name, detail))
-    self.entries.append({'kind': kind, 'name': name, 'detail': detail})
-    tqdm.write(f'problem: {name}: {kind}: {detail}', file=sys.stderr)
+    if self._add(kind, name, detail):
+      self._screen.tell(kind, name, detail)
+
+  def part(self) -> 'Problems':
+    """An empty list for a part of the work, which another thread may fill; `extend` joins it."""
+    part = Problems(self.strict)
+    part._screen = self._screen
+    return part
+
+  def extend(self, entries: list[dict[str, str]]) -> None:
+    """Adds what a part has found, which is not told again; raises as `report` does."""
+    for entry in entries:
+      if self.strict:
+        self.report(**entry)
+      self._add(**entry)
 
   def counts(self) -> dict[str, int]:
     """Number of problems of each kind, the most frequent first."""
-    kinds = [entry['kind'] for entry in self.entries]
-    return {kind: kinds.count(kind) for kind in sorted(set(kinds), key=lambda k: -kinds.count(k))}
+    counter = collections.Counter(entry['kind'] for entry in self.entries)
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+  def names(self, kind: str) -> list[str]:
+    """What was reported under a kind."""
+    return [entry['name'] for entry in self.entries if entry['kind'] == kind]
+
+  def _add(self, kind: str, name: str, detail: str) -> bool:
+    """Whether it is new."""
+    if (kind, name, detail) in self._known:
+      return False
+    self._known.add((kind, name, detail))
+    self.entries.append({'kind': kind, 'name': name, 'detail': detail})
+    return True
+
+
+class _Screen:
+  """Tells problems, each once whichever thread meets it, and of each kind the first few."""
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._told: set[tuple[str, ...]] = set()
+    self._counts: collections.Counter = collections.Counter()
+
+  def tell(self, kind: str, name: str, detail: str) -> None:
+    with self._lock:
+      if (kind, name, detail) in self._told:
+        return
+      self._told.add((kind, name, detail))
+      self._counts[kind] += 1
+      if self._counts[kind] <= MOST_TOLD:
+        tqdm.write(f'problem: {name}: {kind}: {detail}', file=sys.stderr)
+      elif self._counts[kind] == MOST_TOLD + 1:
+        tqdm.write(f'problem: more of the kind {kind!r}, not told one by one', file=sys.stderr)
+
+
+def complain(problems: Problems | None, kind: str, name: str, fault: str, done: str) -> None:
+  """Reports a fault and what was done about it; raises InputError where nobody keeps a list."""
+  if problems is None:
+    raise InputError(f'{name}: {kind}: {fault}')
+  problems.report(kind, name, f'{fault}; {done}')

@@ -1,77 +1,164 @@
 """The videos of a split that can be prepared, and how much they will give."""
 
 import collections
+import itertools
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import clip_records, video
-from data_prep.annotations import Annotations
-from data_prep.clip_records import Boxes, Settings
+from data_prep import clip_records, frame_folder, video
+from data_prep.boxes import Boxes, gather_boxes
+from data_prep.clip_records import Settings, Source
+from data_prep.frame_folder import FrameFolder
+from data_prep.jpeg import frame_size
 from data_prep.problems import Problems
+from data_prep.tubes import Annotations, VideoAnnotation
+from data_prep.video import VideoFile
 from evad_jax.errors import InputError
 
+Frames = VideoFile | FrameFolder
 
-class Source(NamedTuple):
-  """One video to prepare for one split."""
 
-  name: str  # 'Class/video'
-  path: Path
-  boxes: Boxes
-  num_frames: int  # as annotated
-  every: int  # step between keyframes, in annotated frames
+def find_frames(
+  names: list[str], videos: str | None, frames: str | None, rate: float = 0.0
+) -> dict[str, Frames]:
+  """Where the frames of named videos are; those that are nowhere are left out.
+
+  Args:
+    names: 'Class/video', or 'video'.
+    videos: directory of video files, searched with all below it; or None, and
+    frames: directory of frame folders, `Class/video/` or `video/`.
+    rate: frames a second of the folders, 0 where nobody knows.
+  """
+  if videos is not None:
+    files = video.find_videos(videos)
+    stems = {name: name.rpartition('/')[2] for name in names}
+    return {name: VideoFile(files[stem]) for name, stem in stems.items() if stem in files}
+  root = Path(frames)
+  if not root.is_dir():
+    raise InputError(f'{root}: no such directory; give the directory that holds the frame folders')
+  found = {}
+  for name in names:
+    for below in dict.fromkeys((name, name.rpartition('/')[2])):
+      folder = frame_folder.find_folder(root / below, rate)
+      if folder is not None:
+        found.setdefault(name, folder)
+  return found
 
 
 def find_sources(
   names: list[str],
-  videos: dict[str, Path],
+  frames: Mapping[str, Frames],
   annotations: Annotations,
-  every: int,
+  num_classes: int,
   problems: Problems,
+  *,
+  every: int = 1,
+  keep_empty: bool = False,
 ) -> list[Source]:
-  """The videos of a split that can be prepared; the others, and odd boxes, are reported."""
+  """The videos of a split that can be prepared; the others, and odd boxes, are reported.
+
+  Args:
+    names: of the split's videos.
+    frames: where they are.
+    annotations: of them, and maybe of others.
+    num_classes: A.
+    problems: told what is odd.
+    every: of the frames with boxes, every n-th is a keyframe.
+    keep_empty: whether frames that are annotated as empty are keyframes too.
+  """
   sources = []
   for name in names:
-    annotation, path = annotations.videos.get(name), videos.get(name.rpartition('/')[2])
-    if annotation is None:
+    if name not in annotations.videos:
       problems.report('no annotation', name, 'listed in a split, left out')
-    elif path is None:
+    elif name not in frames:
       problems.report('missing video', name, 'annotated, but no such file; left out')
     else:
-      boxes, found = clip_records.normalised_boxes(annotation)
-      done = {'box outside the frame': 'clipped', 'box without area': 'dropped'}
-      for kind in (kind for kind, count in found.items() if count):
-        problems.report(kind, name, f'{found[kind]} {done[kind]}')
-      sources.append(Source(name, path, boxes, annotation.num_frames, every))
+      annotation = annotations.videos[name]
+      boxes = _boxes_of(name, annotation, frames[name], num_classes, problems)
+      if boxes is None:
+        continue
+      keyframes = np.unique(boxes.frames)[::every]
+      empty = annotation.empty_frames
+      source = Source(name, frames[name], boxes, keyframes, annotation.num_frames)
+      sources += with_empty_keyframes(source, empty, keep_empty, problems)
   return sources
 
 
-def report_videos_without_annotation(
-  videos: dict[str, Path],
-  annotations: Annotations,
-  classes: tuple[str, ...],
-  problems: Problems,
-) -> None:
-  """Videos of these classes, named v_Class_..., that nobody annotated (UCF101 has 13)."""
-  annotated = {name.rpartition('/')[2] for name in annotations.videos}
-  for stem in sorted(set(videos) - annotated):
-    label = stem.split('_')[1] if stem.count('_') else ''
-    if label in classes:
-      problems.report('no annotation', f'{label}/{stem}', 'a video without annotation, left out')
+def with_empty_keyframes(
+  source: Source, looked_at: np.ndarray, keep: bool, problems: Problems
+) -> list[Source]:
+  """Decides about frames that somebody looked at and that have no box.
+
+  Args:
+    source: with the keyframes that have boxes.
+    looked_at: (n,) frame numbers, of which those without a box count.
+    keep: whether they become keyframes too, as is right where detections are evaluated.
+    problems: told how many they are.
+
+  Returns:
+    The source, or nothing if it has no keyframe, which is reported.
+  """
+  empty = np.setdiff1d(looked_at, source.boxes.frames)
+  if len(empty):
+    done = 'evaluated without truth' if keep else 'left out'
+    problems.report('empty keyframe', source.name, f'{len(empty)} without a box: {done}')
+  if keep:
+    source = source._replace(keyframes=np.union1d(source.keyframes, empty))
+  if not len(source.keyframes):
+    problems.report('no usable box', source.name, 'left out')
+    return []
+  return [source]
+
+
+def _boxes_of(
+  name: str, annotation: VideoAnnotation, frames: Frames, num_classes: int, problems: Problems
+) -> Boxes | None:
+  """Normalised boxes; None where only the video could tell its size, and it cannot be read."""
+  size = annotation.height, annotation.width
+  try:
+    size = size if all(size) else size_of(frames)
+  except InputError as error:
+    problems.report('undecodable video', name, f'left out ({error})')
+    return None
+  tubes = [*annotation.tubes, *annotation.single_boxes]
+  rows = (
+    np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
+    np.concatenate([np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)]),
+    np.concatenate([np.zeros(0, np.int64), *(np.full(len(t.frames), t.label) for t in tubes)]),
+  )
+  pixels = np.array([size[1], size[0]] * 2, np.float32)
+  boxes, found = gather_boxes(rows[0], rows[1] / pixels, rows[2], num_classes)
+  for kind, detail in found.items():
+    problems.report(kind, name, detail)
+  return boxes
+
+
+def size_of(frames: Frames) -> tuple[int, int]:
+  """Height and width of a video's frames, by its first; InputError where there is none."""
+  first = next(iter(frames.frames()), None)
+  if first is None:
+    raise InputError(f'{frames.path}: holds no frame')
+  return frame_size(first.jpeg(None, 95))
+
+
+def planned_frames(source: Source, settings: Settings) -> int:
+  """How many frames its records will store, if the annotated length is right."""
+  end = max(source.num_frames, int(source.keyframes[-1]) + 1)
+  runs = clip_records.plan_runs(source.keyframes, end, settings)
+  return sum(len(run.frame_numbers) for run in runs)
 
 
 def planned_counts(sources: list[Source], settings: Settings) -> collections.Counter:
   """Videos, records, keyframes, boxes and stored frames, if the annotated lengths are right."""
   counts = collections.Counter(videos=len(sources))
   for source in sources:
-    keyframes = clip_records.keyframes_of(source.boxes, source.every, source.num_frames)
-    runs = clip_records.plan_runs(keyframes, source.num_frames, settings)
-    counts['records'] += len(runs)
-    counts['keyframes'] += len(keyframes)
-    counts['boxes'] += int(np.isin(source.boxes.frames, keyframes).sum())
-    counts['frames'] += sum(len(run.frame_numbers) for run in runs)
+    counts['records'] += math.ceil(len(source.keyframes) / settings.keyframes_per_record)
+    counts['keyframes'] += len(source.keyframes)
+    counts['boxes'] += int(np.isin(source.boxes.frames, source.keyframes).sum())
+    counts['frames'] += planned_frames(source, settings)
   return counts
 
 
@@ -80,11 +167,8 @@ def bytes_per_frame(sources: list[Source], settings: Settings, problems: Problem
   sizes = []
   for source in sources[:: math.ceil(len(sources) / 8) or 1]:
     try:
-      for number, frame in enumerate(video.decode(source.path)):
-        if number % 15 == 0:
-          sizes.append(len(clip_records.encode_frame(frame, settings)))
-        if number == 30:
-          break
+      for frame in itertools.islice(source.frames.frames(), 0, 31, 15):
+        sizes.append(len(frame.jpeg(settings.short_side, settings.jpeg_quality)))
     except InputError as error:
       problems.report('undecodable video', source.name, f'left out ({error})')
   return sum(sizes) / max(len(sizes), 1)

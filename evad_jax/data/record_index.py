@@ -15,6 +15,7 @@ import numpy as np
 from evad_jax.errors import InputError
 
 MANIFEST = 'manifest.json'
+_REQUIRED = ('name', 'classes', 'clip_frames', 'frame_stride', 'splits')  # of the manifest
 INDEX_COLUMNS = (
   'shard_bytes',
   'record_shard',
@@ -58,6 +59,9 @@ class RecordIndex:
   record_size: np.ndarray  # (R, 2) int32, height and width
   example_record: np.ndarray  # (E,) int64
   keyframes: np.ndarray  # (E,) int64 frame number in the video
+  scored_classes: list[str]  # those that figures are averaged over; all, unless the data say which
+  timestamp_origin: int = 0  # timestamps are origin + keyframe // rate:
+  timestamp_rate: int = 1  # frame numbers, unless the data say otherwise
 
   @classmethod
   def open(
@@ -86,7 +90,10 @@ class RecordIndex:
         f'prepare it with `{prepare_command}`'
       )
     columns = _read_columns(path, prepare_command)
-    settings = {key: manifest[key] for key in ('name', 'classes', 'clip_frames', 'frame_stride')}
+    settings = {key: manifest[key] for key in _REQUIRED if key != 'splits'}
+    settings['scored_classes'] = manifest.get('scored_classes', manifest['classes'])
+    optional = ('timestamp_origin', 'timestamp_rate')
+    settings |= {key: manifest[key] for key in optional if key in manifest}
     index = cls(directory, split=split, prepare_command=prepare_command, **settings, **columns)
     index._check_shards()
     return index
@@ -109,6 +116,11 @@ class RecordIndex:
   def videos(self) -> np.ndarray:
     """(E,) str, the video of each example."""
     return self.record_video[self.example_record]
+
+  @property
+  def timestamps(self) -> np.ndarray:
+    """(E,) int64, as the data set's own files count: AVA's seconds, elsewhere frame numbers."""
+    return self.timestamp_origin + self.keyframes // self.timestamp_rate
 
   def shard_path(self, shard: int) -> Path:
     """The shard's file."""
@@ -142,12 +154,18 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
     )
   try:
     manifest = json.loads(path.read_text(encoding='utf-8'))
-    missing = {'name', 'classes', 'clip_frames', 'frame_stride', 'splits'} - set(manifest)
+    missing = set(_REQUIRED) - set(manifest)
   except (ValueError, TypeError) as error:
     raise InputError(f'{path}: is not valid JSON; prepare with `{prepare_command}`') from error
   if missing or not isinstance(manifest, dict):
     raise InputError(
       f'{path}: lacks {", ".join(sorted(missing))}; prepare again with `{prepare_command}`'
+    )
+  strange = sorted(set(manifest.get('scored_classes', ())) - set(manifest['classes']))
+  if strange:
+    raise InputError(
+      f'{path}: scores {strange[0]!r}, which is not one of its classes; prepare again with '
+      f'`{prepare_command}`'
     )
   return manifest
 

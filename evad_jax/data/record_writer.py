@@ -1,23 +1,23 @@
 """Writes a prepared data set: TFRecord shards, sidecar indices, TFDS metadata, the manifest.
 
 Everything is written under temporary names and renamed when complete, the manifest last, so that
-what was half-written is never read as done. The same records give the same bytes in every process:
-maps are serialised in the order of their keys, and record i goes to shard i % num_shards.
+what was half-written is never read as done. The same records give the same bytes in every process,
+because maps are serialised in the order of their keys.
 """
 
-import json
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from evad_jax.data import example_proto, tfrecord
 from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name, shard_name
 from evad_jax.data.records import Record
+from evad_jax.data.whole_files import temporary, write_arrays, write_json
 from evad_jax.errors import InputError
 
-_TEMPORARY = '.writing-'
-_TFDS_FILES = ('features.json', 'dataset_info.json')
+TFDS_FILES = ('features.json', 'dataset_info.json')
 
 
 def features_dict(num_classes: int):
@@ -82,6 +82,38 @@ def check_record(record: Record, num_classes: int) -> None:
     raise ValueError(f'record of {record.video!r} breaks: {"; ".join(broken)}.')
 
 
+class IndexRows:
+  """Makes the sidecar index of records as they are appended to their shards."""
+
+  def __init__(self, num_shards: int):
+    self.shard_bytes = [0] * num_shards
+    self._rows: dict[str, list] = {key: [] for key in INDEX_COLUMNS if key != 'shard_bytes'}
+
+  def append(self, file: BinaryIO, shard: int, record: Record) -> None:
+    """Writes the record at the end of the shard's file, and its row."""
+    data = serialize(record)
+    footer = tfrecord.footer(data)
+    file.writelines((tfrecord.header(data), data, footer))
+    rows = self._rows
+    rows['example_record'].extend([len(rows['record_shard'])] * len(record.keyframes))
+    rows['keyframes'].extend(record.keyframes.tolist())
+    rows['record_shard'].append(shard)
+    rows['record_offset'].append(self.shard_bytes[shard])
+    rows['record_length'].append(len(data))
+    rows['record_crc'].append(int.from_bytes(footer, 'little'))
+    rows['record_video'].append(record.video)
+    rows['record_size'].append((record.height, record.width))
+    self.shard_bytes[shard] += tfrecord.HEADER_BYTES + len(data) + tfrecord.FOOTER_BYTES
+
+  def columns(self) -> dict[str, np.ndarray]:
+    """The arrays of INDEX_COLUMNS."""
+    rows = self._rows | {'shard_bytes': self.shard_bytes}
+    kinds = {'record_shard': np.int32, 'record_crc': np.uint32, 'record_size': np.int32}
+    kinds['record_video'] = np.str_
+    columns = {key: np.array(rows[key], kinds.get(key, np.int64)) for key in INDEX_COLUMNS}
+    return columns | {'record_size': columns['record_size'].reshape(-1, 2)}
+
+
 class RecordWriter:
   """Writes one split; a context manager. Leaving it by an exception leaves nothing behind."""
 
@@ -94,42 +126,24 @@ class RecordWriter:
       directory: of the data set.
       name, split: lower-case words, as in NAME-SPLIT.tfrecord-00000-of-00004.
       num_classes: A, length of a label row.
-      num_shards: at least 1.
+      num_shards: at least 1; record i goes to shard i % num_shards.
 
     Raises:
       InputError: the directory cannot be made.
     """
-    self.directory, self.name, self.split = Path(directory), name, split
-    self.num_classes = num_classes
-    try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise InputError(
-        f'{directory}: cannot be made a directory ({error.strerror}); choose another output'
-      ) from error
+    self.directory, self.split, self.num_classes = Path(directory), split, num_classes
+    make_directory(self.directory)
     names = [shard_name(name, split, shard, num_shards) for shard in range(num_shards)]
     self._paths = [self.directory / shard for shard in names]
-    self._files = [open(self._temporary(path), 'wb') for path in self._paths]  # noqa: SIM115
-    self._offsets = [0] * num_shards
-    self._rows: dict[str, list] = {key: [] for key in INDEX_COLUMNS}
+    self._files = [open(temporary(path), 'wb') for path in self._paths]  # noqa: SIM115
+    self._rows, self._count = IndexRows(num_shards), 0
 
   def write(self, record: Record) -> None:
     """Appends one record; raises ValueError if it contradicts itself."""
     check_record(record, self.num_classes)
-    data = serialize(record)
-    number = len(self._rows['record_shard'])
-    shard = number % len(self._files)
-    footer = tfrecord.footer(data)
-    self._files[shard].writelines((tfrecord.header(data), data, footer))
-    self._rows['record_shard'].append(shard)
-    self._rows['record_offset'].append(self._offsets[shard])
-    self._rows['record_length'].append(len(data))
-    self._rows['record_crc'].append(int.from_bytes(footer, 'little'))
-    self._rows['record_video'].append(record.video)
-    self._rows['record_size'].append((record.height, record.width))
-    self._rows['example_record'].extend([number] * len(record.keyframes))
-    self._rows['keyframes'].extend(record.keyframes.tolist())
-    self._offsets[shard] += tfrecord.HEADER_BYTES + len(data) + tfrecord.FOOTER_BYTES
+    shard = self._count % len(self._files)
+    self._rows.append(self._files[shard], shard, record)
+    self._count += 1
 
   def close(self) -> None:
     """Gives the shards their names, then writes the sidecar index; a second call does nothing."""
@@ -137,17 +151,14 @@ class RecordWriter:
       return
     self._close_files()
     for path in self._paths:
-      self._temporary(path).replace(path)
-    path = self.directory / index_name(self.split)
-    with open(self._temporary(path), 'wb') as file:
-      np.savez(file, **self._columns())
-    self._temporary(path).replace(path)
+      temporary(path).replace(path)
+    write_arrays(self.directory / index_name(self.split), self._rows.columns())
 
   def abandon(self) -> None:
     """Deletes what was written."""
     self._close_files()
     for path in self._paths:
-      self._temporary(path).unlink(missing_ok=True)
+      temporary(path).unlink(missing_ok=True)
 
   def __enter__(self) -> 'RecordWriter':
     """Returns itself."""
@@ -160,45 +171,20 @@ class RecordWriter:
     else:
       self.abandon()
 
-  def _columns(self) -> dict[str, np.ndarray]:
-    kinds = {'record_shard': np.int32, 'record_crc': np.uint32, 'record_size': np.int32}
-    columns = {
-      key: np.array(rows, kinds.get(key, np.str_ if key == 'record_video' else np.int64))
-      for key, rows in self._rows.items()
-    }
-    columns['record_size'] = columns['record_size'].reshape(-1, 2)
-    return columns | {'shard_bytes': np.array(self._offsets, np.int64)}
-
   def _close_files(self) -> None:
     for file in self._files:
       file.close()
     self._files = []
 
-  def _temporary(self, path: Path) -> Path:
-    return path.with_name(_TEMPORARY + path.name)
 
-
-def claim_directory(directory: str | os.PathLike, name: str, overwrite: bool) -> None:
-  """Makes sure that a data set can be written to a directory.
-
-  Args:
-    directory: new, empty, or with `overwrite` one that holds this data set.
-    name: of the data set.
-    overwrite: delete what this module wrote there, the manifest first; anything else is left alone.
-
-  Raises:
-    InputError: it holds something and `overwrite` is False, or is no directory.
-  """
-  directory = Path(directory)
-  if directory.exists() and not directory.is_dir():
-    raise InputError(f'{directory}: is a file; choose another output directory')
-  if directory.is_dir() and any(directory.iterdir()) and not overwrite:
-    state = 'holds a prepared data set' if (directory / MANIFEST).exists() else 'is not empty'
-    raise InputError(f'{directory}: {state}; pass --overwrite or choose another output directory')
-  shards = f'{name}-*.tfrecord-*-of-*'
-  for pattern in (MANIFEST, 'index-*.npz', shards, f'{_TEMPORARY}*', *_TFDS_FILES):
-    for path in directory.glob(pattern):
-      path.unlink()
+def make_directory(directory: Path) -> None:
+  """Makes a directory for a data set; raises InputError where that cannot be."""
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(
+      f'{directory}: cannot be made a directory ({error.strerror}); choose another output'
+    ) from error
 
 
 def write_dataset_metadata(
@@ -230,9 +216,7 @@ def write_dataset_metadata(
   splits = {split: given.get(split, {}) | _counts(index) for split, index in indices.items()}
   manifest = {'name': name, 'classes': list(classes), 'clip_frames': clip_frames}
   manifest |= {'frame_stride': frame_stride, 'splits': splits, 'problems': []} | extra
-  temporary = directory / (_TEMPORARY + MANIFEST)
-  temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
-  temporary.replace(directory / MANIFEST)
+  write_json(directory / MANIFEST, manifest)
 
 
 def _counts(index: dict[str, np.ndarray]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.data import record_writer, records, tfrecord
+from evad_jax.data import record_writer, records, shard_writer, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 
@@ -246,9 +246,78 @@ def test_a_record_that_contradicts_itself_is_not_written(field, value, rule):
 
 def test_claiming_a_directory_deletes_only_our_files(prepared):
   with pytest.raises(InputError, match='prepared data set; pass --overwrite'):
-    record_writer.claim_directory(prepared, 'tiny', overwrite=False)
+    shard_writer.claim_directory(prepared, 'tiny', overwrite=False)
   (prepared / 'notes.txt').write_text('mine')
-  record_writer.claim_directory(prepared, 'tiny', overwrite=True)
+  shard_writer.claim_directory(prepared, 'tiny', overwrite=True)
   assert [path.name for path in prepared.iterdir()] == ['notes.txt']
   with pytest.raises(InputError, match='is a file'):
-    record_writer.claim_directory(prepared / 'notes.txt', 'tiny', overwrite=True)
+    shard_writer.claim_directory(prepared / 'notes.txt', 'tiny', overwrite=True)
+
+
+def write_in_shards(directory: Path, counts: list[int]) -> None:
+  """As `write`, record after record, with so many in each shard."""
+  directory.mkdir()
+  names = [f'tiny-train.tfrecord-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
+  numbers = iter(range(sum(counts)))
+  for name, count in zip(names, counts, strict=True):
+    with shard_writer.ShardWriter(directory / name, len(CLASSES)) as writer:
+      for _ in range(count):
+        writer.write(make_record(next(numbers)))
+      writer.finish({'count': count})
+  parts = [shard_writer.read_part(directory / name) for name in names]
+  assert [about for _, about in parts] == [{'count': count} for count in counts]
+  shard_writer.join_shards(directory, 'train', [columns for columns, _ in parts])
+  shard_writer.delete_unfinished(directory)
+
+
+def test_shards_that_were_written_one_by_one_are_read_as_one_split(tmp_path):
+  """One of them is empty, as when none of its videos could be decoded."""
+  write_in_shards(tmp_path / 'tiny', [2, 0, 3])
+  record_writer.write_dataset_metadata(
+    tmp_path / 'tiny', 'tiny', CLASSES, clip_frames=4, frame_stride=2
+  )
+  index = RecordIndex.open(tmp_path / 'tiny', 'train')
+  assert index.record_shard.tolist() == [0, 0, 2, 2, 2] and index.shard_bytes[1] == 0
+  assert index.example_record.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+  reader = records.RecordReader(index)
+  for number in range(5):
+    assert_same(reader.read_record(number), make_record(number))
+  info = json.loads((tmp_path / 'tiny' / 'dataset_info.json').read_text())
+  assert info['splits'][0]['shardLengths'] == ['2', '0', '3']
+
+
+def test_a_shard_counts_only_when_it_is_whole(tmp_path):
+  path = tmp_path / 'shard'
+  assert shard_writer.read_part(path) is None
+  with shard_writer.ShardWriter(path, 3) as writer:
+    writer.write(make_record(0))
+  assert list(tmp_path.iterdir()) == []  # not finished
+  with shard_writer.ShardWriter(path, 3) as writer:
+    writer.write(make_record(0))
+    writer.finish({})
+  assert shard_writer.read_part(path) is not None
+  part = shard_writer.part_path(path)
+  for damaged, size in ((path, 10), (part, 100)):
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:size])
+    assert shard_writer.read_part(path) is None
+    damaged.write_bytes(data)
+  path.unlink()
+  assert shard_writer.read_part(path) is None
+
+
+def test_timestamps_and_scored_classes(prepared):
+  """Frame numbers and all classes, unless the manifest says otherwise: as AVA's does."""
+  index = RecordIndex.open(prepared, 'train')
+  assert index.timestamps.tolist() == index.keyframes.tolist()
+  assert index.timestamps.dtype == np.int64 and index.scored_classes == CLASSES
+  path = prepared / 'manifest.json'
+  own = {'timestamp_origin': 900, 'timestamp_rate': 30, 'scored_classes': ['sit', 'run']}
+  path.write_text(json.dumps(json.loads(path.read_text()) | own))
+  index = RecordIndex.open(prepared, 'train')
+  assert index.keyframes.tolist() == [20, 30, 20, 31, 20, 32, 20, 33, 20, 34]
+  assert index.timestamps.tolist() == [900, 901, 900, 901, 900, 901, 900, 901, 900, 901]
+  assert index.scored_classes == ['sit', 'run']
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'scored_classes': ['fly']}))
+  with pytest.raises(InputError, match="manifest.json: scores 'fly', which is not one of its"):
+    RecordIndex.open(prepared, 'train')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.annotations import load_plain_pickle, read_annotations
+from data_prep.problems import Problems
 from evad_jax.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
@@ -147,10 +148,29 @@ def wrong_length() -> dict:
     ([1, 2], 'neither'),
     ({}, 'neither'),
     ({NAME: 3}, 'unexpected form'),
-    (wrong_length(), 'v_Diving_g01_c01: 6 frames have boxes of shape'),
+    (wrong_length(), 'v_Diving_g01_c01: bad tube: 6 frames have boxes of shape'),
     (act_content() | {'resolution': {}}, 'unexpected form'),
   ],
 )
 def test_other_layouts_are_refused(tmp_path, content, message):
   with pytest.raises(InputError, match=message):
     read_annotations(save(tmp_path / 'a.pkl', content))
+
+
+def test_a_bad_tube_is_left_out_where_problems_are_listed(tmp_path):
+  """Of a tube with a frame twice, the second row goes; a tube out of order goes whole."""
+  content = act_content()
+  (good,) = content['gttubes'][NAME][5]
+  twice = good[[0, 0, 1]] + np.array([[0, 0, 0, 0, 0], [0, 9, 9, 9, 9], [0, 0, 0, 0, 0]])
+  content['gttubes'][NAME] = {5: [good], 6: [twice, good[::-1]]}
+  path = save(tmp_path / 'a.pkl', content)
+  with pytest.raises(InputError, match='duplicate row: 1 rows repeat'):
+    read_annotations(path)
+  problems = Problems()
+  tubes = read_annotations(path, problems).videos[NAME].tubes
+  assert [(tube.label, tube.boxes.tolist()) for tube in tubes] == [
+    (5, good[:, 1:].tolist()),
+    (6, good[:, 1:].tolist()),
+  ]
+  assert problems.counts() == {'bad tube': 1, 'duplicate row': 1}
+  assert problems.names('bad tube') == [NAME]

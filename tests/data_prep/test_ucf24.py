@@ -4,37 +4,16 @@ import json
 import pickle
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import clip_records, ucf24, video
-from data_prep.annotations import Tube, VideoAnnotation
+from data_prep import clip_records, ucf24
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
+from tests.data_prep.tiny_videos import SIZE, level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
-SIZE = (64, 96)  # height, width of the made-up videos; the annotations are for 240 x 320
-
-
-def level(number: int) -> int:
-  """The grey of frame `number`."""
-  return 20 + 5 * number
-
-
-def write_video(directory: Path, name: str, num_frames: int, suffix: str = '.mp4') -> None:
-  """A video whose frames can be told by their grey."""
-  path = directory / (name + suffix)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with av.open(str(path), 'w') as container:
-    stream = container.add_stream('mpeg4', rate=25, bit_rate=4_000_000)
-    stream.height, stream.width = SIZE
-    stream.pix_fmt = 'yuv420p'
-    for number in range(num_frames):
-      picture = np.full((*SIZE, 3), level(number), np.uint8)
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-    container.mux(stream.encode())
 
 
 def entry(label: int, first: int, boxes, num_frames: int) -> dict:
@@ -54,8 +33,8 @@ def source(tmp_path_factory) -> Path:
   root = tmp_path_factory.mktemp('ucf24')
   videos = root / 'videos'
   for name in (GOOD, TEST, UNANNOTATED, OUTSIDE, EMPTY):
-    write_video(videos, name, 20)
-  write_video(videos, SHORT, 18, '.avi')
+    write_video(videos / f'{name}.mp4', 20)
+  write_video(videos / f'{SHORT}.avi', 18)
   (videos / f'{BROKEN}.avi').write_bytes(b'RIFF nonsense')
   annotations = {
     GOOD: entry(2, 4, [BOX] * 14, 20),
@@ -98,7 +77,7 @@ def test_faults_are_told_and_the_rest_is_prepared(source, tmp_path, capsys):
   }
   errors = capsys.readouterr().err
   assert all(f'problem: {name}: {kind}:' in errors for name, kind in told)
-  assert '2 boxes dropped' in errors and 'annotated 20, decoded 18' in errors
+  assert '2 boxes dropped' in errors and 'expected 20, decoded 18' in errors
   # train: frames 4 8 12 16 of GOOD, 8 of OUTSIDE, 15 of SHORT; train_eval 14 + 2 + 3.
   examples = {split: counts['examples'] for split, counts in manifest['splits'].items()}
   assert examples == {'train': 6, 'test': 20, 'train_eval': 19}
@@ -151,15 +130,17 @@ def test_strict_stops_and_leaves_nothing_readable(source, tmp_path):
       ucf24.main(arguments(source, tmp_path / 'out', *flags))
   finally:
     (source / 'hidden').rename(source / 'videos' / f'{UNANNOTATED}.mp4')
-  assert list((tmp_path / 'out').iterdir()) == []
+  with pytest.raises(InputError, match='did not finish'):
+    RecordIndex.open(tmp_path / 'out', 'train')
+  assert not list((tmp_path / 'out').glob('.writing-*'))
 
 
 def test_overwriting_needs_the_flag(source, tmp_path):
-  command = arguments(source, tmp_path)
-  ucf24.main(command)
-  with pytest.raises(InputError, match='pass --overwrite'):
+  command = [*arguments(source, tmp_path), '--short-side', '32']
+  ucf24.main(arguments(source, tmp_path))
+  with pytest.raises(InputError, match='short_side None there, 32 now.; pass --overwrite'):
     ucf24.main(command)
-  ucf24.main([*command, '--overwrite', '--short-side', '32', '--keyframe-stride', '2'])
+  ucf24.main([*command, '--overwrite', '--keyframe-stride', '2'])
   index = RecordIndex.open(tmp_path, 'train')
   assert set(index.heights) == {32} and set(index.widths) == {48}
   assert index.keyframes.tolist()[:7] == [4, 6, 8, 10, 12, 14, 16]
@@ -205,25 +186,6 @@ def test_runs_share_frames():
   assert len(second.frame_numbers) == 47
 
 
-def test_boxes_of_two_tubes_are_sorted_by_frame():
-  ten = np.array([[0, 0, 10, 20]], np.float32)
-  tubes = [Tube(1, np.array([5, 6]), ten.repeat(2, 0)), Tube(0, np.array([5]), 2 * ten)]
-  boxes, found = clip_records.normalised_boxes(VideoAnnotation(9, 40, 20, tubes))
-  assert boxes.frames.tolist() == [5, 5, 6] and boxes.labels.tolist() == [1, 0, 1]
-  assert boxes.boxes.tolist() == [[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.5, 0.5]]
-  assert set(found.values()) == {0}
-
-
-def test_videos_that_cannot_be_read_are_named(tmp_path):
-  (tmp_path / 'bad.avi').write_bytes(b'no video')
-  with pytest.raises(InputError, match='bad.avi: cannot be decoded'):
-    next(video.decode(tmp_path / 'bad.avi'))
-  with pytest.raises(InputError, match='cannot be opened'):
-    video.frames_per_second(tmp_path / 'bad.avi')
-  with pytest.raises(InputError, match='no such directory'):
-    video.find_videos(tmp_path / 'nowhere')
-
-
 @pytest.mark.skipif(not SHARED.is_dir(), reason='the ucf24_mini sample is not beside the project')
 def test_real_videos(tmp_path):
   """A clip of the usual size and one of 340 x 256, whose header says 0 frames."""
@@ -236,7 +198,9 @@ def test_real_videos(tmp_path):
   ucf24.main([*command, '--test-list', str(tmp_path / 'test.txt')])
   manifest = json.loads((output / 'manifest.json').read_text())
   truth = json.loads((SHARED / 'annotations.json').read_text())['videos']
-  assert manifest['problems'] == [] and manifest['classes'] == list(ucf24.CLASSES)
+  assert manifest['problem_counts'] == {'header without frame count': 1}
+  assert manifest['problems'][0]['name'] == test
+  assert manifest['classes'] == list(ucf24.CLASSES)
   for split, name, every in (('train', train, 4), ('test', test, 1)):
     reader = RecordReader(RecordIndex.open(output, split))
     boxes = {}

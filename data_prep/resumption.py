@@ -1,0 +1,87 @@
+"""Whether a directory is free for a plan, holds a part of it, all of it, or something else.
+
+While a preparation is under way, PROGRESS holds its plan's fingerprint, and every whole shard has
+its part of the index beside it; the manifest replaces them when all is done.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.plan import Plan, differences
+from evad_jax.data import shard_writer
+from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
+from evad_jax.data.whole_files import write_json
+from evad_jax.errors import InputError
+
+PROGRESS = '.preparation.json'
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+  """Keeps a second preparation out of the directory, for as long as this process lives."""
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise InputError(
+        f'{directory}: another process is preparing a data set here; wait for it, or choose '
+        'another output directory'
+      ) from error
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
+  """Whether the plan is carried out, with all its shards.
+
+  Raises:
+    InputError: another plan is, or a shard is gone.
+  """
+  if not (directory / MANIFEST).is_file():
+    return False
+  command = f'python -m data_prep.{plan.name} --overwrite'
+  manifest = read_manifest(directory, command)
+  different = differences(manifest, fingerprint)
+  if manifest['name'] != plan.name:
+    different = f'the data set {manifest["name"]!r}'
+  if different:
+    raise InputError(
+      f'{directory}: holds a prepared data set of another plan ({different}); pass --overwrite to '
+      'replace it, or choose another output directory'
+    )
+  for split in plan.splits:
+    RecordIndex.open(directory, split, command)
+  return True
+
+
+def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> None:
+  """Makes the directory this plan's, and keeps what it has of it.
+
+  Raises:
+    InputError: it holds something else, which may not be deleted.
+  """
+  path = directory / PROGRESS
+  started = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+  if started == fingerprint:
+    shard_writer.delete_unfinished(directory, parts=False)
+    return
+  if started is not None and not overwrite and shard_writer.has_parts(directory):
+    raise InputError(
+      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
+      'arguments of then to go on with it, pass --overwrite to replace it, or choose another '
+      'output directory'
+    )
+  shard_writer.claim_directory(directory, plan.name, overwrite or started is not None)
+  write_json(path, fingerprint)
+
+
+def tidy(directory: Path) -> None:
+  """Deletes what only an unfinished preparation needs."""
+  shard_writer.delete_unfinished(directory)
+  (directory / PROGRESS).unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""What every annotation file becomes: tubes of boxes, video by video."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NO_FRAMES = np.zeros(0, np.int64)
+
+
+class Tube(NamedTuple):
+  """One person doing one action, over n frames."""
+
+  label: int
+  frames: np.ndarray  # (n,) int64, 0-based, increasing
+  boxes: np.ndarray  # (n, 4) float32 xyxy in pixels of the annotation's own resolution
+
+
+class VideoAnnotation(NamedTuple):
+  """All that is annotated in a video.
+
+  Pixels are those of a frame of height x width; 1 x 1 where boxes are normalised, and 0 x 0 where
+  the file does not say, so that they are pixels of the video itself.
+  """
+
+  num_frames: int  # 0 where the file does not say
+  height: int  # of the annotation's resolution, pixels
+  width: int
+  tubes: list[Tube]
+  single_boxes: tuple[Tube, ...] = ()  # of one frame each, of people who are not followed
+  empty_frames: np.ndarray = NO_FRAMES  # (n,) int64, where somebody looked and saw nobody
+  fps: float | None = None  # frames are numbered at this rate; None: as they are decoded
+  file: str | None = None  # of the video, below the directory of all videos
+
+
+class Annotations(NamedTuple):
+  """A whole annotation file."""
+
+  videos: dict[str, VideoAnnotation]  # by 'Class/video_name'
+  classes: tuple[str, ...] | None  # in label order; None where the file has no names
+  train_videos: list[list[str]] | None  # one list a split; None where the file has no splits
+  test_videos: list[list[str]] | None
+  splits: dict[str, list[str]] | None = None  # all splits by their names, where they have names
