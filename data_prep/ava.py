@@ -1,0 +1,185 @@
+"""Prepares AVA v2.1 or v2.2 from the films, or their minutes 15 to 30, or extracted frames.
+
+  python -m data_prep.ava --videos videos_15min --output data/ava \\
+    --train-csv ava_train_v2.2.csv --train-excluded ava_train_excluded_timestamps_v2.2.csv \\
+    --val-csv ava_val_v2.2.csv --val-excluded ava_val_excluded_timestamps_v2.2.csv \\
+    --labels ava_action_list_v2.2.pbtxt \\
+    --scored-labels ava_action_list_v2.2_for_activitynet_2019.pbtxt
+
+Videos are found by their names, NAME.mp4, .mkv, ...; with --frames, the frames of a video are
+NAME/NAME_000001.jpg, ..., taken at 30 a second from minute 15 on, and stored as they are unless
+--short-side asks for smaller ones. Second s is frame (s - 900) * 30: a video of another rate is
+resampled by time, as `ffmpeg -r 30` does. A video of 20 minutes or more is a whole film, and read
+from minute 15 on; --cut and --uncut decide otherwise for all, and manifest.json has what was
+decided. A record is one keyframe with the frames of its clip, and nothing else is stored.
+
+Keyframes without boxes are left out of train and kept in val. What is wrong with the input is told
+by name and listed in manifest.json, and the rest is prepared. Killed, it goes on when the same
+command is given again.
+"""
+
+import argparse
+from fractions import Fraction
+
+import numpy as np
+
+from data_prep import command_line, video
+from data_prep.boxes import gather_boxes
+from data_prep.clip_records import Source
+from data_prep.problems import Problems
+from data_prep.sources import Frames, find_frames, with_empty_keyframes
+from data_prep.video import VideoFile
+from evad_jax.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
+from evad_jax.errors import InputError, exit_on_input_error
+
+NAME = 'ava'
+RATE = 30  # frames a second
+ORIGIN = 900  # the second of frame 0
+SECONDS = 901  # that are read
+FILM = 1200  # seconds; what lasts longer was not cut
+RUN = 1  # keyframes a record: neighbours are a second apart and share next to nothing
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  problems = Problems(args.strict)
+  labels = read_label_map(args.labels)
+  ids = sorted(labels)
+  classes = class_names(labels)
+  rows, excluded = {}, {}
+  for split in ('train', 'val'):
+    if getattr(args, f'{split}_csv'):
+      rows[split], excluded[split] = read_split(
+        getattr(args, f'{split}_csv'), getattr(args, f'{split}_excluded')
+      )
+  if not rows:
+    raise InputError('no ground truth is given; give --train-csv, --val-csv, or both')
+  names = sorted({name for mine in rows.values() for name in mine.videos.tolist()})
+  frames, video_time = locate(names, args, problems)
+  sources = {
+    split: plan_split(mine, ids, frames, split != 'train', problems) for split, mine in rows.items()
+  }
+  own = {
+    'timestamp_origin': ORIGIN,
+    'timestamp_rate': RATE,
+    'class_ids': ids,
+    'excluded_keyframes': excluded,
+    'video_time': video_time,
+  }
+  if args.scored_labels:
+    own['scored_classes'] = scored_classes(classes, ids, args.scored_labels)
+  command_line.carry_out(NAME, classes, sources, RUN, own, args, problems)
+
+
+def class_names(labels: dict[int, str]) -> tuple[str, ...]:
+  """Names in the order of their ids; a name that two ids share is told apart by the id."""
+  names = list(labels.values())
+  return tuple(
+    labels[i] if names.count(labels[i]) == 1 else f'{labels[i]} ({i})' for i in sorted(labels)
+  )
+
+
+def scored_classes(classes: tuple[str, ...], ids: list[int], path: str) -> list[str]:
+  """The classes of a list of scored ones, in label order."""
+  scored = read_label_map(path)
+  strange = sorted(set(scored) - set(ids))
+  if strange:
+    raise InputError(f'{path}: scores id {strange[0]}, which --labels does not have; give its list')
+  return [name for name, number in zip(classes, ids, strict=True) if number in scored]
+
+
+def read_split(truth: str, exclusions: str | None) -> tuple[AvaRows, int]:
+  """The rows of a split without its excluded seconds, and how many keyframes these were."""
+  rows = read_truth(truth)
+  excluded = read_exclusions(exclusions) if exclusions else set()
+  keyframes = list(zip(rows.videos.tolist(), rows.seconds.tolist(), strict=True))
+  kept = np.array([keyframe not in excluded for keyframe in keyframes], bool)
+  return AvaRows(*(column[kept] for column in rows)), len(excluded.intersection(keyframes))
+
+
+def locate(
+  names: list[str], args: argparse.Namespace, problems: Problems
+) -> tuple[dict[str, Frames], dict[str, str]]:
+  """Where the frames of every video are, and which videos are 'cut' and which are not."""
+  frames = find_frames(names, args.videos, args.frames, RATE)
+  if args.videos is None:
+    return frames, {}
+  found, decided = {}, {}
+  for name, file in frames.items():
+    try:
+      length = video.duration(file.path)
+    except InputError as error:
+      problems.report('undecodable video', name, f'left out ({error})')
+      continue
+    whole_film = args.uncut or (not args.cut and length is not None and length >= FILM)
+    found[name] = VideoFile(file.path, Fraction(RATE), ORIGIN if whole_film else 0, SECONDS)
+    decided[name] = 'uncut' if whole_film else 'cut'
+  return found, decided
+
+
+def plan_split(
+  rows: AvaRows, ids: list[int], frames: dict[str, Frames], keep_empty: bool, problems: Problems
+) -> list[Source]:
+  """The videos of a split that can be prepared; the others, and odd rows, are reported."""
+  sources = []
+  order = np.argsort(rows.videos, kind='stable')
+  names, starts = np.unique(rows.videos[order], return_index=True)
+  for name, mine in zip(names.tolist(), np.split(order, starts[1:]), strict=True):
+    if name in frames:
+      video_rows = AvaRows(*(column[mine] for column in rows))
+      sources += plan_video(name, video_rows, ids, frames[name], keep_empty, problems)
+    elif name not in problems.names('undecodable video'):
+      problems.report('missing video', name, 'annotated, but no such file; left out')
+  return sources
+
+
+def plan_video(
+  name: str,
+  rows: AvaRows,
+  ids: list[int],
+  frames: Frames,
+  keep_empty: bool,
+  problems: Problems,
+) -> list[Source]:
+  """One video with its boxes and keyframes, from its rows; nothing where no row is usable."""
+  early = rows.seconds < ORIGIN
+  if early.any():
+    detail = f'{early.sum()} rows before second {ORIGIN} dropped'
+    problems.report('second out of range', name, detail)
+    rows = AvaRows(*(column[~early] for column in rows))
+  numbers = (rows.seconds - ORIGIN) * RATE
+  people = rows.has_box_mask & np.isin(rows.action_ids, ids)
+  unknown = np.unique(rows.action_ids[rows.has_box_mask & ~people])
+  if len(unknown):
+    told = ', '.join(map(str, unknown))
+    problems.report('unknown label', name, f'rows of action ids {told} dropped')
+  labels = np.searchsorted(ids, rows.action_ids)
+  boxes, found = gather_boxes(numbers[people], rows.boxes[people], labels[people], len(ids))
+  for kind, detail in found.items():
+    problems.report(kind, name, detail)
+  source = Source(name, frames, boxes, np.unique(boxes.frames), SECONDS * RATE)
+  return with_empty_keyframes(source, numbers, keep_empty, problems)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = command_line.make_parser(NAME, __doc__)
+  command_line.add_frames_flags(parser)
+  add = parser.add_argument
+  add('--train-csv', help='ava_train_v2.?.csv; without it there is no split train')
+  add('--val-csv', help='ava_val_v2.?.csv; without it there is no split val')
+  add('--train-excluded', help='ava_train_excluded_timestamps_v2.?.csv')
+  add('--val-excluded', help='ava_val_excluded_timestamps_v2.?.csv')
+  add('--labels', required=True, help='ava_action_list_v2.?.pbtxt, all 80 actions')
+  add('--scored-labels', help='the list of the 60 that are scored; without it, all are')
+  either = parser.add_mutually_exclusive_group()
+  either.add_argument('--cut', action='store_true', help='every video begins at minute 15')
+  either.add_argument('--uncut', action='store_true', help='every video is a whole film')
+  command_line.add_shared_flags(parser)
+  return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
