@@ -1,0 +1,136 @@
+"""Prepares your own videos, annotated in one JSON file.
+
+  python -m data_prep.custom --annotations kitchen.json --output data/kitchen
+
+The file names the classes and says what is seen in every video:
+
+  {
+    "classes": ["walk", "wave", "pour"],
+    "videos": {
+      "kitchen_01": {
+        "file": "cams/kitchen_01.mp4",
+        "split": "train",
+        "width": 1280, "height": 720,
+        "tubes": [
+          {"labels": ["walk", "wave"], "start": 12,
+           "boxes": [[400, 90, 560, 700], [404, 90, 566, 702]]}
+        ]
+      },
+      "kitchen_02": {
+        "split": "test",
+        "normalised": true,
+        "boxes": [
+          {"time": 0.5, "box": [0.25, 0.1, 0.5, 0.9], "labels": ["pour"]},
+          {"time": 1.5, "labels": []}
+        ]
+      }
+    }
+  }
+
+classes  in label order; a name that an annotation uses must be among them
+videos   by name; of each:
+  file        below --videos (by default the directory of the JSON file): a video, or a folder of
+              pictures numbered from 1; without it a video of that name is searched
+  split       "train" (the default), "test", or any lower-case word; each becomes a split
+  num_frames  optional; checked against the video
+  width, height   the size in pixels that boxes refer to; without them, the video's own size; or
+  normalised  true where boxes are parts of width and height, from 0 to 1
+  tubes       people who are followed: labels, the first frame, and a box [x1, y1, x2, y2] a frame
+  boxes       people on single frames: frame or time, box, labels; without a box: nobody is there
+  fps         optional, here or beside "classes": frames are numbered at this rate, so that frame n
+              is what is seen at n / fps seconds. Without it frames count as they are decoded, from
+              0; but where boxes have times, it is 30. Give it for videos of a variable frame rate.
+
+Every frame with a box becomes a keyframe (--keyframe-stride thins those of "train"); frames where
+nobody is are keyframes of all splits but "train". What is wrong with the input is told by name and
+listed in manifest.json, and the rest is prepared. Killed, it goes on when the same command is given
+again. Then: python -m data_prep.inspect_records data/kitchen
+"""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+from data_prep import command_line, video
+from data_prep.annotations import read_annotations
+from data_prep.clip_records import RUN
+from data_prep.frame_folder import find_folder
+from data_prep.problems import Problems
+from data_prep.sources import Frames, find_sources
+from data_prep.tubes import Annotations, VideoAnnotation
+from data_prep.video import VideoFile
+from evad_jax.errors import InputError, exit_on_input_error
+
+NAME = 'custom'
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  problems = Problems(args.strict)
+  annotations = read_annotations(args.annotations, problems)
+  splits = splits_of(annotations, args.annotations)
+  root = Path(args.videos or Path(args.annotations).parent)
+  frames = find_all(annotations, root)
+  sources = {}
+  for split, names in splits.items():
+    every = args.keyframe_stride if split == 'train' else 1
+    sources[split] = find_sources(
+      names,
+      frames,
+      annotations,
+      len(annotations.classes),
+      problems,
+      every=every,
+      keep_empty=split != 'train',
+    )
+  own = {'keyframe_stride': args.keyframe_stride}
+  command_line.carry_out(NAME, annotations.classes, sources, RUN, own, args, problems)
+
+
+def splits_of(annotations: Annotations, path: str) -> dict[str, list[str]]:
+  """The names of every split, in order."""
+  splits = annotations.splits
+  if splits is None and annotations.train_videos and annotations.test_videos:
+    splits = {'train': annotations.train_videos[0], 'test': annotations.test_videos[0]}
+  if annotations.classes is None or not splits:
+    raise InputError(f'{path}: names no classes or no splits; give a JSON file as --help shows it')
+  return {split: sorted(names) for split, names in splits.items()}
+
+
+def find_all(annotations: Annotations, root: Path) -> dict[str, Frames]:
+  """Where the frames of all videos are; those that are nowhere are left out."""
+  if not root.is_dir():
+    raise InputError(f'{root}: no such directory; give the directory that holds the videos')
+  entries = annotations.videos
+  found = {name: _frames_at(root / (entry.file or name), entry) for name, entry in entries.items()}
+  searched = [name for name in entries if entries[name].file is None and found[name] is None]
+  if searched:
+    videos = video.videos_below(root)
+    for name in searched:
+      path = videos.get(name.rpartition('/')[2])
+      found[name] = path and _frames_at(path, entries[name])
+  return {name: frames for name, frames in found.items() if frames is not None}
+
+
+def _frames_at(path: Path, entry: VideoAnnotation) -> Frames | None:
+  if path.is_file():
+    rate = None if entry.fps is None else Fraction(entry.fps).limit_denominator(1001)
+    return VideoFile(path, rate)
+  return find_folder(path, entry.fps or 0.0)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = command_line.make_parser(NAME, __doc__)
+  add, positive = parser.add_argument, command_line.positive
+  add('--annotations', required=True, help='the JSON file')
+  add('--videos', help="directory of the videos (default: the JSON file's)")
+  add('--keyframe-stride', type=positive, default=1, help='of train: every n-th frame (default 1)')
+  command_line.add_shared_flags(parser)
+  return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()

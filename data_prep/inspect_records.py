@@ -1,0 +1,218 @@
+"""Shows what a prepared data set holds: a summary, and a picture of some clips with their boxes.
+
+  python -m data_prep.inspect_records data/ucf24 --split test --output sheet.png
+
+The summary comes from the manifest and the indices; with --check every record is read, every
+checksum verified and everything counted again.
+"""
+
+import argparse
+import collections
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from tqdm import tqdm
+
+from evad_jax import contact_sheet
+from evad_jax.contact_sheet import Tile
+from evad_jax.data.clip_sampling import clip_frame_numbers, stored_positions
+from evad_jax.data.record_index import RecordIndex, read_manifest
+from evad_jax.data.records import Example, RecordReader
+from evad_jax.errors import InputError, exit_on_input_error
+
+STRIP_FRAMES = 5  # of a clip, below its keyframe
+MOST_NAMES = 5  # told of one kind of problem
+MOST_COUNTS = 12  # numbers of boxes that are told one by one
+COMMAND = 'python -m data_prep.DATASET --output DIRECTORY'
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  directory = Path(args.directory)
+  manifest = read_manifest(directory, COMMAND)
+  names = [args.split] if args.split else list(manifest['splits'])
+  indices = {split: RecordIndex.open(directory, split, COMMAND) for split in names}
+  print_head(directory, manifest)
+  print_splits(indices)
+  counts = {split: counts_of(index, manifest, args.check) for split, index in indices.items()}
+  print_boxes({split: boxes for split, (boxes, _) in counts.items()})
+  print_labels(manifest['classes'], {split: labels for split, (_, labels) in counts.items()})
+  print_problems(manifest.get('problems', []))
+  if args.output:
+    write_sheet(args.output, indices, args.clips)
+    print(f'\nclips: {args.output}')
+
+
+def print_head(directory: Path, manifest: dict) -> None:
+  """What kind of data set it is."""
+  classes, scored = manifest['classes'], manifest.get('scored_classes', manifest['classes'])
+  told = '' if len(scored) == len(classes) else f', {len(scored)} of them scored'
+  clip, stride = manifest['clip_frames'], manifest['frame_stride']
+  print(f'{directory}: {manifest["name"]}, {len(classes)} classes{told}')
+  print(f'clips of up to {clip} frames, {stride} apart')
+  for key in ('settings', 'decoder_versions', 'encoder_versions'):
+    if key in manifest:
+      told = ', '.join(f'{name} {value}' for name, value in manifest[key].items())
+      print(f'{key.replace("_", " ")}: {told}')
+
+
+def print_splits(indices: dict[str, RecordIndex]) -> None:
+  """A line a split."""
+  rows = [('split', 'videos', 'keyframes', 'records', 'shards', 'size', 'frames (width x height)')]
+  for split, index in indices.items():
+    sizes, often = np.unique(index.record_size, axis=0, return_counts=True)
+    most = np.argsort(-often, kind='stable')
+    told = [f'{sizes[i][1]} x {sizes[i][0]}' for i in most[:3]]
+    told += [f'{len(most) - 3} more sizes'] * (len(most) > 3)
+    counts = (len(set(index.record_video.tolist())), len(index), len(index.record_shard))
+    size = _readable(int(index.shard_bytes.sum()))
+    rows.append((split, *counts, len(index.shard_bytes), size, ', '.join(told)))
+  print()
+  print_table(rows)
+
+
+def counts_of(
+  index: RecordIndex, manifest: dict, check: bool
+) -> tuple[dict[int, int], dict[str, int]]:
+  """Keyframes by their number of boxes, and boxes by label; told by the manifest, or counted.
+
+  Raises:
+    InputError: a record is damaged, or what was counted is not what the manifest says.
+  """
+  told = tuple(
+    manifest.get(key, {}).get(index.split) for key in ('boxes_per_keyframe', 'label_counts')
+  )
+  if told[0] is not None:
+    told = {int(boxes): count for boxes, count in told[0].items()}, told[1]
+  if not check and None not in told:
+    return told
+  counted = count_records(index)
+  for mine, theirs in zip(counted, told, strict=True):
+    if theirs is not None and mine != theirs:
+      raise InputError(
+        f'{index.directory}: the records of split {index.split!r} are not those that manifest.json '
+        f'counts; prepare the data set again'
+      )
+  return counted
+
+
+def count_records(index: RecordIndex) -> tuple[dict[int, int], dict[str, int]]:
+  """As `counts_of`, from the records themselves."""
+  reader, per_keyframe = RecordReader(index), collections.Counter()
+  labels = np.zeros(len(index.classes), np.int64)
+  for number in tqdm(range(len(index.record_shard)), f'reading {index.split}', unit='record'):
+    record = reader.read_record(number)
+    boxes = np.bincount(record.box_keyframe, minlength=len(record.keyframes))
+    per_keyframe.update(boxes.tolist())
+    labels += record.labels.sum(0, dtype=np.int64)
+  return dict(sorted(per_keyframe.items())), dict(zip(index.classes, labels.tolist(), strict=True))
+
+
+def print_boxes(counts: dict[str, dict[int, int]]) -> None:
+  """How many keyframes have how many boxes."""
+  shown = sorted(set().union(*counts.values()))
+  rows = [('boxes per keyframe', *counts)]
+  for boxes in shown[:MOST_COUNTS]:
+    rows.append((boxes, *(mine.get(boxes, 0) for mine in counts.values())))
+  if shown[MOST_COUNTS:]:
+    rest = (sum(mine.get(boxes, 0) for boxes in shown[MOST_COUNTS:]) for mine in counts.values())
+    rows.append((f'{shown[MOST_COUNTS]} to {shown[-1]}', *rest))
+  all_boxes = (sum(boxes * n for boxes, n in mine.items()) for mine in counts.values())
+  rows.append(('all boxes', *all_boxes))
+  print()
+  print_table(rows)
+
+
+def print_labels(classes: list[str], counts: dict[str, dict[str, int]]) -> None:
+  """How many boxes have a label; a box may have several."""
+  rows = [('label', *counts)]
+  rows += [(name, *(mine.get(name, 0) for mine in counts.values())) for name in classes]
+  print()
+  print_table(rows)
+
+
+def print_problems(problems: list[dict[str, str]]) -> None:
+  """What was wrong with the input, by kind."""
+  names = collections.defaultdict(list)
+  for problem in problems:
+    names[problem['kind']].append(problem['name'])
+  print('\nproblems' + ('' if names else ': none'))
+  for kind, mine in sorted(names.items(), key=lambda item: -len(item[1])):
+    more = f' and {len(mine) - MOST_NAMES} more' * (len(mine) > MOST_NAMES)
+    print(f'  {kind}: {len(mine)} ({", ".join(mine[:MOST_NAMES])}{more})')
+
+
+def print_table(rows: list[tuple]) -> None:
+  """Columns as wide as their widest cell, the first to the left, the others to the right."""
+  texts = [[str(cell) for cell in row] for row in rows]
+  widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+  for row in texts:
+    cells = [row[0].ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+    print('  '.join(cells).rstrip())
+
+
+def write_sheet(path: str, indices: dict[str, RecordIndex], clips: int) -> None:
+  """Writes a PNG of clips that are spread evenly over the splits."""
+  tiles, share = [], max(1, clips // len(indices))
+  for index in indices.values():
+    reader = RecordReader(index)
+    chosen = np.linspace(0, len(index) - 1, min(share, len(index))).round().astype(int)
+    tiles += [tile_of(reader[int(i)], index, len(indices) > 1) for i in np.unique(chosen)]
+  classes = next(iter(indices.values())).classes
+  contact_sheet.write_contact_sheet(path, tiles, classes, columns=min(4, len(tiles)))
+
+
+def tile_of(example: Example, index: RecordIndex, name_split: bool) -> Tile:
+  """A keyframe with its boxes, above some frames of its clip."""
+  numbers = clip_frame_numbers(
+    example.keyframe, example.num_frames, index.clip_frames, index.frame_stride
+  )
+  positions = stored_positions(numbers, example.frame_numbers, example.video)
+  strip = np.linspace(0, len(numbers) - 1, min(STRIP_FRAMES, len(numbers))).round().astype(int)
+  decoded = {p: simplejpeg.decode_jpeg(example.frames[p]) for p in set(positions[strip].tolist())}
+  keyframe = stored_positions(np.array([example.keyframe]), example.frame_numbers, example.video)
+  second = index.timestamp_origin + example.keyframe // index.timestamp_rate
+  unit = 'frame' if index.timestamp_rate == 1 else 'second'
+  split = f'{index.split} ' if name_split else ''
+  return Tile(
+    frame=simplejpeg.decode_jpeg(example.frames[int(keyframe[0])]),
+    truth_boxes=example.boxes,
+    truth_labels=example.labels,
+    boxes=np.zeros((0, 4), np.float32),
+    action_scores=np.zeros((0, len(index.classes)), np.float32),
+    title=f'{split}{unit} {second}: {example.video.rpartition("/")[2]}',
+    strip=np.array([decoded[p] for p in positions[strip].tolist()]),
+  )
+
+
+def _readable(size: int) -> str:
+  """Bytes in a unit that suits them."""
+  for unit in ('B', 'kB', 'MB', 'GB'):
+    if size < 1000:
+      return f'{size:.3g} {unit}'
+    size /= 1000
+  return f'{size:.3g} TB'
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog='python -m data_prep.inspect_records',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('directory', help='of a prepared data set')
+  add('--split', help='only this one (default: all)')
+  add('--output', help='PNG file to write clips to (default: none)')
+  add('--clips', type=int, default=12, help='number of clips to draw (default 12)')
+  add('--check', action='store_true', help='read every record, verify and count')
+  return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
