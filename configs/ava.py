@@ -14,7 +14,8 @@ L were never trained here.
 
 Prepare the records first:
 
-  python -m data_prep.ava --videos VIDEOS --output data/ava --labels ava_action_list_v2.2.pbtxt \\
+  python -m data_prep.ava --videos videos_15min --output data/ava \\
+    --labels ava_action_list_v2.2.pbtxt \\
     --train-csv ava_train_v2.2.csv --train-excluded ava_train_excluded_timestamps_v2.2.csv \\
     --val-csv ava_val_v2.2.csv --val-excluded ava_val_excluded_timestamps_v2.2.csv \\
     --scored-labels ava_action_list_v2.2_for_activitynet_2019.pbtxt
@@ -32,7 +33,7 @@ def get_config(size: str = 'B') -> ConfigDict:
   config.data.directory = 'data/ava'
   config.data.eval_split = 'val'
   config.data.prepare_command = (
-    'python -m data_prep.ava --videos VIDEOS --output data/ava --labels '
+    'python -m data_prep.ava --videos videos_15min --output data/ava --labels '
     'ava_action_list_v2.2.pbtxt --train-csv ava_train_v2.2.csv --val-csv ava_val_v2.2.csv'
   )
   config.model.num_actions = 80

@@ -6,7 +6,7 @@
 
 Prepare the records first, all three splits at once:
 
-  python -m data_prep.jhmdb --videos JHMDB --annotations JHMDB-GT.pkl --output data/jhmdb
+  python -m data_prep.jhmdb --frames Rename_Images --annotations JHMDB-GT.pkl --output data/jhmdb
 
 Its clips have 15 to 40 frames, so the 16 frames at stride 4 around a keyframe repeat the first and
 the last; `--config.clip.frame_stride=2` looks at half that time. B and L are meant for accelerators
@@ -33,7 +33,8 @@ def get_config(size: str = 'B') -> ConfigDict:
   config.data.train_split = f'train{split}'
   config.data.eval_split = f'test{split}'
   config.data.prepare_command = (
-    'python -m data_prep.jhmdb --videos JHMDB --annotations JHMDB-GT.pkl --output data/jhmdb'
+    'python -m data_prep.jhmdb --frames Rename_Images --annotations JHMDB-GT.pkl '
+    '--output data/jhmdb'
   )
   config.clip.canvases = ((288, 384),)  # 320 x 240 videos at a short side of 288
   config.clip.max_boxes = 16

@@ -118,7 +118,7 @@ def _table(
   example = batch.index[row]
   return detections_csv.table_of_boxes(
     index.videos[example],
-    index.keyframes[example],
+    index.timestamps[example],
     detections.boxes[row, proposal],
     detections.action_scores[row, proposal],
   )
@@ -134,7 +134,7 @@ def _tiles(
   start = jax.process_index() * len(local.index)
   own = Detections(*(x[start : start + len(local.index)] for x in detections))
   titles = [
-    f'{index.videos[i]}  frame {index.keyframes[i]}' if real else ''
+    f'{index.videos[i]}  at {index.timestamps[i]}' if real else ''
     for i, real in zip(local.index, local.example_mask, strict=True)
   ]
   return contact_sheet.tiles_of_batch(
