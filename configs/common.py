@@ -157,7 +157,8 @@ def set_small_video(config: ConfigDict) -> None:
   # The same shapes as at 288 pixels, in multiples of 32.
   widths = [math.ceil(width / height * 120 / 32) * 32 for height, width in config.clip.canvases]
   config.clip.canvases = tuple((128, width) for width in sorted(set(widths)))
-  config.model.update(patch=16, pretrain_size=128, width=96, num_heads=3, num_proposals=16)
+  config.model.update(patch=16, pretrain_size=128, width=96, num_heads=3)
+  config.model.num_proposals = max(16, config.clip.max_boxes)
   config.optimizer.clip_norm = 1.0
   config.train.update(batch_size=16, epochs=40.0, log_every=25, checkpoint_every=250)
   config.eval.batch_size = 32

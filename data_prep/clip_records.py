@@ -16,6 +16,7 @@ import numpy as np
 from data_prep.boxes import Boxes
 from data_prep.frame_folder import FrameFolder, ImageFile
 from data_prep.jpeg import frame_size
+from data_prep.tubes import Tube
 from data_prep.video import Picture, Report, VideoFile
 from evad_jax.data.clip_sampling import clip_frame_numbers
 from evad_jax.data.records import Record
@@ -44,6 +45,7 @@ class Source(NamedTuple):
   boxes: Boxes
   keyframes: np.ndarray  # (K,) int64, increasing; those beyond the end are dropped
   num_frames: int  # as annotated; 0 where nobody says
+  tubes: tuple[Tube, ...] = ()  # boxes in [0, 1]; only where all frames with boxes are keyframes
 
 
 class Run(NamedTuple):

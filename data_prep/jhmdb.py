@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
   for split, names in splits.items():
     every = args.keyframe_stride if split.startswith('train') else 1
     sources[split] = find_sources(names, frames, annotations, len(CLASSES), problems, every=every)
-  own = {'keyframe_stride': args.keyframe_stride}
+  own = {'keyframe_stride': args.keyframe_stride, 'trimmed': True}
   command_line.carry_out(NAME, CLASSES, sources, RUN, own, args, problems)
 
 

@@ -15,7 +15,7 @@ from data_prep.problems import Problems
 from data_prep.sources import bytes_per_frame, planned_counts, planned_frames
 from evad_jax.data.record_index import shard_name
 
-LAYOUT = 1  # raised whenever the same plan comes to give other bytes
+LAYOUT = 2  # raised whenever the same plan comes to give other bytes
 
 
 class Plan(NamedTuple):
@@ -74,7 +74,9 @@ def fingerprint(plan: Plan) -> dict[str, dict]:
   for split, sources in plan.splits.items():
     for source in sources:
       annotations.update(repr((split, source.name, source.num_frames)).encode())
-      for array in (source.keyframes, *source.boxes):
+      tubes = [array for tube in source.tubes for array in (tube.frames, tube.boxes)]
+      annotations.update(repr([tube.label for tube in source.tubes]).encode())
+      for array in (source.keyframes, *source.boxes, *tubes):
         annotations.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
       files.update(repr((split, source.name, source.frames.identity())).encode())
   libraries = {name: '.'.join(map(str, v)) for name, v in av.library_versions.items()}

@@ -12,7 +12,7 @@ import collections
 import errno
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -20,10 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import resumption
-from data_prep.clip_records import Stopped, video_records
+from data_prep.clip_records import Source, Stopped, video_records
 from data_prep.plan import Plan, Shard, cut_into_shards, digest, fingerprint
 from data_prep.problems import Problems
-from evad_jax.data import record_writer, shard_writer
+from evad_jax.data import record_writer, shard_writer, tube_index
 from evad_jax.data.record_index import read_manifest
 from evad_jax.data.records import Record
 from evad_jax.errors import InputError
@@ -144,7 +144,11 @@ def _finish(
       mine.join(about['counts'])
     if not mine.totals['keyframes']:
       raise _nothing_to_prepare(split)
-    shard_writer.join_shards(directory, split, [columns for columns, _ in parts])
+    columns = [columns for columns, _ in parts]
+    shard_writer.join_shards(directory, split, columns)
+    tubes = list(_true_tubes(plan.splits[split], columns))
+    if tubes:
+      tube_index.write_tubes(directory, split, tubes, plan.manifest.get('trimmed', False))
   extra = plan.manifest | print_of_plan | _counted(counts, plan.classes)
   extra |= {
     'missing_videos': problems.names('missing video'),
@@ -157,6 +161,24 @@ def _finish(
   )
   for split, mine in counts.items():
     print(f'{split}: ' + ', '.join(f'{count} {what}' for what, count in mine.totals.items()))
+
+
+def _true_tubes(
+  sources: list[Source], parts: list[dict[str, np.ndarray]]
+) -> Iterator[tube_index.TrueTube]:
+  """The tubes of the videos that were prepared, on the frames that decoding has found."""
+  keyframes = collections.defaultdict(list)
+  for part in parts:
+    videos = part['record_video'][part['example_record']].tolist()
+    for video, keyframe in zip(videos, part['keyframes'].tolist(), strict=True):
+      keyframes[video].append(keyframe)
+  for source in sources:
+    for tube in source.tubes:
+      there = np.isin(tube.frames, keyframes[source.name])
+      if there.any():
+        yield tube_index.TrueTube(
+          source.name, tube.label, tube.frames[there], tube.boxes[there].astype(np.float32)
+        )
 
 
 class _Counts:

@@ -14,7 +14,7 @@ from data_prep.clip_records import Settings, Source
 from data_prep.frame_folder import FrameFolder
 from data_prep.jpeg import frame_size
 from data_prep.problems import Problems
-from data_prep.tubes import Annotations, VideoAnnotation
+from data_prep.tubes import Annotations, Tube, VideoAnnotation
 from data_prep.video import VideoFile
 from evad_jax.errors import InputError
 
@@ -77,13 +77,14 @@ def find_sources(
       problems.report('missing video', name, 'annotated, but no such file; left out')
     else:
       annotation = annotations.videos[name]
-      boxes = _boxes_of(name, annotation, frames[name], num_classes, problems)
-      if boxes is None:
+      size = _size_of(name, annotation, frames[name], problems)
+      if size is None:
         continue
+      boxes = _boxes_of(name, annotation, size, num_classes, problems)
+      tubes = tubes_in(annotation, size, num_classes) if every == 1 else ()
       keyframes = np.unique(boxes.frames)[::every]
-      empty = annotation.empty_frames
-      source = Source(name, frames[name], boxes, keyframes, annotation.num_frames)
-      sources += with_empty_keyframes(source, empty, keep_empty, problems)
+      source = Source(name, frames[name], boxes, keyframes, annotation.num_frames, tubes)
+      sources += with_empty_keyframes(source, annotation.empty_frames, keep_empty, problems)
   return sources
 
 
@@ -113,16 +114,39 @@ def with_empty_keyframes(
   return [source]
 
 
-def _boxes_of(
-  name: str, annotation: VideoAnnotation, frames: Frames, num_classes: int, problems: Problems
-) -> Boxes | None:
-  """Normalised boxes; None where only the video could tell its size, and it cannot be read."""
+def _size_of(
+  name: str, annotation: VideoAnnotation, frames: Frames, problems: Problems
+) -> tuple[int, int] | None:
+  """Height and width that boxes refer to; None where only an unreadable video could tell them."""
   size = annotation.height, annotation.width
   try:
-    size = size if all(size) else size_of(frames)
+    return size if all(size) else size_of(frames)
   except InputError as error:
     problems.report('undecodable video', name, f'left out ({error})')
     return None
+
+
+def tubes_in(
+  annotation: VideoAnnotation, size: tuple[int, int], num_classes: int
+) -> tuple[Tube, ...]:
+  """The tubes as boxes have them: parts of the frame, inside it, with an area, of known classes."""
+  pixels, tubes = np.array([size[1], size[0]] * 2, np.float32), []
+  for tube in annotation.tubes:
+    boxes = np.clip(tube.boxes.astype(np.float32) / pixels, 0, 1)
+    real = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    if real.any() and 0 <= tube.label < num_classes:
+      tubes.append(Tube(tube.label, tube.frames[real], boxes[real]))
+  return tuple(tubes)
+
+
+def _boxes_of(
+  name: str,
+  annotation: VideoAnnotation,
+  size: tuple[int, int],
+  num_classes: int,
+  problems: Problems,
+) -> Boxes:
+  """Normalised boxes."""
   tubes = [*annotation.tubes, *annotation.single_boxes]
   rows = (
     np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),

@@ -110,7 +110,7 @@ def claim_directory(directory: str | os.PathLike, name: str, overwrite: bool) ->
     state = 'holds a prepared data set' if (directory / MANIFEST).exists() else 'is not empty'
     raise InputError(f'{directory}: {state}; pass --overwrite or choose another output directory')
   shards = f'{name}-*.tfrecord-*-of-*'
-  for pattern in (MANIFEST, 'index-*.npz', shards, *TFDS_FILES):
+  for pattern in (MANIFEST, 'index-*.npz', 'tubes-*.npz', shards, *TFDS_FILES):
     for path in directory.glob(pattern):
       path.unlink()
   delete_unfinished(directory)

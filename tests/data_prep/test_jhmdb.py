@@ -11,6 +11,7 @@ import simplejpeg
 
 from data_prep import jhmdb
 from evad_jax.data.records import RecordIndex, RecordReader
+from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import level, write_video
 
@@ -74,6 +75,17 @@ def test_three_splits_against_a_table(source, tmp_path):
       for number, data in zip(example.frame_numbers, example.frames, strict=True):
         grey = simplejpeg.decode_jpeg(data).mean()
         assert abs(grey - level(10 * place + number)) < 1
+
+
+def test_tubes_of_trimmed_clips(source, tmp_path):
+  prepare(source, tmp_path / 'out')
+  tubes, trimmed = read_tubes(RecordIndex.open(tmp_path / 'out', 'test1'))
+  assert trimmed and [tube.video for tube in tubes] == ['jump/three']
+  assert tubes[0].frames.tolist() == list(range(6)) and tubes[0].label == 5
+  np.testing.assert_allclose(tubes[0].boxes, [[0.2, 0.1, 0.5, 0.5]] * 6)
+  (tmp_path / 'out/tubes-test1.npz').write_bytes(b'PK nonsense')
+  with pytest.raises(InputError, match='tubes-test1.npz: the tubes are damaged'):
+    read_tubes(RecordIndex.open(tmp_path / 'out', 'test1'))
 
 
 def test_videos_serve_as_well_and_splits_are_chosen(source, tmp_path):

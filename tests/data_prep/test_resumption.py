@@ -91,6 +91,8 @@ def undisturbed(source, tmp_path_factory) -> dict[str, str]:
     'index-test.npz',
     'index-train.npz',
     'manifest.json',
+    'tubes-test.npz',
+    'tubes-train.npz',
   ]
   return made
 
@@ -124,8 +126,8 @@ def test_killed_at_many_moments_one_after_the_other(source, undisturbed, tmp_pat
   assert parts(output) == 5
   with pytest.raises(InputError, match='did not finish'):
     RecordIndex.open(output, 'train')
-  kill(mine, 'rename', 'before', 3)  # everything is there but the manifest
-  kill(mine, 'rename', 'after', 3)  # the manifest is, and what must go away is too
+  kill(mine, 'rename', 'before', 5)  # indices and tubes are there, but no manifest
+  kill(mine, 'rename', 'after', 5)  # the manifest is, and what must go away is too
   assert parts(output) == 5
   RecordIndex.open(output, 'train')
   kill(mine, 'delete', 'after', 2)

@@ -10,6 +10,7 @@ import simplejpeg
 
 from data_prep import clip_records, ucf24
 from evad_jax.data.records import RecordIndex, RecordReader
+from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import SIZE, level, write_video
 
@@ -91,6 +92,23 @@ def test_faults_are_told_and_the_rest_is_prepared(source, tmp_path, capsys):
   assert reader[5].num_frames == 18
 
 
+def test_tubes_of_splits_whose_every_frame_is_a_keyframe(source, tmp_path):
+  output = tmp_path / 'out'
+  ucf24.main(arguments(source, output, '--train-eval'))
+  assert read_tubes(RecordIndex.open(output, 'train')) is None  # every 4th frame
+  tubes, trimmed = read_tubes(RecordIndex.open(output, 'train_eval'))
+  assert not trimmed
+  found = {tube.video: (tube.label, tube.frames.tolist()) for tube in tubes}
+  assert found == {
+    GOOD: (2, list(range(4, 18))),
+    OUTSIDE: (2, [8, 9]),  # the box without area is no part of it
+    SHORT: (2, [15, 16, 17]),  # of 5 annotated frames, 3 exist
+  }
+  boxes = {tube.video: tube.boxes for tube in tubes}
+  np.testing.assert_allclose(boxes[OUTSIDE], [[0, 0.5, 0.1, 1], [0.25, 0.25, 0.75, 0.75]])
+  np.testing.assert_allclose(boxes[GOOD], [[0.25, 0.25, 0.75, 0.75]] * 14)
+
+
 def test_exactly_the_frames_of_the_clips_are_stored(source, tmp_path):
   """A clip of 4 frames, stride 2, has frames k - 4, k - 2, k, k + 2, kept inside the video."""
   output = tmp_path / 'out'
@@ -111,7 +129,7 @@ def test_bytes_do_not_depend_on_the_workers(source, tmp_path):
   for workers in ('1', '3'):
     ucf24.main(arguments(source, tmp_path / workers, '--workers', workers))
   names = sorted(path.name for path in (tmp_path / '1').iterdir())
-  assert len(names) == 7
+  assert len(names) == 8
   for name in names:
     assert (tmp_path / '1' / name).read_bytes() == (tmp_path / '3' / name).read_bytes(), name
 

@@ -1,0 +1,91 @@
+"""Ground-truth tubes of a prepared split, beside its records: what video-mAP is scored against.
+
+Only splits whose annotated frames are all keyframes have them; where every n-th is, tubes of the
+keyframes would not be the annotated ones.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.data.whole_files import write_arrays
+from evad_jax.errors import InputError
+
+
+class TrueTube(NamedTuple):
+  """One person doing one action, over n keyframes."""
+
+  video: str
+  label: int
+  frames: np.ndarray  # (n,) int64 frame numbers in the video, increasing
+  boxes: np.ndarray  # (n, 4) float32 xyxy in [0, 1]
+
+
+class TrueTubes(NamedTuple):
+  """All of a split."""
+
+  tubes: list[TrueTube]
+  trimmed: bool  # clips are cut to the action, so only the overlap in space counts
+
+
+def tubes_path(directory: str | os.PathLike, split: str) -> Path:
+  """The file."""
+  return Path(directory) / f'tubes-{split}.npz'
+
+
+def write_tubes(
+  directory: str | os.PathLike, split: str, tubes: Iterable[TrueTube], trimmed: bool
+) -> None:
+  """Writes the tubes of a split; the file appears under its name only when it is whole."""
+  tubes = list(tubes)
+  arrays = {
+    'video': np.array([tube.video for tube in tubes], np.str_),
+    'label': np.array([tube.label for tube in tubes], np.int64),
+    'length': np.array([len(tube.frames) for tube in tubes], np.int64),
+    'frames': np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
+    'boxes': np.concatenate([np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)]),
+    'trimmed': np.array(trimmed),
+  }
+  write_arrays(tubes_path(directory, split), arrays)
+
+
+def read_tubes(index: RecordIndex) -> TrueTubes | None:
+  """The tubes of a split; None where it has none.
+
+  Raises:
+    InputError: the file is damaged, or is about other videos or classes.
+  """
+  path = tubes_path(index.directory, index.split)
+  if not path.is_file():
+    return None
+  again = f'prepare again with `{index.prepare_command}`'
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      columns = dict(file)
+    ends = np.cumsum(columns['length'])[:-1]
+    tubes = [
+      TrueTube(str(video), int(label), frames, boxes)
+      for video, label, frames, boxes in zip(
+        columns['video'],
+        columns['label'],
+        np.split(columns['frames'], ends),
+        np.split(columns['boxes'], ends),
+        strict=False,  # without a tube there is still one empty part
+      )
+    ]
+    trimmed = bool(columns['trimmed'])
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path}: the tubes are damaged ({error}); {again}') from error
+  videos = set(index.record_video.tolist())
+  for tube in tubes:
+    if tube.video not in videos or not 0 <= tube.label < len(index.classes):
+      raise InputError(
+        f'{path}: has a tube of class {tube.label} in video {tube.video!r}, which the index does '
+        f'not know; {again}'
+      )
+  return TrueTubes(tubes, trimmed)
