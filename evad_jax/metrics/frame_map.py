@@ -16,7 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.errors import InputError
-from evad_jax.metrics.average_precision import AveragePrecision, average_precision
+from evad_jax.metrics import box_pairs
+from evad_jax.metrics.average_precision import (
+  AveragePrecision,
+  average_precision,
+  claims_average_precision,
+  mean_over_classes,
+)
+from evad_jax.metrics.box_pairs import Pairs
 from evad_jax.structures import Detections, Targets
 
 SCORINGS = ('action', 'person_times_action')
@@ -152,15 +159,17 @@ def compute(
     actions = Actions(*(column[actions.passing] for column in actions))
   else:
     actions = actions._replace(scores=actions.scores * actions.person_scores[:, None])
+  pairs = box_pairs.overlapping_pairs(
+    actions.frame, actions.boxes, truth.frame, truth.boxes, iou_threshold
+  )
   per_class = tuple(
-    _class_average_precision(action, actions, truth, iou_threshold)
+    _class_average_precision(action, actions, truth, pairs)
     for action in range(actions.scores.shape[1])
   )
-  values = [result.value for result in per_class if result.num_truth]
   return FrameMap(
     scoring=scoring,
     iou_threshold=iou_threshold,
-    mean_ap=float(np.mean(values)) if values else float('nan'),
+    mean_ap=mean_over_classes(per_class),
     per_class=per_class,
     person=person_average_precision(people, truth, iou_threshold),
     num_frames=len(expected),
@@ -193,16 +202,12 @@ def _check_finite(detections: Detections, keys: tuple[Hashable, ...]) -> None:
 
 
 def _class_average_precision(
-  action: int, actions: Actions, truth: Truth, iou_threshold: float
+  action: int, actions: Actions, truth: Truth, pairs: Pairs
 ) -> AveragePrecision:
   true = truth.labels[:, action]
-  return average_precision(
-    actions.frame,
-    actions.boxes,
-    actions.scores[:, action],
-    truth.frame[true],
-    truth.boxes[true],
-    iou_threshold,
+  best = box_pairs.best_of_each(box_pairs.select(pairs, true[pairs.truth]))
+  return claims_average_precision(
+    best.detection, best.truth, actions.scores[:, action], int(true.sum())
   )
 
 
@@ -234,9 +239,11 @@ def _join(parts: list[tuple[tuple, NamedTuple]], position: dict[Hashable, int]) 
   frame = np.concatenate(
     [place[table.frame] for place, (_, table) in zip(places, parts, strict=True)]
   )
-  order = np.argsort(frame, kind='stable')
-  joined = (np.concatenate(column)[order] for column in columns[1:])
-  return type(parts[0][1])(frame[order], *joined)
+  joined = [frame, *(np.concatenate(column) for column in columns[1:])]
+  if (np.diff(frame) < 0).any():
+    order = np.argsort(frame, kind='stable')
+    joined = [column[order] for column in joined]
+  return type(parts[0][1])(*joined)
 
 
 def _positions(chunks: tuple[Chunk, ...], expected: list[Hashable]) -> dict[Hashable, int]:

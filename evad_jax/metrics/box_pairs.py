@@ -1,0 +1,83 @@
+"""Which detections overlap which ground-truth boxes: found once, used by every figure.
+
+Evaluations are large (an AVA validation holds millions of proposals) and overlaps are few, so all
+that comes later works on the short list of pairs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+PAIRS_AT_ONCE = 1 << 13  # a block of pairs that stays in the cache
+
+
+class Pairs(NamedTuple):
+  """Detections and the truth boxes that they overlap, the best one first for every detection."""
+
+  detection: np.ndarray  # (K,) int64 row, rising
+  truth: np.ndarray  # (K,) int64 row; of one detection by falling IoU, equal ones rising
+  iou: np.ndarray  # (K,) float64
+
+
+def paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """IoU of boxes with the same row: (N, 4), (N, 4) -> (N,) float64; 0 where both are empty."""
+  # In float64: float32 rounding would decide boxes at a threshold.
+  (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (x.T.astype(np.float64, order='C') for x in (a, b))
+  width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
+  height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
+  intersection = np.maximum(width, 0) * np.maximum(height, 0)
+  union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+  return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def overlapping_pairs(
+  detection_frames: np.ndarray,  # (N,) int, any number that names the frame
+  detection_boxes: np.ndarray,  # (N, 4) xyxy
+  truth_frames: np.ndarray,  # (M,) int, the same numbering
+  truth_boxes: np.ndarray,  # (M, 4) xyxy, same units as the detections
+  least_iou: float,
+) -> Pairs:
+  """All pairs of a detection and a truth box of one frame whose IoU is `least_iou` or more.
+
+  Raises ValueError unless `least_iou` is above 0: below it, boxes that do not touch were pairs.
+  """
+  if not least_iou > 0:
+    raise ValueError(f'boxes match from an IoU above 0 on, but got {least_iou=}.')
+  order = np.argsort(truth_frames, kind='stable')
+  sorted_frames = np.asarray(truth_frames)[order]
+  start = np.searchsorted(sorted_frames, detection_frames, side='left')
+  count = np.searchsorted(sorted_frames, detection_frames, side='right') - start
+  rows = np.flatnonzero(count)
+  ends = np.cumsum(count[rows])
+  limits = np.arange(PAIRS_AT_ONCE, count.sum(), PAIRS_AT_ONCE)
+  found = [(rows[:0], rows[:0], np.zeros(0))]
+  for block in np.split(rows, np.searchsorted(ends, limits)):
+    detection = np.repeat(block, count[block])
+    first = np.cumsum(count[block]) - count[block]
+    place = np.arange(len(detection)) - np.repeat(first, count[block])
+    truth = order[start[detection] + place]
+    iou = paired_iou(detection_boxes[detection], truth_boxes[truth])
+    near = np.flatnonzero(iou >= least_iou)
+    found.append((detection[near], truth[near], iou[near]))
+  detection, truth, iou = (np.concatenate(column) for column in zip(*found, strict=True))
+  return _best_first(Pairs(detection, truth, iou))
+
+
+def _best_first(pairs: Pairs) -> Pairs:
+  """Puts the pairs of each detection, which lie together by rising truth, in order of their IoU."""
+  starts = np.diff(pairs.detection, prepend=-1) > 0
+  alone = starts & np.append(starts[1:], True)[: len(starts)]
+  several = np.flatnonzero(~alone)  # few: the rest need no sorting
+  order = np.arange(len(starts))
+  order[several] = several[np.lexsort((-pairs.iou[several], pairs.detection[several]))]
+  return Pairs(*(column[order] for column in pairs))
+
+
+def select(pairs: Pairs, mask: np.ndarray) -> Pairs:
+  """The pairs of a (K,) bool mask."""
+  return Pairs(*(column[mask] for column in pairs))
+
+
+def best_of_each(pairs: Pairs) -> Pairs:
+  """Of every detection only its best pair."""
+  return select(pairs, np.diff(pairs.detection, prepend=-1) > 0)
