@@ -50,6 +50,20 @@ def pairwise_iou(a: Array, b: Array) -> Array:
   return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
 
 
+def elementwise_iou(a: Array, b: Array) -> Array:
+  """IoU of the boxes at the same place: (..., 4), (..., 4) -> (...) in [0, 1]; 0 if both are empty.
+
+  Column by column, so that millions of pairs are a few long operations.
+  """
+  xp = a.__array_namespace__()
+  width = xp.minimum(a[..., 2], b[..., 2]) - xp.maximum(a[..., 0], b[..., 0])
+  height = xp.minimum(a[..., 3], b[..., 3]) - xp.maximum(a[..., 1], b[..., 1])
+  zero = xp.zeros_like(width)
+  intersection = xp.maximum(width, zero) * xp.maximum(height, zero)
+  union = area(a) + area(b) - intersection
+  return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
+
+
 def pairwise_giou(a: Array, b: Array) -> Array:
   """Generalised IoU (arXiv 1902.09630) of every pair: (..., N, M) in [-1, 1].
 

@@ -60,13 +60,15 @@ def count_columns(lines: Lines) -> np.ndarray:
   return np.fromiter(counts, np.int64, len(lines.text))
 
 
-def parse(lines: Lines, columns: Mapping[str, type]) -> dict[str, np.ndarray]:
+def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndarray]:
   """Columns by name, of kind str, int or float -> arrays of str, int64 and float64.
+
+  Columns of the kind None are left out.
 
   Raises InputError, naming line and column, for another number of columns, an empty text, and a
   number that is none or is not finite.
   """
-  kinds = {str: object, int: np.int64, float: np.float64}
+  kinds = {None: object, str: object, int: np.int64, float: np.float64}
   dtype = [(name, kinds[kind]) for name, kind in columns.items()]
   try:
     with warnings.catch_warnings():
@@ -80,13 +82,14 @@ def parse(lines: Lines, columns: Mapping[str, type]) -> dict[str, np.ndarray]:
   if len(table) != len(lines.text):  # a line that is a single pair of quotes, for one
     _name_the_fault(lines, columns)
     raise InputError(f'{lines.path} has lines that are no rows of a csv file.')
+  every, columns = columns, {name: kind for name, kind in columns.items() if kind}
   parsed = {name: np.ascontiguousarray(table[name]) for name in columns}
   good = [
     np.isfinite(parsed[name]) if kind is not str else parsed[name] != ''
     for name, kind in columns.items()
   ]
   if not np.all(good):
-    _name_the_fault(lines, columns)
+    _name_the_fault(lines, every)
   text = {name: parsed[name].astype(str) for name, kind in columns.items() if kind is str}
   return parsed | text
 
@@ -98,7 +101,7 @@ def require(good: np.ndarray, lines: Lines, sentence: Callable[[int], str]) -> N
     raise InputError(f'{lines.place(bad[0])}: {sentence(int(bad[0]))}')
 
 
-def _name_the_fault(lines: Lines, columns: Mapping[str, type]) -> None:
+def _name_the_fault(lines: Lines, columns: Mapping[str, type | None]) -> None:
   for row in range(len(lines.text)):
     cells, place = _cells(lines, row), lines.place(row)
     if len(cells) != len(columns):
@@ -108,7 +111,7 @@ def _name_the_fault(lines: Lines, columns: Mapping[str, type]) -> None:
     for cell, (name, kind) in zip(cells, columns.items(), strict=True):
       if kind is str and not cell:
         raise InputError(f'{place}: the {name} has no name; write it in its column.')
-      if kind is not str and not _is_number(cell, kind):
+      if kind in NOUNS and not _is_number(cell, kind):
         raise InputError(f'{place}: {name} is {cell!r}; write {NOUNS[kind]}.')
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evad_jax.metrics.box_pairs import best_of_each, overlapping_pairs
+from evad_jax.box_pairs import best_of_each, overlapping_pairs
 
 _LAST = np.uint64(2**64 - 1)  # behind every key of a ranking
 

@@ -7,7 +7,6 @@ AVA and the frame number elsewhere; action ids start at 1. A row is one box scor
 """
 
 import csv
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,11 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evad_jax.errors import InputError
+from evad_jax import ava_files, csv_columns
+from evad_jax.csv_columns import Lines
 
-COLUMNS = ('video', 'timestamp', 'x1', 'y1', 'x2', 'y2', 'action_id', 'score')
-# Detectors may reach a little over the edge; numbers beyond this are pixels.
-LARGEST_COORDINATE = 2.0
+COLUMNS = {
+  'video': str,
+  'timestamp': int,
+  'x1': float,
+  'y1': float,
+  'x2': float,
+  'y2': float,
+  'action_id': int,
+  'score': float,
+}
 
 
 class DetectionTable(NamedTuple):
@@ -84,63 +91,22 @@ def _text_rows(table: DetectionTable) -> Iterator[tuple]:
 def read_detections(path: str | os.PathLike) -> DetectionTable:
   """Reads a file of this format; empty lines are skipped.
 
-  Raises InputError for a file that cannot be read, and for a bad row, naming file and line.
+  Raises InputError for a file that cannot be read or is empty, and for a bad row, naming its line.
   """
-  rows = list(_parsed_rows(Path(path)))
-  videos, timestamps, boxes, action_ids, scores = zip(*rows, strict=True) if rows else [()] * 5
-  return DetectionTable(
-    videos=np.array(videos, str),
-    timestamps=np.array(timestamps, np.int64),
-    boxes=np.array(boxes, np.float64).reshape(-1, 4),
-    action_ids=np.array(action_ids, np.int64),
-    scores=np.array(scores, np.float64),
+  return read_with_lines(path)[0]
+
+
+def read_with_lines(path: str | os.PathLike) -> tuple[DetectionTable, Lines]:
+  """The same with the lines that the rows came from, for messages."""
+  lines = csv_columns.read_lines(path, 'a csv file of detections')
+  columns = csv_columns.parse(lines, COLUMNS)
+  table = DetectionTable(
+    videos=columns['video'],
+    timestamps=columns['timestamp'],
+    boxes=np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1),
+    action_ids=columns['action_id'],
+    scores=columns['score'],
   )
-
-
-def _parsed_rows(path: Path) -> Iterator[tuple]:
-  try:
-    with open(path, encoding='utf-8', newline='') as file:
-      reader = csv.reader(file)
-      for row in reader:
-        if row:
-          yield _parse(row, f'{path}, line {reader.line_num}')
-  except OSError as error:
-    raise InputError(
-      f'{path} cannot be read ({error.strerror}); give a file of detections.'
-    ) from error
-  except UnicodeDecodeError as error:
-    raise InputError(f'{path} is not UTF-8 text; give a csv file of detections.') from error
-  except csv.Error as error:
-    raise InputError(f'{path} is not a csv file ({error}); give a file of detections.') from error
-
-
-def _parse(row: list[str], place: str) -> tuple:
-  if len(row) != len(COLUMNS):
-    raise InputError(
-      f'{place}: {len(row)} columns instead of {len(COLUMNS)}; write {",".join(COLUMNS)}.'
-    )
-  timestamp, action_id = (_number(row, i, int, place) for i in (1, 6))
-  box = [_number(row, i, float, place) for i in (2, 3, 4, 5)]
-  score = _number(row, 7, float, place)
-  if not row[0]:
-    raise InputError(f'{place}: the video has no name; write it in the first column.')
-  if box[2] < box[0] or box[3] < box[1]:
-    raise InputError(f'{place}: the box ends before it starts; write x1,y1,x2,y2.')
-  if max(map(abs, box)) > LARGEST_COORDINATE:
-    raise InputError(
-      f'{place}: the box is not normalised; divide x by the width and y by the height of the frame.'
-    )
-  if action_id < 1:
-    raise InputError(f'{place}: action_id is {action_id}, but action ids start at 1.')
-  return row[0], timestamp, box, action_id, score
-
-
-def _number(row: list[str], column: int, kind: type, place: str) -> float:
-  try:
-    value = kind(row[column])
-  except ValueError:
-    value = math.nan
-  if not math.isfinite(value):
-    noun = 'a whole number' if kind is int else 'a finite number'
-    raise InputError(f'{place}: {COLUMNS[column]} is {row[column]!r}; write {noun}.') from None
-  return value
+  ava_files.check_boxes(lines, table.boxes)
+  ava_files.check_action_ids(lines, table.action_ids)
+  return table, lines

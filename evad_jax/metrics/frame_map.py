@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evad_jax import box_pairs
+from evad_jax.box_pairs import Pairs
 from evad_jax.errors import InputError
-from evad_jax.metrics import box_pairs
 from evad_jax.metrics.average_precision import (
   AveragePrecision,
   average_precision,
   claims_average_precision,
   mean_over_classes,
 )
-from evad_jax.metrics.box_pairs import Pairs
 from evad_jax.structures import Detections, Targets
 
 SCORINGS = ('action', 'person_times_action')
@@ -73,17 +73,27 @@ class State(NamedTuple):
   chunks: tuple[Chunk, ...]
 
 
+class Tables(NamedTuple):
+  """All that a state has seen, put together by frame and scored in one way."""
+
+  people: People
+  actions: Actions  # the counted proposals; `scores` as they are ranked
+  truth: Truth
+  num_frames: int
+
+
 class FrameMap(NamedTuple):
   """The figures of one scoring, with what they were computed from."""
 
   scoring: str
   iou_threshold: float
   mean_ap: float  # over the classes with ground truth; NaN where there is none at all
-  per_class: tuple[AveragePrecision, ...]  # A of them, `value` NaN for a class without truth
+  per_class: tuple[AveragePrecision, ...]  # one a class, `value` NaN for a class without truth
   person: AveragePrecision
   num_frames: int
   num_truth_boxes: int  # people, each counted once whatever its number of labels
   num_boxes: int  # detected boxes, each counted once though scored for every class
+  classes: tuple[int, ...] | None = None  # what `per_class` is about; None: all A in order
 
   @property
   def num_detections(self) -> int:
@@ -142,11 +152,46 @@ def compute(
   expected_frames: Iterable[Hashable],
   scoring: str = 'action',
   iou_threshold: float = 0.5,
+  scored_classes: Sequence[int] | None = None,
+  max_per_frame: int | None = None,
 ) -> FrameMap:
   """The figures over exactly `expected_frames`, whose order decides between equal scores.
 
-  Raises ValueError naming the frame where one is missing, was evaluated twice, or was not
-  expected. Frames without ground truth count: their detections are false positives.
+  `scored_classes` are those that count, by position: AVA scores 60 of 80. With `max_per_frame`
+  only so many of a frame's scores do, the highest over these classes, as on AVA's server. Frames
+  without ground truth count: their detections are false positives.
+
+  Raises ValueError naming the frame where one is missing, was evaluated twice, or was not expected.
+  """
+  people, actions, truth, num_frames = tables(state, expected_frames, scoring)
+  classes = tuple(range(actions.scores.shape[1]) if scored_classes is None else scored_classes)
+  pairs = box_pairs.overlapping_pairs(
+    actions.frame, actions.boxes, truth.frame, truth.boxes, iou_threshold
+  )
+  kept = None
+  if max_per_frame is not None:
+    kept = np.zeros(actions.scores.shape, bool)
+    kept[:, classes] = _highest(actions.frame, actions.scores[:, classes], max_per_frame)
+  per_class = tuple(
+    _class_average_precision(action, actions, truth, pairs, kept) for action in classes
+  )
+  return FrameMap(
+    scoring=scoring,
+    iou_threshold=iou_threshold,
+    mean_ap=mean_over_classes(per_class),
+    per_class=per_class,
+    person=person_average_precision(people, truth, iou_threshold),
+    num_frames=num_frames,
+    num_truth_boxes=len(truth.boxes),
+    num_boxes=len(actions.boxes),
+    classes=None if scored_classes is None else classes,
+  )
+
+
+def tables(state: State, expected_frames: Iterable[Hashable], scoring: str = 'action') -> Tables:
+  """What `compute` and the other figures work on; a frame's number is its place in the list.
+
+  Raises ValueError as `compute` does.
   """
   if scoring not in state.scorings:
     raise ValueError(f'the state was started for {state.scorings} and cannot give {scoring!r}.')
@@ -159,23 +204,7 @@ def compute(
     actions = Actions(*(column[actions.passing] for column in actions))
   else:
     actions = actions._replace(scores=actions.scores * actions.person_scores[:, None])
-  pairs = box_pairs.overlapping_pairs(
-    actions.frame, actions.boxes, truth.frame, truth.boxes, iou_threshold
-  )
-  per_class = tuple(
-    _class_average_precision(action, actions, truth, pairs)
-    for action in range(actions.scores.shape[1])
-  )
-  return FrameMap(
-    scoring=scoring,
-    iou_threshold=iou_threshold,
-    mean_ap=mean_over_classes(per_class),
-    per_class=per_class,
-    person=person_average_precision(people, truth, iou_threshold),
-    num_frames=len(expected),
-    num_truth_boxes=len(truth.boxes),
-    num_boxes=len(actions.boxes),
-  )
+  return Tables(people, actions, truth, len(expected))
 
 
 def person_average_precision(
@@ -202,13 +231,30 @@ def _check_finite(detections: Detections, keys: tuple[Hashable, ...]) -> None:
 
 
 def _class_average_precision(
-  action: int, actions: Actions, truth: Truth, pairs: Pairs
+  action: int, actions: Actions, truth: Truth, pairs: Pairs, kept: np.ndarray | None
 ) -> AveragePrecision:
   true = truth.labels[:, action]
-  best = box_pairs.best_of_each(box_pairs.select(pairs, true[pairs.truth]))
-  return claims_average_precision(
-    best.detection, best.truth, actions.scores[:, action], int(true.sum())
-  )
+  pairs = box_pairs.select(pairs, true[pairs.truth])
+  scores = actions.scores[:, action]
+  if kept is not None:
+    pairs = box_pairs.select(pairs, kept[pairs.detection, action])
+    place = np.cumsum(kept[:, action]) - 1  # among the rows kept
+    pairs, scores = pairs._replace(detection=place[pairs.detection]), scores[kept[:, action]]
+  best = box_pairs.best_of_each(pairs)
+  return claims_average_precision(best.detection, best.truth, scores, int(true.sum()))
+
+
+def _highest(frame: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
+  """(R, A) bool: the `number` highest scores of every frame, of equal ones the first.
+
+  `frame` (R,) must rise.
+  """
+  kept = np.zeros(scores.shape, bool)
+  for rows in np.split(np.arange(len(frame)), np.flatnonzero(np.diff(frame)) + 1):
+    some = scores[rows].ravel()
+    best = np.argsort(-some, kind='stable')[:number]
+    kept[rows[best // scores.shape[1]], best % scores.shape[1]] = True
+  return kept
 
 
 def _chunk(state: State, detections: Detections, targets: Targets, keys: tuple) -> Chunk:

@@ -56,13 +56,14 @@ def test_failed_write_leaves_the_old_file(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_empty_lines_and_empty_file(tmp_path):
+def test_empty_lines_are_skipped_and_an_empty_file_is_an_error(tmp_path):
   path = tmp_path / 'd.csv'
   path.write_text(f'\n{GOOD}\n\n')
   table = read_detections(path)
   assert (table.videos[0], table.timestamps[0], table.action_ids[0]) == ('1j20qq1JyX4', 902, 12)
-  path.write_text('')
-  assert [x.shape for x in read_detections(path)] == [(0,), (0,), (0, 4), (0,), (0,)]
+  path.write_text('\n')
+  with pytest.raises(InputError, match='d.csv is empty'):
+    read_detections(path)
 
 
 @pytest.mark.parametrize(

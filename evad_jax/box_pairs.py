@@ -1,4 +1,4 @@
-"""Which detections overlap which ground-truth boxes: found once, used by every figure.
+"""Which boxes of two large sets overlap: detections and ground truth, or frames and later frames.
 
 Evaluations are large (an AVA validation holds millions of proposals) and overlaps are few, so all
 that comes later works on the short list of pairs.
@@ -7,6 +7,8 @@ that comes later works on the short list of pairs.
 from typing import NamedTuple
 
 import numpy as np
+
+from evad_jax import boxes as box_ops
 
 PAIRS_AT_ONCE = 1 << 13  # a block of pairs that stays in the cache
 
@@ -17,17 +19,6 @@ class Pairs(NamedTuple):
   detection: np.ndarray  # (K,) int64 row, rising
   truth: np.ndarray  # (K,) int64 row; of one detection by falling IoU, equal ones rising
   iou: np.ndarray  # (K,) float64
-
-
-def paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """IoU of boxes with the same row: (N, 4), (N, 4) -> (N,) float64; 0 where both are empty."""
-  # In float64: float32 rounding would decide boxes at a threshold.
-  (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (x.T.astype(np.float64, order='C') for x in (a, b))
-  width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
-  height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
-  intersection = np.maximum(width, 0) * np.maximum(height, 0)
-  union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
-  return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def overlapping_pairs(
@@ -56,7 +47,10 @@ def overlapping_pairs(
     first = np.cumsum(count[block]) - count[block]
     place = np.arange(len(detection)) - np.repeat(first, count[block])
     truth = order[start[detection] + place]
-    iou = paired_iou(detection_boxes[detection], truth_boxes[truth])
+    # In float64: float32 rounding would decide boxes at the threshold.
+    iou = box_ops.elementwise_iou(
+      detection_boxes[detection].astype(np.float64), truth_boxes[truth].astype(np.float64)
+    )
     near = np.flatnonzero(iou >= least_iou)
     found.append((detection[near], truth[near], iou[near]))
   detection, truth, iou = (np.concatenate(column) for column in zip(*found, strict=True))

@@ -1,0 +1,94 @@
+"""Annotation files of UCF101-24 and JHMDB, and others in ACT's layout, as ground truth to score.
+
+A pickle of either family that `data_prep.annotations` knows, or JSON in ACT's layout, in which the
+keys of `gttubes` are text and `resolution` is not needed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evad_jax.errors import InputError
+from evad_jax.metrics.tube_files import VideoTruth
+from evad_jax.tubes.overlap import Tube
+
+
+def read(path: Path, split: int = 1) -> VideoTruth:
+  """The test videos of a split (from 1), or all videos of a file that has no splits.
+
+  Raises InputError for a file that cannot be read or has another layout, and for a split it lacks.
+  """
+  content = _read_json(path) if path.suffix == '.json' else _load_pickle(path)
+  if isinstance(content, Mapping) and 'gttubes' in content:
+    return _from_act(path, content, split)
+  if path.suffix == '.json':
+    raise InputError(f'{path}: has no gttubes; give annotations in the layout of JHMDB-GT.pkl.')
+  from data_prep.annotations import read_annotations  # preparation is above evaluation
+
+  videos = read_annotations(path).videos
+  tubes = {
+    name: [Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64)) for tube in video.tubes]
+    for name, video in videos.items()
+  }
+  return VideoTruth(tubes, {name: video.num_frames for name, video in videos.items()}, None)
+
+
+def only(truth: VideoTruth, names: Sequence[str], source: Path) -> VideoTruth:
+  """The truth of these videos alone. Raises InputError for one that it does not have."""
+  unknown = [name for name in names if name not in truth.tubes]
+  if unknown:
+    raise InputError(f'{source}: video {unknown[0]!r} has no ground truth; give the right list.')
+  return truth._replace(tubes={name: truth.tubes[name] for name in names})
+
+
+def _from_act(path: Path, content: Mapping, split: int) -> VideoTruth:
+  try:
+    splits = content.get('test_videos')
+    if splits is not None and not 1 <= split <= len(splits):
+      raise InputError(f'{path}: has {len(splits)} splits; give --split from 1 to {len(splits)}.')
+    names = [str(name) for name in (content['gttubes'] if splits is None else splits[split - 1])]
+    tubes = {
+      name: [
+        _tube(path, name, label, rows)
+        for label, some in content['gttubes'].get(name, {}).items()
+        for rows in some
+      ]
+      for name in names
+    }
+    num_frames = {name: int(content['nframes'][name]) for name in names}
+    return VideoTruth(tubes, num_frames, tuple(str(label) for label in content['labels']))
+  except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(
+      f'{path}: an annotation has an unexpected form ({error!r}); download the file again.'
+    ) from error
+
+
+def _tube(path: Path, name: str, label: int | str, rows: Sequence) -> Tube:
+  rows = np.asarray(rows, np.float64)
+  frames, boxes = rows[:, 0].astype(np.int64), rows[:, 1:]
+  good = boxes.shape[1] == 4 and np.isfinite(rows).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
+  if not good or frames[0] < 1 or (np.diff(frames) <= 0).any():
+    raise InputError(
+      f'{path}: a tube of {name} is not rows of frame,x1,y1,x2,y2 by rising frame from 1; '
+      'download the file again.'
+    )
+  return Tube(int(label), frames, boxes)
+
+
+def _read_json(path: Path):
+  try:
+    return json.loads(path.read_bytes())
+  except OSError as error:
+    raise InputError(f'{path} cannot be read ({error.strerror}); give ground truth.') from error
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON ({error}); give ground truth.') from error
+
+
+def _load_pickle(path: Path):
+  from data_prep.annotations import load_plain_pickle  # preparation is above evaluation
+
+  return load_plain_pickle(path)

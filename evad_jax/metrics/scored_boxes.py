@@ -1,0 +1,150 @@
+"""Detections and ground truth as rows, one for each box and class, and the figures of such sets.
+
+This is the form of files, and of anything that is not a pass over a split (see `frame_map` for
+that). Rows keep the order of the file: it decides between equal scores. A row whose class is not
+scored has the label `NOT_SCORED`, and counts for person AP alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.box_pairs import best_of_each, overlapping_pairs
+from evad_jax.metrics.average_precision import (
+  AveragePrecision,
+  average_precision,
+  check_finite,
+  claims_average_precision,
+  mean_over_classes,
+)
+from evad_jax.metrics.frame_map import FrameMap
+
+AS_GIVEN = 'the scores of the file'
+NOT_SCORED = -1
+
+
+class ScoredBoxes(NamedTuple):
+  """Detections."""
+
+  frame: np.ndarray  # (N,) int64, any number that names the frame, from 0
+  boxes: np.ndarray  # (N, 4) xyxy, in one unit
+  label: np.ndarray  # (N,) int64, position in the list of classes, or NOT_SCORED
+  score: np.ndarray  # (N,) higher is more certain
+
+
+class TrueBoxes(NamedTuple):
+  """Ground truth; a box with two labels is two rows."""
+
+  frame: np.ndarray  # (M,) int64, the same numbering
+  boxes: np.ndarray  # (M, 4) xyxy, in the same unit
+  label: np.ndarray  # (M,) int64
+
+
+def compute(
+  detections: ScoredBoxes,
+  truth: TrueBoxes,
+  num_classes: int,
+  num_frames: int,
+  iou_threshold: float = 0.5,
+) -> FrameMap:
+  """Mean and per-class average precision, and person AP, of a set of rows.
+
+  Frames without ground truth count: their detections are false positives. Leave the rows out where
+  a protocol does not want that (`of_frames`). Raises ValueError for NaN.
+  """
+  per_class = class_average_precisions(detections, truth, num_classes, iou_threshold)
+  people = merge_classes(detections)
+  true_people = merge_classes(ScoredBoxes(*truth, np.zeros(len(truth.frame))))
+  return FrameMap(
+    scoring=AS_GIVEN,
+    iou_threshold=iou_threshold,
+    mean_ap=mean_over_classes(per_class),
+    per_class=per_class,
+    person=average_precision(
+      people.frame,
+      people.boxes,
+      people.score,
+      true_people.frame,
+      true_people.boxes,
+      iou_threshold,
+    ),
+    num_frames=num_frames,
+    num_truth_boxes=len(true_people.frame),
+    num_boxes=len(people.frame),
+  )
+
+
+def class_average_precisions(
+  detections: ScoredBoxes, truth: TrueBoxes, num_classes: int, iou_threshold: float = 0.5
+) -> tuple[AveragePrecision, ...]:
+  """The average precision of every class."""
+  check_finite(detections.boxes, detections.score, truth.boxes)
+  detections, truth = (scored_rows(rows) for rows in (detections, truth))
+  # A frame and a class together are a place where boxes can meet.
+  places = (rows.frame * num_classes + rows.label for rows in (detections, truth))
+  detection_places, truth_places = places
+  pairs = best_of_each(
+    overlapping_pairs(detection_places, detections.boxes, truth_places, truth.boxes, iou_threshold)
+  )
+  claim = np.full(len(detections.frame), -1)
+  claim[pairs.detection] = pairs.truth
+  num_truth = np.bincount(truth.label, minlength=num_classes)
+  results = []
+  for rows, count in zip(rows_by_label(detections.label, num_classes), num_truth, strict=True):
+    claimants = np.flatnonzero(claim[rows] >= 0)
+    claims = claim[rows][claimants]
+    results.append(claims_average_precision(claimants, claims, detections.score[rows], int(count)))
+  return tuple(results)
+
+
+def rows_by_label(label: np.ndarray, num_classes: int) -> list[np.ndarray]:
+  """The rows of each class, in order."""
+  order = np.argsort(label, kind='stable')
+  return np.split(order, np.searchsorted(label[order], np.arange(1, num_classes)))
+
+
+def of_frames(rows: NamedTuple, keep: np.ndarray) -> NamedTuple:
+  """The rows (ScoredBoxes or TrueBoxes) whose frame is one of `keep`."""
+  mask = np.isin(rows.frame, keep)
+  return type(rows)(*(column[mask] for column in rows))
+
+
+def scored_rows(rows: NamedTuple) -> NamedTuple:
+  """The rows (ScoredBoxes or TrueBoxes) whose class is scored."""
+  if (rows.label >= 0).all():
+    return rows
+  keep = np.flatnonzero(rows.label >= 0)
+  return type(rows)(*(column[keep] for column in rows))
+
+
+def keep_highest_per_frame(detections: ScoredBoxes, number: int) -> ScoredBoxes:
+  """All but the `number` highest scored rows of every frame become NOT_SCORED.
+
+  Of equal scores the first are kept; rows that were not scored before do not count.
+  """
+  rows = np.flatnonzero(detections.label >= 0)
+  frame, score = detections.frame[rows], detections.score[rows]
+  order = np.lexsort((-score, frame))  # stable
+  place = np.arange(len(order)) - np.searchsorted(frame[order], frame[order], side='left')
+  label = detections.label.copy()
+  label[rows[order[place >= number]]] = NOT_SCORED
+  return detections._replace(label=label)
+
+
+def merge_classes(detections: ScoredBoxes) -> ScoredBoxes:
+  """Every different box of a frame once, with its highest score, in order of appearance; label 0.
+
+  The people of a file that has no person scores: who has an action for certain is there.
+  """
+  keys = (*detections.boxes.T, detections.frame)
+  order = np.lexsort(keys)  # stable, so each run of equal boxes starts with the first
+  if not len(order):
+    return detections
+  differs = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+  starts = np.flatnonzero(np.append(True, differs))
+  score = np.maximum.reduceat(detections.score[order], starts)
+  by_appearance = np.argsort(order[starts])
+  rows = order[starts][by_appearance]
+  return ScoredBoxes(
+    detections.frame[rows], detections.boxes[rows], np.zeros_like(rows), score[by_appearance]
+  )

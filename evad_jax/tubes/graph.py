@@ -1,0 +1,42 @@
+"""The boxes of a video that can be linked, and with which earlier ones: what offline rules work on.
+
+All classes of a video are one graph: each has a stretch of its own on one time line, too far from
+the next for any link.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.box_pairs import overlapping_pairs
+from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.suppression import suppress
+
+
+class Graph(NamedTuple):
+  """The n boxes that suppression left, in order of time, those of one time best first."""
+
+  rows: np.ndarray  # (n,) int64, of the input
+  times: np.ndarray  # (n,) int64, rising: the frame within the class's stretch
+  scores: np.ndarray  # (n,) float64
+  earlier: list[dict[int, float]]  # for each box the earlier ones it can follow, and the IoU
+
+
+def connect(
+  frames: np.ndarray,  # (n,) int
+  labels: np.ndarray,  # (n,) int
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  scores: np.ndarray,  # (n,)
+  rule: Rule,
+) -> Graph:
+  """Suppresses, and finds the pairs that overlap enough and are not too many frames apart."""
+  stretch = np.ptp(frames) + rule.max_missing + 2
+  times = labels * stretch + (frames - frames.min())
+  rows, kept_scores = suppress(times, boxes, scores, rule)
+  times, boxes = times[rows], boxes[rows]
+  earlier: list[dict[int, float]] = [{} for _ in rows]
+  for gap in range(1, rule.max_missing + 2):
+    pairs = overlapping_pairs(times, boxes, times + gap, boxes, rule.link_iou)
+    for later, before, iou in zip(*(column.tolist() for column in pairs), strict=True):
+      earlier[later][before] = iou
+  return Graph(rows, times, kept_scores, earlier)

@@ -1,0 +1,47 @@
+"""Greedy linking of a whole graph: what `online` does frame by frame, many times faster."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.tubes.graph import Graph
+from evad_jax.tubes.rules import Rule
+
+
+def chains(graph: Graph, rule: Rule) -> list[list[int]]:
+  """The numbers of the boxes of every tube, in the order in which tubes start.
+
+  At each time the tubes, in falling mean score (of equal ones the oldest first), each take the
+  highest-scored free box that can follow their last one. Boxes left over start tubes.
+  """
+  scores, times = graph.scores.tolist(), graph.times.tolist()
+  tubes: list[list[int]] = []
+  sums: list[float] = []
+  alive: list[int] = []
+  for start, end in _runs(graph.times):
+    alive = [t for t in alive if times[start] - times[tubes[t][-1]] <= rule.max_missing + 1]
+    free = list(range(start, end))
+    for tube in sorted(alive, key=lambda t: -sums[t] / len(tubes[t])):
+      last = tubes[tube][-1]
+      box = next((box for box in free if last in graph.earlier[box]), None)
+      if box is not None:
+        free.remove(box)
+        tubes[tube].append(box)
+        sums[tube] += scores[box]
+    for box in free:
+      alive.append(len(tubes))
+      tubes.append([box])
+      sums.append(scores[box])
+  return tubes
+
+
+class Run(NamedTuple):
+  """The boxes of one time."""
+
+  start: int
+  end: int  # exclusive
+
+
+def _runs(times: np.ndarray) -> list[Run]:
+  limits = [0, *(np.flatnonzero(np.diff(times)) + 1).tolist(), len(times)]
+  return [Run(*pair) for pair in zip(limits[:-1], limits[1:], strict=True)]

@@ -1,0 +1,112 @@
+"""Linking that only looks back: a step a frame, for streams, and for the greedy rules on files.
+
+    state = start(RULES['greedy'])
+    for frame, boxes, scores in stream:
+      state, links = step(state, frame, boxes, scores)
+
+`links.ids` names the tube of every box. An id is never given twice. The memory does not grow with
+the stream: of each tube that can still be continued, only the last box is kept.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax import boxes as box_ops
+from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.suppression import suppress
+
+
+class Track(NamedTuple):
+  """What is known of a tube that can still be continued."""
+
+  id: int
+  frame: int  # of its last box
+  box: np.ndarray  # (4,) float64 xyxy
+  score_sum: float  # of all its boxes
+  num_boxes: int
+
+  def with_box(self, frame: int, box: np.ndarray, score: float) -> 'Track':
+    """The same tube, continued."""
+    return Track(self.id, frame, box, self.score_sum + score, self.num_boxes + 1)
+
+
+class State(NamedTuple):
+  """Where the linking of one class of one video stands."""
+
+  rule: Rule
+  frame: int  # the last one seen; -1 before the first
+  next_id: int
+  tracks: tuple[Track, ...]  # by id; never more than `max_tracks` of the rule
+
+
+class Links(NamedTuple):
+  """What one frame brought."""
+
+  ids: np.ndarray  # (n,) int64, the tube of every box; -1 for the suppressed ones
+  scores: np.ndarray  # (n,) float64, lowered where the suppression was soft
+  ended: tuple[int, ...]  # tubes that cannot be continued any more
+
+
+def start(rule: Rule) -> State:
+  """The state before the first frame. Raises ValueError for a rule that looks ahead."""
+  if rule.look_ahead:
+    raise ValueError(f'the rule {rule.name!r} looks ahead, so it cannot link frame by frame.')
+  return State(rule, -1, 0, ())
+
+
+def max_tracks(rule: Rule) -> int:
+  """The most tracks that a state can hold."""
+  return rule.max_boxes * (rule.max_missing + 1)
+
+
+def step(
+  state: State,
+  frame: int,  # above the last one; frames left out had no boxes
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  scores: np.ndarray,  # (n,)
+) -> tuple[State, Links]:
+  """Links the boxes of the next frame, which may be none.
+
+  The tubes, in falling mean score (of equal ones the oldest first), each take the highest-scored
+  free box that overlaps their last one enough. Boxes left over start tubes.
+  """
+  if frame <= state.frame:
+    raise ValueError(f'frames must rise, but {frame} came after {state.frame}.')
+  rule = state.rule
+  rows, kept_scores = suppress(np.zeros(len(scores), np.int64), boxes, scores, rule)
+  kept = np.asarray(boxes, np.float64)[rows]
+  alive = [track for track in state.tracks if frame - track.frame <= rule.max_missing + 1]
+  chosen = _choose(alive, kept, rule.link_iou)
+  taken = set(chosen.values())
+  starting = [place for place in range(len(rows)) if place not in taken]
+  new = [Track(state.next_id + i, frame, kept[0], 0.0, 0) for i in range(len(starting))]
+  owners = {place: track for track, place in zip(new, starting, strict=True)}
+  owners |= {place: alive[number] for number, place in chosen.items()}
+  continued = {
+    owner.id: owner.with_box(frame, kept[place], float(kept_scores[place]))
+    for place, owner in owners.items()
+  }
+  tracks = [continued.get(track.id, track) for track in (*alive, *new)]
+  tracks = tuple(track for track in tracks if frame - track.frame <= rule.max_missing)
+  ids, new_scores = np.full(len(scores), -1), np.array(scores, np.float64)
+  for place, row in enumerate(rows):
+    ids[row], new_scores[row] = owners[place].id, kept_scores[place]
+  living = {track.id for track in tracks}
+  ended = tuple(track.id for track in state.tracks if track.id not in living)
+  return State(rule, frame, state.next_id + len(new), tracks), Links(ids, new_scores, ended)
+
+
+def _choose(tracks: list[Track], boxes: np.ndarray, link_iou: float) -> dict[int, int]:
+  """Place of a track -> place of the box it takes, among boxes in falling score."""
+  if not tracks or not len(boxes):
+    return {}
+  means = [track.score_sum / track.num_boxes for track in tracks]
+  near = box_ops.pairwise_iou(np.stack([track.box for track in tracks]), boxes) >= link_iou
+  free, chosen = list(range(len(boxes))), {}
+  for number in sorted(range(len(tracks)), key=lambda number: -means[number]):
+    place = next((place for place in free if near[number, place]), None)
+    if place is not None:
+      free.remove(place)
+      chosen[number] = place
+  return chosen

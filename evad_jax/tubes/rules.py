@@ -1,0 +1,52 @@
+"""The published ways of linking, as data.
+
+`greedy` is the family of ACT (arXiv 1705.01861) and MOC (arXiv 2001.04608), with MOC's numbers,
+for boxes of single frames: in every frame the tubes, in falling mean score, each take the
+highest-scored free box that overlaps their last one; a tube ends when it has missed too many
+frames, and its gaps are filled by linear interpolation.
+
+`viterbi` is the family of Finding Action Tubes (arXiv 1411.6031): over the whole video, the path
+with the largest sum of box scores and overlaps is a tube, its boxes are taken away, and so on.
+Paths may begin and end anywhere and miss frames as above.
+
+`multisports` is the rule of the MultiSports benchmark: greedy without misses, after a soft
+suppression with inclusive pixels; its temporal extents are differences, not counts, of frames.
+"""
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+  """How boxes of one class become tubes."""
+
+  name: str
+  look_ahead: bool = False  # paths over the whole video, instead of frame by frame
+  soft_suppression: bool = False  # lower the scores of near boxes, instead of dropping these
+  suppression_iou: float = 0.6  # boxes of a frame that overlap a better one by more are near
+  extra_pixel: int = 0  # added to widths and heights in suppression; boxes must be in pixels then
+  last_of_equal_first: bool = False  # boxes of a frame with equal scores, in suppression
+  max_boxes: int = 10  # of a frame and class, after suppression
+  link_iou: float = 0.5  # least overlap with the last box of a tube
+  max_missing: int = 5  # frames in a row that a tube may go without a box
+  min_score: float = 0.005  # of a tube: the mean of its boxes'
+  min_frames: int = 15  # of a tube, gaps included
+  tube_iou: float | None = 0.3  # tubes that overlap a better one by more are dropped; None: none
+  counts_frames: bool = True  # a tube on frames 3 to 5 lasts 3 frames; False: 2
+
+
+RULES = {
+  rule.name: rule
+  for rule in (
+    Rule('greedy'),
+    Rule('viterbi', look_ahead=True),
+    Rule(
+      'multisports',
+      soft_suppression=True,
+      extra_pixel=1,
+      last_of_equal_first=True,
+      max_missing=0,
+      tube_iou=None,
+      counts_frames=False,
+    ),
+  )
+}
