@@ -1,7 +1,7 @@
 """Annotation files of UCF101-24 and JHMDB, and others in ACT's layout, as ground truth to score.
 
 A pickle of either family that `data_prep.annotations` knows, or JSON in ACT's layout, in which the
-keys of `gttubes` are text and `resolution` is not needed.
+keys of `gttubes` are text.
 """
 
 import json
@@ -32,7 +32,12 @@ def read(path: Path, split: int = 1) -> VideoTruth:
     name: [Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64)) for tube in video.tubes]
     for name, video in videos.items()
   }
-  return VideoTruth(tubes, {name: video.num_frames for name, video in videos.items()}, None)
+  return VideoTruth(
+    tubes=tubes,
+    num_frames={name: video.num_frames for name, video in videos.items()},
+    class_names=None,
+    sizes={name: (video.height, video.width) for name, video in videos.items()},
+  )
 
 
 def only(truth: VideoTruth, names: Sequence[str], source: Path) -> VideoTruth:
@@ -58,7 +63,10 @@ def _from_act(path: Path, content: Mapping, split: int) -> VideoTruth:
       for name in names
     }
     num_frames = {name: int(content['nframes'][name]) for name in names}
-    return VideoTruth(tubes, num_frames, tuple(str(label) for label in content['labels']))
+    sizes = content.get('resolution', content.get('resolution_hw'))
+    if sizes is not None:
+      sizes = {name: tuple(int(side) for side in sizes[name]) for name in names}
+    return VideoTruth(tubes, num_frames, tuple(str(label) for label in content['labels']), sizes)
   except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
     if isinstance(error, InputError):
       raise

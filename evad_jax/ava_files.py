@@ -127,6 +127,8 @@ def read_label_map(path: str | os.PathLike) -> dict[int, str]:
         _reject(lines, row, f'{text[position:].strip()!r} does not belong here')
   if entry is not None:
     _reject(lines, len(lines.text) - 1, 'the last entry is not closed')
+  if not names:
+    _reject(lines, len(lines.text) - 1, 'the list ends without an entry')
   return names
 
 

@@ -117,6 +117,7 @@ def test_label_map_in_both_spellings(tmp_path):
     ('item { name: "a" id: 1 }\nitem { name: "b" id: 1 }\n', 2, 'the id 1 was given before'),
     ('item {\n  name: "a"\n  id: 1\n', 3, 'the last entry is not closed'),
     ('}\n', 1, "'}' does not belong here"),
+    ('# nothing\n', 1, 'the list ends without an entry'),
   ],
 )
 def test_bad_label_map_names_file_and_line(tmp_path, text, line, message):

@@ -26,6 +26,7 @@ IOU, GIOU = (np.array([pair[i] for pair in PAIRS], np.float32) for i in (2, 3))
 def test_overlaps_of_the_table(xp):
   a, b = xp.asarray(A), xp.asarray(B)
   np.testing.assert_allclose(np.diag(boxes.pairwise_iou(a, b)), IOU, atol=1e-6)
+  np.testing.assert_allclose(boxes.elementwise_iou(a, b), IOU, atol=1e-6)
   np.testing.assert_allclose(np.diag(boxes.pairwise_giou(a, b)), GIOU, atol=1e-6)
   np.testing.assert_allclose(np.diag(boxes.pairwise_giou(b, a)), GIOU, atol=1e-6)
 

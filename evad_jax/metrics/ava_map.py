@@ -41,7 +41,8 @@ def select(
   """What the protocol counts of two files, frames and classes numbered from 0."""
   truth_frames, frames, names = _number_frames(truth, detections)
   out = np.array([name in excluded for name in names], bool)
-  labels = np.full(max([NUM_AVA_CLASSES, *class_ids, *truth.action_ids.tolist()]) + 1, NOT_SCORED)
+  last = max(*class_ids, truth.action_ids.max(initial=0), detections.action_ids.max(initial=0))
+  labels = np.full(last + 1, NOT_SCORED)
   labels[class_ids] = np.arange(len(class_ids))
   counted = np.flatnonzero(~out[frames])
   scored = ScoredBoxes(

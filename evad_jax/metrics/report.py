@@ -1,10 +1,11 @@
-"""A frame-mAP as a table for the terminal and as a dictionary for a JSON file."""
+"""Figures as tables for the terminal and as dictionaries for JSON files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from evad_jax.metrics.average_precision import AveragePrecision
+from evad_jax.metrics.error_breakdown import KINDS, SIZES, Breakdown
 from evad_jax.metrics.frame_map import FrameMap
+from evad_jax.metrics.video_map import VideoMap
 
 
 def format_table(result: FrameMap, class_names: Sequence[str]) -> str:
@@ -13,32 +14,41 @@ def format_table(result: FrameMap, class_names: Sequence[str]) -> str:
   A class without ground truth shows a dash and is not in the mean. Raises ValueError unless there
   is one name a class.
   """
-  _check_names(result, class_names)
+  class_names = _names(result, class_names)
   threshold = f'{result.iou_threshold:g}'
   heads = ('class', f'AP@{threshold}', 'truth boxes', 'detections')
   rows = [
-    _row(name, ap.value, ap.num_truth, ap.num_detections)
+    (name, _percent(ap.value), f'{ap.num_truth:,}', f'{ap.num_detections:,}')
     for name, ap in zip(class_names, result.per_class, strict=True)
   ]
   num_labels = sum(ap.num_truth for ap in result.per_class)
   person = result.person
   scored = sum(ap.num_truth > 0 for ap in result.per_class)
   last = [
-    _row(f'mean of {scored} classes', result.mean_ap, num_labels, result.num_detections),
-    _row('person', person.value, person.num_truth, person.num_detections),
+    (
+      f'mean of {scored} classes',
+      _percent(result.mean_ap),
+      f'{num_labels:,}',
+      f'{result.num_detections:,}',
+    ),
+    ('person', _percent(person.value), f'{person.num_truth:,}', f'{person.num_detections:,}'),
   ]
-  widths = [max(len(row[i]) for row in (heads, *rows, *last)) for i in range(len(heads))]
-  rule = '-' * (sum(widths) + 2 * (len(widths) - 1))
-  lines = [_align(heads, widths), rule, *(_align(row, widths) for row in rows), rule]
-  return '\n'.join([*lines, *(_align(row, widths) for row in last), _counts_line(result)])
+  counts = (
+    f'{result.num_frames:,} frames, {result.num_truth_boxes:,} people; '
+    f'{result.num_boxes:,} of {person.num_detections:,} proposals scored by {result.scoring}'
+  )
+  return '\n'.join([_table(heads, rows, last), counts])
 
 
-def as_dictionary(result: FrameMap, class_names: Sequence[str]) -> dict:
-  """What a JSON file keeps: plain numbers in [0, 1], None where a class has no ground truth."""
-  _check_names(result, class_names)
+def as_dictionary(result: FrameMap, class_names: Sequence[str], figure: str = 'frame_mAP') -> dict:
+  """What a JSON file keeps: plain numbers in [0, 1], None where a class has no ground truth.
+
+  `figure` names the mean: AVA's is `mAP`.
+  """
+  class_names = _names(result, class_names)
   threshold = f'{result.iou_threshold:g}'
   return {
-    f'frame_mAP@{threshold}': _json_number(result.mean_ap),
+    f'{figure}@{threshold}': _json_number(result.mean_ap),
     f'person_AP@{threshold}': _json_number(result.person.value),
     'scoring': result.scoring,
     'per_class': {
@@ -60,22 +70,171 @@ def as_dictionary(result: FrameMap, class_names: Sequence[str]) -> dict:
   }
 
 
-def _check_names(result: FrameMap, class_names: Sequence[str]) -> None:
-  if len(class_names) != len(result.per_class):
-    raise ValueError(
-      f'{len(class_names)} class names were given for {len(result.per_class)} classes.'
+def format_video_table(result: VideoMap, class_names: Sequence[str]) -> str:
+  """Aligned lines: class, AP in per cent at every threshold, truth tubes, tubes; then the mean."""
+  per_class = list(zip(*result.figures.values(), strict=True))
+  _check_names(len(per_class), class_names)
+  heads = ('class', *(f'AP@{figure}' for figure in result.figures), 'truth tubes', 'tubes')
+  rows = [
+    (name, *(_percent(ap.value) for ap in aps), f'{aps[0].num_truth:,}', f'{_tubes(aps):,}')
+    for name, aps in zip(class_names, per_class, strict=True)
+  ]
+  scored = sum(aps[0].num_truth > 0 for aps in per_class)
+  last = (
+    f'mean of {scored} classes',
+    *(_percent(result.mean_ap(figure)) for figure in result.figures),
+    f'{result.num_truth_tubes:,}',
+    f'{result.num_tubes:,}',
+  )
+  counts = f'{result.num_videos:,} videos; boxes linked by the rule {result.rule}'
+  return '\n'.join([_table(heads, rows, [last]), counts])
+
+
+def video_as_dictionary(result: VideoMap, class_names: Sequence[str]) -> dict:
+  """What a JSON file keeps of a video-mAP, as `as_dictionary` does for frames."""
+  per_class = list(zip(*result.figures.values(), strict=True))
+  _check_names(len(per_class), class_names)
+  means = {f'video_mAP@{figure}': _json_number(result.mean_ap(figure)) for figure in result.figures}
+  return {
+    **means,
+    'linking': result.rule,
+    'per_class': {
+      name: {
+        **{
+          f'AP@{figure}': _json_number(ap.value)
+          for figure, ap in zip(result.figures, aps, strict=True)
+        },
+        'truth_tubes': aps[0].num_truth,
+        'tubes': _tubes(aps),
+      }
+      for name, aps in zip(class_names, per_class, strict=True)
+    },
+    'counts': {
+      'videos': result.num_videos,
+      'truth_tubes': result.num_truth_tubes,
+      'tubes': result.num_tubes,
+    },
+  }
+
+
+def format_errors(errors: Breakdown) -> str:
+  """Two small tables: what each kind of error costs and how many there are, in all and by size."""
+  heads = ('error', 'mAP points', 'errors', *SIZES)
+  rows = [
+    (
+      kind,
+      _percent(errors.costs[i]),
+      f'{errors.counts[:, i].sum():,}',
+      *(f'{count:,}' for count in errors.size_counts[:, i]),
     )
+    for i, kind in enumerate(KINDS)
+  ]
+  truth, found = errors.size_truth, errors.size_found
+  last = [
+    ('truth labels', '', f'{truth.sum():,}', *(f'{count:,}' for count in truth)),
+    ('found', '', f'{found.sum():,}', *(f'{count:,}' for count in found)),
+  ]
+  return _table(heads, rows, last)
+
+
+def errors_as_dictionary(errors: Breakdown, class_names: Sequence[str]) -> dict:
+  """What a JSON file keeps of the errors: costs in [0, 1], counts, by class and by size."""
+  _check_names(len(errors.counts), class_names)
+  return {
+    'kinds': {
+      kind: {'cost': _json_number(cost), 'count': int(count)}
+      for kind, cost, count in zip(KINDS, errors.costs, errors.counts.sum(axis=0), strict=True)
+    },
+    'per_class': {
+      name: {
+        kind: {'cost': _json_number(cost), 'count': int(count)}
+        for kind, cost, count in zip(KINDS, costs, counts, strict=True)
+      }
+      for name, costs, counts in zip(class_names, errors.class_costs, errors.counts, strict=True)
+    },
+    'per_size': {
+      size: {
+        **dict(zip(KINDS, errors.size_counts[i].tolist(), strict=True)),
+        'truth_labels': int(errors.size_truth[i]),
+        'found': int(errors.size_found[i]),
+      }
+      for i, size in enumerate(SIZES)
+    },
+    'size_limits': errors.size_limits.tolist(),
+  }
+
+
+def average(results: Sequence[Mapping]) -> dict:
+  """The mean of several dictionaries of one protocol, as JHMDB's figures are over its splits.
+
+  Figures and those of a class are means over the results that have them, counts are sums, and
+  `splits` keeps the results. Raises ValueError where they are not of one kind.
+  """
+  first = results[0]
+  if any(list(result) != list(first) for result in results):
+    raise ValueError('only results of one protocol and the same options can be averaged.')
+  figures = [key for key, value in first.items() if '@' in key]
+  mean = {key: _mean([result[key] for result in results]) for key in figures}
+  names = dict.fromkeys(name for result in results for name in result['per_class'])
+  per_class = {
+    name: _average_class([result['per_class'].get(name, {}) for result in results])
+    for name in names
+  }
+  counts = {key: sum(result['counts'][key] for result in results) for key in first['counts']}
+  kept = {key: first[key] for key in ('protocol', 'scoring', 'linking') if key in first}
+  return {**kept, **mean, 'per_class': per_class, 'counts': counts, 'splits': list(results)}
+
+
+def _average_class(entries: Sequence[Mapping]) -> dict:
+  keys = dict.fromkeys(key for entry in entries for key in entry)
+  return {
+    key: _mean([entry.get(key) for entry in entries])
+    if '@' in key
+    else sum(entry.get(key, 0) for entry in entries)
+    for key in keys
+  }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+  known = [value for value in values if value is not None]
+  return math.fsum(known) / len(known) if known else None
+
+
+def _names(result: FrameMap, class_names: Sequence[str]) -> list[str]:
+  """One name for each class of the result, of which there may be fewer than names."""
+  if result.classes is not None:
+    class_names = [class_names[number] for number in result.classes]
+  _check_names(len(result.per_class), class_names)
+  return list(class_names)
+
+
+def _check_names(num_classes: int, class_names: Sequence[str]) -> None:
+  if len(class_names) != num_classes:
+    raise ValueError(f'{len(class_names)} class names were given for {num_classes} classes.')
   if len(set(class_names)) != len(class_names):
     raise ValueError('two classes have the same name.')
 
 
-def _row(name: str, value: float, num_truth: int, num_detections: int) -> tuple[str, ...]:
-  figure = '-' if math.isnan(value) else f'{100 * value:.2f}'
-  return name, figure, f'{num_truth:,}', f'{num_detections:,}'
+def _tubes(aps: Sequence) -> int:
+  return aps[0].num_detections
+
+
+def _percent(value: float) -> str:
+  return '-' if math.isnan(value) else f'{100 * value:.2f}'
 
 
 def _json_number(value: float) -> float | None:
-  return None if math.isnan(value) else value  # NaN is no JSON
+  return None if math.isnan(value) else float(value)  # NaN is no JSON
+
+
+def _table(
+  heads: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[Sequence[str]]
+) -> str:
+  """Aligned rows between two rules, the first column to the left, and what sums them up."""
+  widths = [max(len(row[i]) for row in (heads, *rows, *last)) for i in range(len(heads))]
+  rule = '-' * (sum(widths) + 2 * (len(widths) - 1))
+  above, below = ([_align(row, widths) for row in some] for some in (rows, last))
+  return '\n'.join([_align(heads, widths), rule, *above, rule, *below])
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -84,11 +243,3 @@ def _align(row: Sequence[str], widths: Sequence[int]) -> str:
     for i, (cell, width) in enumerate(zip(row, widths, strict=True))
   )
   return '  '.join([first, *numbers])
-
-
-def _counts_line(result: FrameMap) -> str:
-  ap: AveragePrecision = result.person
-  return (
-    f'{result.num_frames:,} frames, {result.num_truth_boxes:,} people; '
-    f'{result.num_boxes:,} of {ap.num_detections:,} proposals scored by {result.scoring}'
-  )

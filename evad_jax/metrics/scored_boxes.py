@@ -19,7 +19,7 @@ from evad_jax.metrics.average_precision import (
 )
 from evad_jax.metrics.frame_map import FrameMap
 
-AS_GIVEN = 'the scores of the file'
+AS_GIVEN = 'given scores'
 NOT_SCORED = -1
 
 
@@ -100,7 +100,8 @@ def class_average_precisions(
 def rows_by_label(label: np.ndarray, num_classes: int) -> list[np.ndarray]:
   """The rows of each class, in order."""
   order = np.argsort(label, kind='stable')
-  return np.split(order, np.searchsorted(label[order], np.arange(1, num_classes)))
+  limits = np.searchsorted(label[order], np.arange(num_classes + 1))
+  return [order[start:end] for start, end in zip(limits[:-1], limits[1:], strict=True)]
 
 
 def of_frames(rows: NamedTuple, keep: np.ndarray) -> NamedTuple:

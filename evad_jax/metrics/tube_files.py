@@ -17,6 +17,7 @@ import numpy as np
 from evad_jax import csv_columns
 from evad_jax.csv_columns import Lines
 from evad_jax.errors import InputError
+from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes, of_frames
 from evad_jax.tubes.overlap import Tube
 
 BOX = ('x1', 'y1', 'x2', 'y2')
@@ -32,6 +33,7 @@ class VideoTruth(NamedTuple):
   tubes: dict[str, list[Tube]]  # by video, also those without any; frames from 1, boxes in pixels
   num_frames: dict[str, int] | None  # None where the file does not say
   class_names: tuple[str, ...] | None  # by label; None where the file does not say
+  sizes: dict[str, tuple[int, int]] | None = None  # height, width of the frames that were annotated
 
 
 class Rows(NamedTuple):
@@ -103,6 +105,72 @@ def read_detections(
       ),
     )
   return Rows(video, frames, columns['boxes'], labels, columns['score'])
+
+
+class FrameSet(NamedTuple):
+  """Detections and ground truth of the frames that count; `frame` is video * stretch + number."""
+
+  detections: ScoredBoxes
+  truth: TrueBoxes
+  num_frames: int
+  num_elsewhere: int  # detections on frames that do not count
+
+
+def frame_set(truth: VideoTruth, rows: Rows, all_frames: bool = False) -> FrameSet:
+  """What frame-mAP counts: the frames with a truth box, or all frames of the videos."""
+  tubes = [(number, tube) for number, some in enumerate(truth.tubes.values()) for tube in some]
+  last = max([int(rows.frames.max(initial=0)), *(int(tube.frames[-1]) for _, tube in tubes)])
+  stretch = last + 1
+  true = TrueBoxes(
+    frame=_joined([number * stretch + tube.frames for number, tube in tubes], np.int64),
+    boxes=_joined([tube.boxes for _, tube in tubes], np.float64).reshape(-1, 4),
+    label=_joined([np.full(len(tube.frames), tube.label) for _, tube in tubes], np.int64),
+  )
+  detections = ScoredBoxes(rows.video * stretch + rows.frames, rows.boxes, rows.labels, rows.scores)
+  annotated = np.unique(true.frame)
+  if not all_frames:
+    counted = of_frames(detections, annotated)
+    return FrameSet(counted, true, len(annotated), len(rows.frames) - len(counted.frame))
+  if truth.num_frames is not None:
+    num_frames = sum(truth.num_frames[video] for video in truth.tubes)
+  else:
+    num_frames = len(np.union1d(annotated, detections.frame))
+  return FrameSet(detections, true, num_frames, 0)
+
+
+def exclude(
+  truth: VideoTruth, rows: Rows, excluded: set[tuple[str, int]]
+) -> tuple[VideoTruth, Rows]:
+  """Both without these frames (video, number); a tube of which nothing is left goes."""
+  videos = list(truth.tubes)
+  tubes = {
+    video: [_without(tube, {number for name, number in excluded if name == video}) for tube in some]
+    for video, some in truth.tubes.items()
+  }
+  tubes = {video: [tube for tube in some if len(tube.frames)] for video, some in tubes.items()}
+  places = zip(rows.video.tolist(), rows.frames.tolist(), strict=True)
+  keep = np.array([(videos[number], frame) not in excluded for number, frame in places], bool)
+  return truth._replace(tubes=tubes), Rows(*(column[keep] for column in rows))
+
+
+def keep_highest_per_frame(rows: Rows, number: int) -> Rows:
+  """The `number` highest rows of every frame, whatever their class; of equal scores the first."""
+  order = np.lexsort((-rows.scores, rows.frames, rows.video))  # stable
+  starts = np.any(
+    [np.diff(column[order], prepend=-1) != 0 for column in (rows.video, rows.frames)], axis=0
+  )
+  first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
+  keep = np.sort(order[np.arange(len(order)) - first < number])
+  return Rows(*(column[keep] for column in rows))
+
+
+def _without(tube: Tube, frames: set[int]) -> Tube:
+  keep = ~np.isin(tube.frames, list(frames))
+  return tube._replace(frames=tube.frames[keep], boxes=tube.boxes[keep])
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+  return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 def _read(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.metrics import frame_map
+from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.average_precision import average_precision
+from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes
 from evad_jax.structures import Detections, Targets
 
 LEFT, RIGHT, ALL = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)
@@ -210,3 +211,41 @@ def test_normalise():
   expected = [[[0, 0, 1, 0.5]], [[0.1, 0.25, 0.2, 0.75]]]
   sizes = np.array([[80, 60], [40, 100]], np.int32)
   np.testing.assert_allclose(frame_map.normalise(targets, sizes).boxes, expected, rtol=1e-6)
+
+
+def rows_of(detections, targets, classes):
+  """The counted boxes as rows of the scored classes, and the ground truth."""
+  passing = frame_map.passing_proposals(detections.person_scores, 0.7)
+  frame, proposal = np.nonzero(passing)
+  scores = detections.action_scores[frame, proposal][:, classes]
+  scored = ScoredBoxes(
+    frame=np.repeat(frame, len(classes)),
+    boxes=np.repeat(detections.boxes[frame, proposal], len(classes), axis=0),
+    label=np.tile(np.arange(len(classes)), len(frame)),
+    score=scores.ravel(),
+  )
+  frame, person, label = np.nonzero(targets.box_mask[:, :, None] & (targets.labels > 0))
+  listed = np.isin(label, classes)
+  frame, person, label = frame[listed], person[listed], label[listed]
+  label = np.array([classes.index(c) for c in label], np.int64)
+  return scored, TrueBoxes(frame, targets.boxes[frame, person], label)
+
+
+@pytest.mark.parametrize('max_per_frame', [None, 5, 1])
+def test_scored_classes_and_the_highest_of_a_frame_equal_rows(max_per_frame):
+  detections, targets = made_up(8, 25)
+  detections = detections._replace(action_scores=np.round(detections.action_scores, 1))
+  classes = [2, 0]
+  result = frame_map.compute(
+    evaluated(detections, targets, range(25), scorings=('action',)),
+    range(25),
+    scored_classes=classes,
+    max_per_frame=max_per_frame,
+  )
+  scored, truth = rows_of(detections, targets, classes)
+  if max_per_frame is not None:
+    scored = scored_boxes.keep_highest_per_frame(scored, max_per_frame)
+  expected = scored_boxes.compute(scored, truth, 2, 25)
+  assert result.per_class == expected.per_class
+  assert 0.01 < result.mean_ap == expected.mean_ap < 0.9
+  assert result.classes == (2, 0)

@@ -1,0 +1,333 @@
+"""Scores files of detections: AVA's mAP, or the frame-mAP or video-mAP of UCF101-24 and JHMDB.
+
+  python -m evad_jax.tools.score --protocol ava --labels LIST.pbtxt --groundtruth GT.csv \\
+    --detections DET.csv --excluded EXCLUDED.csv --json OUT.json --plot OUT.png
+  python -m evad_jax.tools.score --protocol frame --groundtruth JHMDB-GT.pkl --split 1 2 3 \\
+    --detections ONE.csv TWO.csv THREE.csv
+  python -m evad_jax.tools.score --protocol video --linking greedy --groundtruth UCF101v2-GT.pkl \\
+    --detections DET.csv
+
+AVA's files have no header: video,second,x1,y1,x2,y2,action_id[,person_id] with boxes in parts of
+the frame for the ground truth, and a score in the last place for detections. The other protocols
+read ground truth from annotation pickles, JSON in ACT's layout, or
+video,frame,x1,y1,x2,y2,label,tube_id, and detections from video,frame,x1,y1,x2,y2,label,score:
+pixels, frames from 1, labels from 0; their columns may also be named by a first line.
+
+Needs no accelerator library.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from evad_jax import annotation_truth, ava_files, csv_columns
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.metrics import (
+  ava_map,
+  bar_chart,
+  detections_csv,
+  error_breakdown,
+  report,
+  scored_boxes,
+  tube_files,
+  video_map,
+)
+from evad_jax.metrics.bar_chart import Bar
+from evad_jax.metrics.tube_files import Rows, VideoTruth
+from evad_jax.tubes.rules import RULES
+
+ANNOTATION_SUFFIXES = ('.pkl', '.pickle', '.json')
+# Flags that mean nothing to a protocol, so that none is given in vain.
+FOREIGN = {
+  'ava': ('all_frames', 'linking', 'spatial_only', 'split', 'videos'),
+  'frame': ('linking', 'spatial_only'),
+  'video': ('all_frames', 'errors'),
+}
+
+
+class Scoring(NamedTuple):
+  """What one pair of files gave."""
+
+  results: dict  # for JSON
+  tables: list[str]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """The command line."""
+  options = _parser().parse_args(arguments)
+  with exit_on_input_error():
+    run(options)
+
+
+def run(options: argparse.Namespace) -> dict:
+  """Scores, prints and writes what the options say, and returns what JSON gets.
+
+  Raises InputError for files that cannot be used and for options that do not belong together.
+  """
+  _check(options)
+  if options.protocol == 'ava':
+    scorings = [_score_ava(options)]
+  else:
+    splits = options.split or [1]
+    scorings = [
+      _score_videos(options, path, split)
+      for path, split in zip(options.detections, splits, strict=True)
+    ]
+  for scoring in scorings:
+    print('\n\n'.join(scoring.tables), end='\n\n')
+  results = [scoring.results for scoring in scorings]
+  result = report.average(results) if len(results) > 1 else results[0]
+  for key, value in result.items():
+    if '@' in key:
+      print(f'{key} {"-" if value is None else f"{value:.12f}"}')
+  _write(options, result)
+  return result
+
+
+def _score_ava(options: argparse.Namespace) -> Scoring:
+  names = ava_files.read_label_map(options.labels)
+  truth = ava_files.read_truth(options.groundtruth)
+  detections, lines = detections_csv.read_with_lines(options.detections[0])
+  ava_map.check_detections(detections, lines, truth, list(names))
+  excluded = ava_files.read_exclusions(options.excluded) if options.excluded else set()
+  chosen = ava_map.select(truth, detections, list(names), excluded, options.max_per_frame)
+  threshold = _one_threshold(options.iou)
+  result = scored_boxes.compute(
+    chosen.detections, chosen.truth, len(names), chosen.num_frames, threshold
+  )
+  class_names = _distinct(list(names.values()), list(names))
+  results = {'protocol': 'ava', **report.as_dictionary(result, class_names, 'mAP')}
+  results['counts'] |= {
+    'detections_of_unlisted_classes': chosen.num_unlisted,
+    'detections_on_excluded_keyframes': chosen.num_excluded,
+    'detections_beyond_the_highest': chosen.num_beyond,
+  }
+  tables = [report.format_table(result, class_names)]
+  if options.errors:
+    errors = error_breakdown.of_rows(chosen.detections, chosen.truth, len(names), threshold)
+    results['errors'] = report.errors_as_dictionary(errors, class_names)
+    tables.append(report.format_errors(errors))
+  return Scoring(results, tables)
+
+
+def _score_videos(options: argparse.Namespace, detections: Path, split: int) -> Scoring:
+  truth = _read_truth(options, split)
+  class_names = _class_names(options, truth)
+  rows = tube_files.read_detections(
+    detections, list(truth.tubes), len(class_names), truth.num_frames
+  )
+  if options.excluded:
+    truth, rows = tube_files.exclude(truth, rows, ava_files.read_exclusions(options.excluded))
+  if options.max_per_frame is not None:
+    rows = tube_files.keep_highest_per_frame(rows, options.max_per_frame)
+  score = _score_frames if options.protocol == 'frame' else _score_tubes
+  return score(options, truth, rows, class_names)
+
+
+def _score_frames(
+  options: argparse.Namespace, truth: VideoTruth, rows: Rows, class_names: list[str]
+) -> Scoring:
+  chosen = tube_files.frame_set(truth, rows, options.all_frames)
+  threshold = _one_threshold(options.iou)
+  result = scored_boxes.compute(
+    chosen.detections, chosen.truth, len(class_names), chosen.num_frames, threshold
+  )
+  results = {'protocol': 'frame', **report.as_dictionary(result, class_names)}
+  results['counts']['detections_on_other_frames'] = chosen.num_elsewhere
+  tables = [report.format_table(result, class_names)]
+  if options.errors:
+    errors = error_breakdown.of_rows(chosen.detections, chosen.truth, len(class_names), threshold)
+    results['errors'] = report.errors_as_dictionary(errors, class_names)
+    tables.append(report.format_errors(errors))
+  return Scoring(results, tables)
+
+
+def _score_tubes(
+  options: argparse.Namespace, truth: VideoTruth, rows: Rows, class_names: list[str]
+) -> Scoring:
+  rule = RULES[options.linking or 'greedy']
+  linked = video_map.link_rows(
+    list(truth.tubes), rows.video, rows.frames, rows.labels, rows.boxes, rows.scores, rule
+  )
+  total = len(set(rows.video.tolist()))
+  tubes = dict(tqdm(linked, desc='linking', total=total, unit='video', leave=False))
+  result = video_map.compute(
+    tubes,
+    truth.tubes,
+    len(class_names),
+    rule,
+    options.iou or video_map.FIGURES,
+    options.spatial_only,
+  )
+  results = {'protocol': 'video', **report.video_as_dictionary(result, class_names)}
+  results['counts'] |= {
+    'truth_boxes': sum(len(tube.frames) for some in truth.tubes.values() for tube in some),
+    'detections': len(rows.frames),
+    'frames_with_detections': len(set(zip(rows.video.tolist(), rows.frames.tolist(), strict=True))),
+  }
+  return Scoring(results, [report.format_video_table(result, class_names)])
+
+
+def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
+  if options.groundtruth.suffix in ANNOTATION_SUFFIXES:
+    truth = annotation_truth.read(options.groundtruth, split)
+  elif options.split:
+    raise InputError(f'{options.groundtruth} has no splits; leave --split out.')
+  else:
+    truth = tube_files.read_truth(options.groundtruth)
+  if not options.videos:
+    return truth
+  names = csv_columns.read_lines(options.videos, 'a list of videos').text
+  names = [os.path.splitext(name.split()[0])[0] for name in names]  # 'Class/v_name.avi 9'
+  return annotation_truth.only(truth, names, options.videos)
+
+
+def _class_names(options: argparse.Namespace, truth: VideoTruth) -> list[str]:
+  """By label: from --labels, else from the ground truth, else numbers."""
+  last = max([tube.label for some in truth.tubes.values() for tube in some], default=-1)
+  if options.labels:
+    names = _read_names(options.labels)
+  elif truth.class_names is not None:
+    names = list(truth.class_names)
+  else:
+    names = [f'class {label}' for label in range(last + 1)]
+  if last >= len(names):
+    raise InputError(
+      f'{options.groundtruth} has label {last}, but there are {len(names)} class names; '
+      'give --labels that go with it.'
+    )
+  return _distinct(names, range(len(names)))
+
+
+def _read_names(path: Path) -> list[str]:
+  """A .pbtxt whose ids are the labels from 0, or from 1; or a name a line."""
+  lines = csv_columns.read_lines(path, 'a list of classes')
+  if not any('{' in line for line in lines.text):
+    return [line.strip() for line in lines.text]
+  names = ava_files.read_label_map(path)
+  first = min(names)
+  if first > 1 or sorted(names) != list(range(first, first + len(names))):
+    raise InputError(f'{path}: the ids must be all of 0, 1, 2 and so on, or all from 1.')
+  return [names[number] for number in sorted(names)]
+
+
+def _distinct(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
+  """Names that occur twice get their number."""
+  return [
+    f'{name} ({number})' if list(names).count(name) > 1 else name
+    for name, number in zip(names, numbers, strict=True)
+  ]
+
+
+def _one_threshold(figures: Sequence[str] | None) -> float:
+  figures = figures or ['0.5']
+  thresholds = video_map.thresholds(figures[0])
+  if len(figures) > 1 or len(thresholds) > 1:
+    raise InputError('give one --iou threshold; ranges belong to --protocol video.')
+  return thresholds[0]
+
+
+def _check(options: argparse.Namespace) -> None:
+  for name in FOREIGN[options.protocol]:
+    if getattr(options, name):
+      flag = '--' + name.replace('_', '-')
+      raise InputError(f'{flag} means nothing to --protocol {options.protocol}; leave it out.')
+  if options.protocol == 'ava' and not options.labels:
+    raise InputError('--protocol ava needs --labels: the list of the classes that are scored.')
+  if options.max_per_frame is not None and options.max_per_frame < 1:
+    raise InputError(f'--max-per-frame is {options.max_per_frame}; give at least 1.')
+  pairs = 1 if options.protocol == 'ava' else len(options.split or [1])
+  if len(options.detections) != pairs:
+    raise InputError(
+      f'{len(options.detections)} files of detections were given for {pairs} '
+      f'{"split" if pairs == 1 else "splits"}; give one for each.'
+    )
+
+
+def _write(options: argparse.Namespace, result: dict) -> None:
+  try:
+    if options.json:
+      options.json.parent.mkdir(parents=True, exist_ok=True)
+      options.json.write_text(json.dumps(result, indent=2, allow_nan=False) + '\n')
+    if options.plot:
+      _plot(options, result)
+  except OSError as error:
+    raise InputError(
+      f'{error.filename} cannot be written ({error.strerror}); give another path.'
+    ) from error
+
+
+def _plot(options: argparse.Namespace, result: dict) -> None:
+  figures = [key for key in result if 'mAP@' in key]
+  shown = next((key for key in figures if key.endswith('@0.5')), figures[0])
+  threshold = shown.split('@')[1]
+  bars = [
+    Bar(name, entry[f'AP@{threshold}'], entry.get('truth_boxes', entry.get('truth_tubes')))
+    for name, entry in result['per_class'].items()
+  ]
+  mean = result[shown] or 0.0
+  title = f'{shown} {100 * mean:.2f}   {", ".join(path.name for path in options.detections)}'
+  bar_chart.write_bar_chart(options.plot, title, mean, bars)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.score',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--protocol', required=True, choices=('ava', 'frame', 'video'), help='what to compute')
+  add('--groundtruth', required=True, type=Path, help='csv; or pickle or JSON of annotations')
+  add(
+    '--detections',
+    required=True,
+    type=Path,
+    nargs='+',
+    help='csv; one for each --split, whose figures are averaged (JHMDB has three)',
+  )
+  add(
+    '--labels',
+    type=Path,
+    help='action list (.pbtxt); for frame and video also a class name a line, in label order',
+  )
+  add('--excluded', type=Path, help='csv of video,second (or frame) that do not count')
+  add(
+    '--max-per-frame',
+    type=int,
+    metavar='N',
+    help="only the N highest detections of a frame count: 50 on AVA's challenge server",
+  )
+  add(
+    '--iou',
+    nargs='+',
+    metavar='T',
+    help='IoU threshold (0.5); for video several, also ranges such as 0.5:0.95 '
+    f'({" ".join(video_map.FIGURES)})',
+  )
+  add('--errors', action='store_true', help='also say which kinds of errors cost how much')
+  add(
+    '--all-frames',
+    action='store_true',
+    help='frame: also count detections on frames without ground truth',
+  )
+  add('--linking', choices=tuple(RULES), help='video: how boxes become tubes (greedy)')
+  add(
+    '--spatial-only',
+    action='store_true',
+    help='video: leave the temporal overlap out, as for JHMDB, whose clips are cut to the action',
+  )
+  add('--split', type=int, nargs='+', metavar='N', help='split of the annotations, from 1 (1)')
+  add('--videos', type=Path, help='list of the videos to score, one a line (testlist01.txt)')
+  add('--json', type=Path, help='write all figures there')
+  add('--plot', type=Path, help='write a picture (.png) of the average precision of every class')
+  return parser
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,112 @@
+"""Figures of rows: against the rule word by word, and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evad_jax.metrics import scored_boxes
+from evad_jax.metrics.scored_boxes import NOT_SCORED, ScoredBoxes, TrueBoxes
+from tests.metrics import slow_map
+
+CLASSES = 3
+corner = st.integers(0, 4)
+box = st.tuples(corner, corner, corner, corner).map(
+  lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
+)
+frame, label = st.integers(0, 2), st.integers(NOT_SCORED, CLASSES - 1)
+# Few corners and few scores: duplicates, crowds and equal scores are common.
+scored = st.lists(st.tuples(frame, box, label, st.integers(0, 4)), max_size=25)
+true = st.lists(st.tuples(frame, box, label), max_size=12)
+
+
+def columns(kind, rows):
+  parts = zip(*rows, strict=True) if rows else [()] * len(kind._fields)
+  frames, boxes, labels, *scores = (list(part) for part in parts)
+  boxes = np.reshape(np.array(boxes, float), (-1, 4))
+  scores = [np.array(some, float) for some in scores]
+  return kind(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
+
+
+def slow_class(detections, truth, number):
+  return slow_map.average_precision(
+    [(f, b, s) for f, b, c, s in detections if c == number],
+    [(f, b) for f, b, c in truth if c == number],
+  )
+
+
+def slow_person(detections, truth):
+  best = {}
+  for f, b, _, s in detections:
+    best[f, b] = max(s, best.get((f, b), s))
+  people = [(f, b, s) for (f, b), s in best.items()]
+  return slow_map.average_precision(people, list(dict.fromkeys((f, b) for f, b, _ in truth)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(scored, true)
+def test_equals_the_rule_word_by_word(detections, truth):
+  result = scored_boxes.compute(
+    columns(ScoredBoxes, detections), columns(TrueBoxes, truth), CLASSES, 3
+  )
+  expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
+  for ap, value in zip(result.per_class, expected, strict=True):
+    assert ap.value == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True)
+  mean, person = slow_map.mean(expected), slow_person(detections, truth)
+  assert result.mean_ap == pytest.approx(np.nan if mean is None else mean, abs=1e-12, nan_ok=True)
+  person = np.nan if person is None else person
+  assert result.person.value == pytest.approx(person, abs=1e-12, nan_ok=True)
+  assert result.num_detections == sum(c >= 0 for _, _, c, _ in detections)
+  assert result.num_boxes == len({(f, b) for f, b, _, _ in detections})
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored, true, st.randoms())
+def test_order_of_rows_does_not_matter_where_scores_differ(detections, truth, random):
+  detections = [(f, b, c, i / 7) for i, (f, b, c, _) in enumerate(detections)]
+  truth = list(dict.fromkeys(truth))
+  expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
+  # Of two truth boxes with the same IoU the first counts, so only detections change places.
+  random.shuffle(detections)
+  result = scored_boxes.class_average_precisions(
+    columns(ScoredBoxes, detections), columns(TrueBoxes, truth), CLASSES
+  )
+  for ap, value in zip(result, expected, strict=True):
+    assert ap.value == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize(('shift', 'expected'), [(0.0, 1.0), (0.51, 0.0)])
+def test_perfect_detector_and_shifted_boxes(shift, expected):
+  # Boxes of height 1 that are moved by a share s of it overlap by (1 - s) / (1 + s).
+  rng = np.random.default_rng(0)
+  frames = np.repeat(np.arange(40), 2)
+  left = np.tile([0.0, 2.0], 40) + rng.random(80) * 0.5
+  boxes = np.stack([left, np.zeros(80), left + 1, np.ones(80)], axis=1)
+  share = (1 - 0.49) / (1 + 0.49) if shift else 0.0
+  moved = boxes + [0, share, 0, share]
+  labels = rng.integers(0, 5, 80)
+  detections = ScoredBoxes(frames, moved, labels, rng.random(80))
+  result = scored_boxes.compute(detections, TrueBoxes(frames, boxes, labels), 5, 40)
+  assert result.mean_ap == result.person.value == expected
+  if shift:
+    lower = scored_boxes.compute(detections, TrueBoxes(frames, boxes, labels), 5, 40, 0.48)
+    assert lower.mean_ap == 1.0
+
+
+@settings(max_examples=80, deadline=None)
+@given(scored, st.integers(1, 4))
+def test_highest_of_each_frame(detections, number):
+  kept = scored_boxes.keep_highest_per_frame(columns(ScoredBoxes, detections), number).label
+  expected = [c for _, _, c, _ in detections]
+  for f in range(3):
+    rows = [i for i, (g, _, c, _) in enumerate(detections) if g == f and c >= 0]
+    for row in sorted(rows, key=lambda row: -detections[row][3])[number:]:
+      expected[row] = NOT_SCORED
+  assert kept.tolist() == expected
+
+
+def test_nan_is_an_error():
+  rows = columns(ScoredBoxes, [(0, (0, 0, 1, 1), 0, 0.5)])
+  truth = columns(TrueBoxes, [(0, (0, 0, 1, 1), 0)])
+  with pytest.raises(ValueError, match='score is NaN'):
+    scored_boxes.compute(rows._replace(score=np.array([np.nan])), truth, 1, 1)
