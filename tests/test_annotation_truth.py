@@ -1,0 +1,112 @@
+"""Annotation pickles and JSON as ground truth: both families by hand, splits, and faults."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evad_jax import annotation_truth
+from evad_jax.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+ACT = {
+  'labels': ['catch', 'run'],
+  'gttubes': {
+    'catch/a': {0: [np.array([[1, 1, 2, 3, 4], [2, 1, 2, 3, 5]], np.float32)]},
+    'run/b': {1: [np.array([[4, 0, 0, 9, 9]], np.float32)]},
+  },
+  'nframes': {'catch/a': 20, 'run/b': 30, 'run/c': 40},
+  'train_videos': [['run/b'], ['catch/a']],
+  'test_videos': [['catch/a', 'run/c'], ['run/b', 'run/c']],
+  'resolution': {name: (240, 320) for name in ('catch/a', 'run/b', 'run/c')},
+}
+
+
+def pickled(tmp_path, content):
+  path = tmp_path / 'annotations.pkl'
+  path.write_bytes(pickle.dumps(content, protocol=2))
+  return path
+
+
+def as_json(tmp_path, content):
+  path = tmp_path / 'annotations.json'
+  tubes = {
+    video: {str(label): [rows.tolist() for rows in some] for label, some in by_label.items()}
+    for video, by_label in content['gttubes'].items()
+  }
+  path.write_text(json.dumps({**content, 'gttubes': tubes}))
+  return path
+
+
+@pytest.mark.parametrize('write', [pickled, as_json])
+def test_act_layout(tmp_path, write):
+  path = write(tmp_path, ACT)
+  truth = annotation_truth.read(path)
+  assert list(truth.tubes) == ['catch/a', 'run/c'] and truth.tubes['run/c'] == []
+  (tube,) = truth.tubes['catch/a']
+  assert (tube.label, tube.frames.tolist()) == (0, [1, 2])
+  assert tube.boxes.tolist() == [[1, 2, 3, 4], [1, 2, 3, 5]]
+  assert truth.num_frames == {'catch/a': 20, 'run/c': 40}
+  assert truth.class_names == ('catch', 'run')
+  assert truth.sizes['run/c'] == (240, 320)
+  assert list(annotation_truth.read(path, split=2).tubes) == ['run/b', 'run/c']
+  with pytest.raises(InputError, match='has 2 splits; give --split from 1 to 2'):
+    annotation_truth.read(path, split=3)
+
+
+def test_pyannot(tmp_path):
+  entry = {
+    'label': 7,
+    'sf': 3,
+    'ef': 5,
+    'boxes': np.array([[250, 9, 60, 5], [8, 9, 4, 5]], np.uint8),
+  }
+  content = {'Diving/v': {'numf': 90, 'label': 7, 'annotations': [entry]}}
+  truth = annotation_truth.read(pickled(tmp_path, content))
+  (tube,) = truth.tubes['Diving/v']
+  # Frames 3 and 4 from 0 are 4 and 5 from 1.
+  assert (tube.label, tube.frames.tolist()) == (7, [4, 5])
+  assert tube.boxes.tolist() == [[250, 9, 310, 14], [8, 9, 12, 14]]
+  assert (truth.num_frames, truth.class_names) == ({'Diving/v': 90}, None)
+  only = annotation_truth.only(truth, ['Diving/v'], Path('list.txt'))
+  assert list(only.tubes) == ['Diving/v']
+  with pytest.raises(InputError, match="list.txt: video 'Diving/w' has no ground truth"):
+    annotation_truth.only(truth, ['Diving/w'], Path('list.txt'))
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'gttubes': {'catch/a': {0: [np.zeros((2, 4))]}}}, 'a tube of catch/a is not rows'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 4, 9]])]}}}, 'a tube of catch/a is not rows'),
+    ({'gttubes': {'catch/a': {0: [np.array([[0, 5, 5, 9, 9]])]}}}, 'a tube of catch/a is not rows'),
+    ({'gttubes': {'catch/a': {0: [np.zeros((0, 5))]}}}, 'unexpected form'),
+    ({'nframes': {}}, "unexpected form.*'catch/a'"),
+  ],
+)
+def test_bad_annotations_are_named(tmp_path, change, message):
+  with pytest.raises(InputError, match=f'annotations.pkl: .*{message}'):
+    annotation_truth.read(pickled(tmp_path, {**ACT, **change}))
+
+
+def test_unreadable_files(tmp_path):
+  with pytest.raises(InputError, match='nowhere.json cannot be read'):
+    annotation_truth.read(tmp_path / 'nowhere.json')
+  (tmp_path / 'a.json').write_text('{')
+  with pytest.raises(InputError, match='a.json is not JSON'):
+    annotation_truth.read(tmp_path / 'a.json')
+  (tmp_path / 'a.json').write_text('[]')
+  with pytest.raises(InputError, match='a.json: has no gttubes'):
+    annotation_truth.read(tmp_path / 'a.json')
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason='the data are not beside the repository.')
+def test_published_annotations():
+  jhmdb = SHARED / 'jhmdb_mini' / 'annotations_full' / 'JHMDB-GT.pkl'
+  numbers = [len(annotation_truth.read(jhmdb, split).tubes) for split in (1, 2, 3)]
+  assert numbers == [268, 270, 265]
+  ucf24 = annotation_truth.read(SHARED / 'ucf24_mini' / 'annotations_full' / 'pyannot.pkl')
+  assert len(ucf24.tubes) == 3194
+  assert sum(len(tube.frames) for some in ucf24.tubes.values() for tube in some) > 500_000
