@@ -78,6 +78,8 @@ def get_config() -> ConfigDict:
   config.eval.step = 0  # of the checkpoint; 0: the newest, -1: the best
   config.eval.scoring = 'action'  # or 'person_times_action' over all proposals
   config.eval.person_threshold = 0.7  # boxes below count only where a frame has none above
+  config.eval.max_per_frame = 0  # highest scores of a frame that count; 0: all, 50: AVA's server
+  config.eval.linking = 'greedy'  # of boxes to tubes, or 'viterbi', 'multisports'; see tubes/rules
   config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
 

@@ -1,4 +1,8 @@
-"""One pass over a split, every example exactly once: frame-mAP, person AP, CSV, contact sheet."""
+"""One pass over a split, every example exactly once: the figures, CSV, contact sheet.
+
+Frame-mAP (over the classes that the data set scores) and person AP always; video-mAP where the data
+set has tubes, that is, where every annotated frame of a video is evaluated.
+"""
 
 import functools
 import json
@@ -13,12 +17,15 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from evad_jax import contact_sheet, from_config, sharding
-from evad_jax.data import pipeline
+from evad_jax.data import pipeline, tube_index
 from evad_jax.data.records import RecordIndex
-from evad_jax.metrics import detections_csv, frame_map, report
+from evad_jax.errors import InputError
+from evad_jax.metrics import detections_csv, frame_map, report, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
 from evad_jax.structures import Batch, Detections
+from evad_jax.tubes.overlap import Tube
+from evad_jax.tubes.rules import RULES
 
 Params = Any
 Predict = Callable[[Params, Batch], tuple[Detections, Batch]]
@@ -30,17 +37,26 @@ class Evaluation(NamedTuple):
   """What one pass found."""
 
   result: frame_map.FrameMap
+  video: video_map.VideoMap | None  # None where the split has no tubes
   detections: list[detections_csv.DetectionTable]  # one a batch
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
 
   def metrics(self) -> dict:
     """Figures per class and in all, as plain numbers."""
-    return report.as_dictionary(self.result, self.class_names)
+    figures = report.as_dictionary(self.result, self.class_names)
+    if self.video:
+      video = report.video_as_dictionary(self.video, self.class_names)
+      figures |= {name: value for name, value in video.items() if name.startswith('video_mAP')}
+      figures['video'] = video
+    return figures
 
   def table(self) -> str:
     """The same for reading."""
-    return report.format_table(self.result, self.class_names)
+    tables = [report.format_table(self.result, self.class_names)]
+    if self.video:
+      tables.append(report.format_video_table(self.video, self.class_names))
+    return '\n\n'.join(tables)
 
 
 def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
@@ -62,8 +78,13 @@ def evaluate(
 ) -> Evaluation:
   """Evaluates `params` on all examples of `index`.
 
-  Raises InputError where a record cannot be read, or a detection is not finite.
+  Raises InputError where a record cannot be read, a detection is not finite, or config.eval asks
+  for a scoring or linking that does not exist.
   """
+  if config.eval.linking not in RULES:
+    raise InputError(
+      f'config.eval.linking={config.eval.linking!r} is not one of {", ".join(RULES)}.'
+    )
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)
@@ -89,8 +110,52 @@ def evaluate(
       tables.append(_table(index, detections, batch, config.eval.person_threshold))
       tiles += _tiles(index, local, detections, shown, config.eval.person_threshold)
       bar.update(int(batch.example_mask.sum()))
-  result = frame_map.compute(state, range(len(index)), config.eval.scoring)
-  return Evaluation(result, tables, tiles, list(index.classes))
+  result, video = score(config, state, index)
+  return Evaluation(result, video, tables, tiles, list(index.classes))
+
+
+def score(
+  config: ConfigDict, state: frame_map.State, index: RecordIndex
+) -> tuple[frame_map.FrameMap, video_map.VideoMap | None]:
+  """The figures of a state that has all examples of `index`, each once."""
+  scoring, numbers = config.eval.scoring, range(len(index))
+  scored = [index.classes.index(name) for name in index.scored_classes]
+  result = frame_map.compute(
+    state,
+    numbers,
+    scoring,
+    scored_classes=None if len(scored) == len(index.classes) else scored,
+    max_per_frame=config.eval.max_per_frame or None,
+  )
+  truth = tube_index.read_tubes(index)
+  if truth is None:
+    return result, None
+  rule = RULES[config.eval.linking]
+  actions = frame_map.tables(state, numbers, scoring).actions
+  places = list(zip(index.videos.tolist(), index.keyframes.tolist(), strict=True))
+  linked = video_map.link_actions(actions, places, rule, _frame_sizes(index))
+  total = len(set(index.record_video.tolist()))
+  detected = dict(tqdm(linked, desc='linking tubes', total=total, unit='video', leave=False))
+  true_tubes = _tubes_by_video(index, truth)
+  return result, video_map.compute(
+    detected, true_tubes, len(index.classes), rule, spatial_only=truth.trimmed
+  )
+
+
+def _frame_sizes(index: RecordIndex) -> np.ndarray:
+  """(E, 2) height and width: some rules of linking count pixels."""
+  return np.stack([index.heights, index.widths], axis=-1)
+
+
+def _tubes_by_video(index: RecordIndex, truth: tube_index.TrueTubes) -> dict[str, list[Tube]]:
+  """The true tubes of every evaluated video, in pixels of its stored frames."""
+  size = dict(zip(index.record_video.tolist(), index.record_size.tolist(), strict=True))
+  tubes: dict[str, list[Tube]] = {video: [] for video in size}
+  for video, label, frames, boxes in truth.tubes:
+    height, width = size[video]
+    pixels = boxes.astype(np.float64) * [width, height, width, height]
+    tubes[video].append(Tube(label, frames, pixels))
+  return tubes
 
 
 def write(evaluation: Evaluation, directory: Path, name: str) -> None:

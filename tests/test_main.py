@@ -178,6 +178,7 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'train.log_every': 0}, ['log_every=0']),
     ({'optimizer.schedule': 'linear'}, ['linear', 'cosine']),
     ({'eval.scoring': 'best'}, ['best']),
+    ({'eval.linking': 'best'}, ['best', 'viterbi']),
     ({'mesh.model': 3}, ['config.mesh.model=3']),
   ],
 )

@@ -1,0 +1,113 @@
+"""The figures of an evaluation: perfect detections, shifted ones, classes that are not scored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import common
+from evad_jax import evaluate
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.records import Record
+from evad_jax.data.tube_index import TrueTube, write_tubes
+from evad_jax.metrics import frame_map
+from evad_jax.structures import Detections, Targets
+
+FRAMES, CLASSES = 20, ['sit', 'stand', 'wave']
+VIDEOS = ['one', 'two']
+BOX = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
+
+
+@pytest.fixture(scope='module')
+def index(tmp_path_factory):
+  """Two videos of 20 frames of 40 x 80, all keyframes; a person sits in one, waves in two."""
+  directory = tmp_path_factory.mktemp('evaluate')
+  numbers = np.arange(FRAMES)
+  with RecordWriter(directory, 'toy', 'test', len(CLASSES), num_shards=1) as writer:
+    for video, label in zip(VIDEOS, (0, 2), strict=True):
+      boxes, labels = np.tile(BOX, (FRAMES, 1)), np.eye(3, dtype=np.uint8)[[label] * FRAMES]
+      head = (video, 25.0, FRAMES, 40, 80, [b'not decoded here'] * FRAMES)
+      writer.write(Record(*head, numbers, numbers, boxes, numbers, labels))
+  tubes = [
+    TrueTube(video, label, numbers, np.tile(BOX, (FRAMES, 1)))
+    for video, label in zip(VIDEOS, (0, 2), strict=True)
+  ]
+  write_tubes(directory, 'test', tubes, trimmed=False)
+  write_dataset_metadata(directory, 'toy', CLASSES, clip_frames=4, frame_stride=2)
+  return RecordIndex.open(directory, 'test')
+
+
+def state_of(index, box):
+  """All frames with one detected box, certain of the right class and of no other."""
+  count = len(index)
+  labels = np.eye(3, dtype=np.float32)[np.where(index.videos == 'one', 0, 2)][:, None]
+  true = np.tile(BOX, (count, 1, 1))
+  detections = Detections(
+    np.tile(np.asarray(box, np.float32), (count, 1, 1)), np.ones((count, 1), np.float32), labels
+  )
+  targets = Targets(true, labels, np.ones((count, 1), bool))
+  state = frame_map.start(('action',), 0.7)
+  order = np.random.default_rng(0).permutation(count)  # batches may come in any order
+  for part in np.array_split(order, 3):
+    state = frame_map.update(
+      state,
+      Detections(*(x[part] for x in detections)),
+      Targets(*(x[part] for x in targets)),
+      np.ones(len(part), bool),
+      part,
+    )
+  return state
+
+
+@pytest.mark.parametrize('linking', ['greedy', 'viterbi', 'multisports'])
+def test_a_perfect_detector_scores_one(index, linking):
+  config = common.get_config()
+  config.eval.linking = linking
+  frames, video = evaluate.score(config, state_of(index, BOX), index)
+  assert frames.mean_ap == frames.person.value == 1.0
+  assert {figure: video.mean_ap(figure) for figure in video.figures} == dict.fromkeys(
+    ('0.2', '0.5', '0.75', '0.5:0.95', '0.1:0.9'), 1.0
+  )
+  assert (video.num_videos, video.num_truth_tubes) == (2, 2)
+
+
+def test_boxes_that_overlap_by_less_than_half_score_nothing(index):
+  shift = 0.5 * (1 - 0.49) / (1 + 0.49)  # of a box of width 0.5: an IoU of 0.49
+  frames, video = evaluate.score(
+    common.get_config(), state_of(index, BOX + [shift, 0, shift, 0]), index
+  )
+  assert frames.mean_ap == frames.person.value == 0.0
+  assert video.mean_ap('0.5') == video.mean_ap('0.75') == video.mean_ap('0.5:0.95') == 0.0
+  assert video.mean_ap('0.2') == 1.0
+  assert video.mean_ap('0.1:0.9') == pytest.approx(4 / 9)  # 0.1 to 0.4
+
+
+def test_only_scored_classes_count(index):
+  config = common.get_config()
+  state = state_of(index, BOX)
+  some = dataclasses.replace(index, scored_classes=['stand', 'wave'])
+  frames, _ = evaluate.score(config, state, some)
+  assert frames.classes == (1, 2)
+  assert [ap.num_truth for ap in frames.per_class] == [0, FRAMES] and frames.mean_ap == 1.0
+  evaluation = evaluate.Evaluation(frames, None, [], [], CLASSES)
+  assert list(evaluation.metrics()['per_class']) == ['stand', 'wave']
+  assert 'mean of 1 classes' in evaluation.table()
+
+
+def test_figures_of_tubes_are_in_the_report(index):
+  frames, video = evaluate.score(common.get_config(), state_of(index, BOX), index)
+  evaluation = evaluate.Evaluation(frames, video, [], [], CLASSES)
+  figures = evaluation.metrics()
+  assert figures['frame_mAP@0.5'] == figures['video_mAP@0.2'] == figures['video_mAP@0.5:0.95'] == 1
+  assert figures['video']['per_class']['wave']['truth_tubes'] == 1
+  assert 'linked by the rule greedy' in evaluation.table()
+
+
+def test_a_split_without_tubes_has_no_video_figures(index, tmp_path):
+  (index.directory / 'tubes-test.npz').rename(tmp_path / 'tubes.npz')
+  try:
+    _, video = evaluate.score(common.get_config(), state_of(index, BOX), index)
+  finally:
+    (tmp_path / 'tubes.npz').rename(index.directory / 'tubes-test.npz')
+  assert video is None
