@@ -29,7 +29,11 @@ def read(path: Path, split: int = 1) -> VideoTruth:
 
   videos = read_annotations(path).videos
   tubes = {
-    name: [Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64)) for tube in video.tubes]
+    name: [
+      Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64))
+      for tube in video.tubes
+      if len(tube.frames)
+    ]
     for name, video in videos.items()
   }
   return VideoTruth(
