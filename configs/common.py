@@ -26,7 +26,9 @@ def get_config() -> ConfigDict:
   config.data.eval_split = 'test'
   config.data.workers = 0  # processes that decode; 0: threads of this process alone
   config.data.threads = 4  # that decode, in each process
-  config.data.prefetch = 4  # batches made ahead by each worker, or by the threads
+  # Batches made ahead by each worker, or by the threads; with fewer than twice the threads, a
+  # thread that is ready waits for the batch before its own.
+  config.data.prefetch = 8
 
   config.clip = ConfigDict()
   config.clip.clip_frames = 16  # T

@@ -168,12 +168,12 @@ def measure(index: RecordIndex, settings: ClipSettings, args: argparse.Namespace
     batch_size=args.batch,
     workers=args.workers,
     threads=args.threads,
-    prefetch=args.threads,
+    prefetch=args.prefetch,
   ) as batches:
     for _ in tqdm(range(args.rounds), 'measuring', unit='round', leave=False):
       codec.append(codec_speed(jpegs, args.threads, args.seconds))
       # What was made ahead while the codec ran does not count.
-      for _ in itertools.islice(batches, 2 * args.threads + 2 * args.workers):
+      for _ in itertools.islice(batches, args.prefetch + args.threads + 2 * args.workers):
         pass
       start, done = time.perf_counter(), 0
       while time.perf_counter() - start < args.seconds:
@@ -247,6 +247,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--stored-size', type=size, default=(288, 512), metavar='HxW', help='of records it makes')
   add('--batch', type=number, default=8, help='clips in a batch (default 8)')
   add('--threads', type=number, default=2, help='threads that decode (default 2)')
+  add('--prefetch', type=number, default=4, help='batches made ahead (default 4)')
   add('--workers', type=int, default=0, help='processes of so many threads each (default 0: none)')
   add('--reduced-decoding', action='store_true', help='decode large frames at a part of their size')
   add('--rounds', type=number, default=5, help='codec and pipeline in turn (default 5)')
