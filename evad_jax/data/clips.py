@@ -138,6 +138,8 @@ def _draw_clip(
   size, picture = (example.height, example.width), (resize.height, resize.width)
   # What needs neither resizing nor mirroring, and has the canvas' rows, is decoded in its place.
   in_place = size == picture and not flip and resize.width == out.shape[2]
+  # All other frames pass through one piece of memory: new pages for each would cost more.
+  scratch = None if in_place or settings.reduced_decoding else np.empty((*size, 3), np.uint8)
   for t, (position, number) in enumerate(zip(positions, numbers.tolist(), strict=True)):
     key = (example.video, number, flip)
     if key in drawn:
@@ -149,7 +151,7 @@ def _draw_clip(
       frame=number,
       size=size,
       least=picture if settings.reduced_decoding else None,
-      out=out[t, : resize.height] if in_place else None,
+      out=out[t, : resize.height] if in_place else scratch,
     )
     if not in_place:
       augment.draw_frame(frame, resize, flip, out[t])
