@@ -188,6 +188,49 @@ def test_average_over_splits(tmp_path):
   assert result['video_mAP@0.5'] == 0.75
 
 
+def generated(shift):
+  """One tube of 20 frames for each of 3 classes in 4 videos, and each box as a detection.
+
+  Boxes of the detections are lower by a share of their height, so that they overlap the truth by
+  (1 - shift) / (1 + shift). Returns files of AVA's form and of the video protocol.
+  """
+  rng = np.random.default_rng(0)
+  ava, ava_found, truth, found = [], [], [], []
+  for video in range(4):
+    for label, y in enumerate(rng.uniform(0.1, 0.5, 3)):
+      x = 0.02 + 0.3 * label  # nobody is before another
+      score = rng.uniform(0.1, 1)
+      for frame in range(1, 21):
+        box = np.array([x, y, x + 0.25, y + 0.2]) + 0.002 * frame
+        moved = box + [0, 0.2 * shift, 0, 0.2 * shift]
+        for rows_, b, end in ((ava, box, ''), (ava_found, moved, f',{score}')):
+          rows_.append(f'v{video},{900 + frame:04d},{",".join(map(str, b))},{label + 1}{end}\n')
+        for rows_, b, end in ((truth, box, label), (found, moved, score)):
+          pixels = ','.join(map(str, b * 1000))
+          rows_.append(f'v{video},{frame},{pixels},{label},{end}\n')
+  names = ''.join(f'item {{ name: "class {i}" id: {i} }}\n' for i in (1, 2, 3))
+  files = {'ava_truth.csv': ava, 'ava_found.csv': ava_found, 'truth.csv': truth, 'found.csv': found}
+  return {name: ''.join(some) for name, some in files.items()} | {'labels.pbtxt': names}
+
+
+@pytest.mark.parametrize(('shift', 'expected'), [(0.0, 1.0), ((1 - 0.49) / (1 + 0.49), 0.0)])
+def test_perfect_and_shifted_detections(tmp_path, shift, expected):
+  write(tmp_path, generated(shift))
+  files = {'truth': 'ava_truth.csv', 'detections': ('ava_found.csv',)}
+  for limit in ((), ('--max-per-frame', '50')):
+    result = run(tmp_path, 'ava', *labels(tmp_path), *limit, **files)
+    assert (result['mAP@0.5'], result['person_AP@0.5']) == (expected, expected)
+  files = {'truth': 'truth.csv', 'detections': ('found.csv',)}
+  for flags in ((), ('--all-frames',)):
+    assert run(tmp_path, 'frame', *flags, **files)['frame_mAP@0.5'] == expected
+  figures = ('0.5', '0.75', '0.5:0.95')
+  for linking in ('greedy', 'viterbi', 'multisports'):
+    for flags in ((), ('--spatial-only',)):
+      result = run(tmp_path, 'video', '--linking', linking, '--iou', *figures, *flags, **files)
+      assert [result[f'video_mAP@{figure}'] for figure in figures] == [expected] * 3
+      assert result['counts']['tubes'] == 12
+
+
 def test_a_list_of_videos(tmp_path):
   write(
     tmp_path,
