@@ -1,9 +1,12 @@
 """The published ways of linking, as data.
 
-`greedy` is the family of ACT (arXiv 1705.01861) and MOC (arXiv 2001.04608), with MOC's numbers,
-for boxes of single frames: in every frame the tubes, in falling mean score, each take the
-highest-scored free box that overlaps their last one; a tube ends when it has missed too many
-frames, and its gaps are filled by linear interpolation.
+`greedy` is the family of ACT (arXiv 1705.01861) and MOC (arXiv 2001.04608), for boxes of single
+frames: in every frame the tubes, in falling mean score, each take the highest-scored free box that
+overlaps their last one; a tube ends when it has missed too many frames, and its gaps are filled by
+linear interpolation. Links and misses have ACT's numbers, suppression has MOC's. (MOC links
+tubelets of 7 frames at an IoU of 0.5; of single frames that breaks the tubes of fast people: the
+true boxes of all of UCF101-24 as detections reach a video-mAP@0.5 of 0.77 with it, and 0.89 with
+ACT's 0.2.)
 
 `viterbi` is the family of Finding Action Tubes (arXiv 1411.6031): over the whole video, the path
 with the largest sum of box scores and overlaps is a tube, its boxes are taken away, and so on.
@@ -26,7 +29,7 @@ class Rule(NamedTuple):
   extra_pixel: int = 0  # added to widths and heights in suppression; boxes must be in pixels then
   last_of_equal_first: bool = False  # boxes of a frame with equal scores, in suppression
   max_boxes: int = 10  # of a frame and class, after suppression
-  link_iou: float = 0.5  # least overlap with the last box of a tube
+  link_iou: float = 0.2  # least overlap with the last box of a tube
   max_missing: int = 5  # frames in a row that a tube may go without a box
   min_score: float = 0.005  # of a tube: the mean of its boxes'
   min_frames: int = 15  # of a tube, gaps included
@@ -44,6 +47,7 @@ RULES = {
       soft_suppression=True,
       extra_pixel=1,
       last_of_equal_first=True,
+      link_iou=0.5,
       max_missing=0,
       tube_iou=None,
       counts_frames=False,

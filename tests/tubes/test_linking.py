@@ -65,10 +65,10 @@ def test_the_better_tube_takes_the_highest_box():
   # The .8 of frame 1 overlaps both tubes; the better one gets it, and the .5 is too far for the
   # other, so it starts a tube.
   frames = [0, 0, 1, 1]
-  boxes = [(0, 0, 10, 10), (4, 0, 14, 10), (2, 0, 12, 10), (6, 0, 16, 10)]
+  boxes = [(0, 0, 10, 10), (4, 0, 14, 10), (2, 0, 12, 10), (7, 0, 17, 10)]
   rule = GREEDY._replace(**ANY_LENGTH, suppression_iou=0.9)
   tubes = link(frames, boxes, [0.6, 0.9, 0.8, 0.5], rule)
-  assert [t.boxes[:, 0].tolist() for t in tubes] == [[4, 2], [0], [6]]
+  assert [t.boxes[:, 0].tolist() for t in tubes] == [[4, 2], [0], [7]]
   assert [t.score for t in tubes] == pytest.approx([0.85, 0.6, 0.5], abs=1e-15)
 
 
@@ -196,7 +196,7 @@ def test_looking_ahead_avoids_a_trap():
   frames = [0, 1, 1, *range(2, 6)]
   boxes = [(0, 0, 10, 10), (0, 3, 10, 13), (0, -2, 10, 8), *[(0, -3, 10, 7)] * 4]
   scores = [0.9, 0.8, 0.3, *[0.5] * 4]
-  rules = (r._replace(**ANY_LENGTH, max_missing=0) for r in (GREEDY, VITERBI))
+  rules = (r._replace(**ANY_LENGTH, max_missing=0, link_iou=0.5) for r in (GREEDY, VITERBI))
   greedy, viterbi = (link(frames, boxes, scores, rule) for rule in rules)
   assert [len(t.frames) for t in greedy] == [2, 5]
   assert [len(t.frames) for t in viterbi] == [6, 1]
