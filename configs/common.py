@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
   config.name = ''  # of the run; the default working directory is runs/NAME
   config.seed = 0  # of start values, order of clips, mirroring and drop path
   config.matmul_precision = 'highest'  # of float32 products; 'default' is faster and coarser
+  # Checkpoints: of a run or converted; a directory of them, one step in it, or a run's directory.
+  config.init_from = ''  # whose parameters training starts with; empty: random ones
+  config.checkpoint = ''  # that --mode=eval evaluates; empty: the working directory's own
 
   config.data = ConfigDict()
   config.data.directory = ''  # of prepared records
@@ -76,8 +79,8 @@ def get_config() -> ConfigDict:
 
   config.eval = ConfigDict()
   config.eval.batch_size = 16
-  config.eval.checkpoint = ''  # directory of checkpoints; empty: the working directory's own
   config.eval.step = 0  # of the checkpoint; 0: the newest, -1: the best
+  config.eval.settings = 'checkpoint'  # whose keep rate and the like count: or 'config'
   config.eval.scoring = 'action'  # or 'person_times_action' over all proposals
   config.eval.person_threshold = 0.7  # boxes below count only where a frame has none above
   config.eval.max_per_frame = 0  # highest scores of a frame that count; 0: all, 50: AVA's server

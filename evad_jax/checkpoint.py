@@ -1,7 +1,8 @@
 """Checkpoints with Orbax: step, state, data position, and settings of model, clips and classes.
 
 A checkpoint becomes visible under its step only when it is complete; a run that is killed while
-saving finds the one before. The last N and the best by the evaluation's figure stay.
+saving finds the one before. The last N and the best by the evaluation's figure stay. A converted
+checkpoint has parameters alone for its state, under step 0, and its settings say where it is from.
 """
 
 from pathlib import Path
@@ -21,6 +22,18 @@ BEST_METRIC = 'frame_mAP@0.5'
 def _figure(metrics: dict | None) -> float:
   value = (metrics or {}).get(BEST_METRIC)
   return -1.0 if value is None or np.isnan(value) else float(value)
+
+
+def locate(path: str | Path) -> tuple[Path, int | None]:
+  """The directory of checkpoints that is meant, and the step where the path names one.
+
+  path: such a directory, one step in it, or the working directory of a run.
+  """
+  path = Path(path).absolute()
+  if path.name.isdecimal() and (path / 'state').is_dir():
+    return path.parent, int(path.name)
+  inside = path / 'checkpoints'
+  return (inside if inside.is_dir() else path), None
 
 
 class Checkpoints:
@@ -90,6 +103,29 @@ class Checkpoints:
     """The data position as saved with a checkpoint."""
     items = ocp.args.Composite(position=ocp.args.JsonRestore())
     return self._manager.restore(step, args=items)['position']
+
+  def settings(self, step: int) -> dict:
+    """Settings of model, clips and classes as saved with a checkpoint."""
+    items = ocp.args.Composite(settings=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)['settings']
+
+  def read_params(self, step: int, like: Tree | None = None) -> Tree:
+    """The parameters to use, without the rest of the state: the moving average where there is one.
+
+    With `like` they have its shardings, and InputError names the first that does not fit it;
+    without it they are NumPy arrays, whatever there is.
+    """
+    saved = self._manager.item_metadata(step)['state'].tree
+    key = 'params' if saved.get('ema_params') is None else 'ema_params'
+    if like is None:
+      like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved[key])
+      args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    else:
+      self._check_shapes(step, saved[key], like)
+      args = ocp.checkpoint_utils.construct_restore_args(like)
+    items = ocp.args.PyTreeRestore({key: like}, restore_args={key: args}, partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      return reader.restore(self.directory / str(step) / 'state', args=items)[key]
 
   def restore(self, step: int, like: Tree) -> Tree:
     """The state of a checkpoint with the shapes and shardings of `like`.

@@ -2,6 +2,7 @@
 
   python -m evad_jax.main --config=configs/demo.py
   python -m evad_jax.main --config=configs/demo.py --mode=eval --workdir=runs/demo
+  python -m evad_jax.main --config=configs/ava.py --mode=eval --config.checkpoint=converted/vit_b
 
 Any key of the configuration can be changed: --config.train.epochs=3. Every key is in
 configs/common.py with a comment. A run that was stopped continues when it is started again.
@@ -67,15 +68,19 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import evaluate, from_config, sharding, train
-  from evad_jax.checkpoint import Checkpoints
+  from evad_jax import evaluate, from_config, model_settings, sharding, train
+  from evad_jax.checkpoint import Checkpoints, locate
 
-  model = from_config.make_model(config)
-  index = from_config.open_split(config, config.data.eval_split)
-  mesh = sharding.make_mesh(config.mesh.model)
-  directory = config.eval.checkpoint or workdir / 'checkpoints'
+  directory, step = locate(config.checkpoint or workdir / 'checkpoints')
   with Checkpoints(directory, read_only=True) as checkpoints:
-    step, params = train.restore_params(config, model, checkpoints, mesh)
+    step = checkpoints.choose(config.eval.step if step is None else step)
+    where, settings = directory / str(step), checkpoints.settings(step)
+    config = model_settings.for_evaluation(config, settings, where)
+    model = from_config.make_model(config)
+    index = from_config.open_split(config, config.data.eval_split)
+    mesh = sharding.make_mesh(config.mesh.model)
+    params = train.restore_params(config, model, checkpoints, step, mesh)
+  model_settings.tell_other_classes(settings, index.classes)
   print(f'Evaluating step {step} of {directory} on {index.split}', flush=True)
   return evaluate.make_evaluator(config, model, index, mesh)(params)
 

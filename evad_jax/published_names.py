@@ -1,39 +1,35 @@
 """Where each tensor of a published checkpoint lives in evad_jax, and how it is laid out.
 
-One ordered list of rules; every published name must match exactly one. Published linear weights
-are (out, in), ours (in, out); published Conv3d (out, in, kt, kh, kw) is our flattened product.
+One ordered list of rules, read forwards (published -> ours) and backwards; every name must match
+exactly one. Published linear weights are (out, in), ours (in, out); published Conv3d
+(out, in, kt, kh, kw) is our flattened product.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 Tree = dict  # nested dict of arrays
 
 
-def _linear(w: np.ndarray) -> np.ndarray:
-  return w.T
+class Layout(NamedTuple):
+  """How a published tensor lies here, and the way back."""
+
+  to_ours: Callable[[np.ndarray], np.ndarray]
+  to_published: Callable[[np.ndarray, int], np.ndarray]  # of our array and the patch, pixels
 
 
-def _conv1x1(w: np.ndarray) -> np.ndarray:
-  return w[:, :, 0, 0].T
-
-
-def _conv3x3(w: np.ndarray) -> np.ndarray:
-  return w.transpose(2, 3, 1, 0)
-
-
-def _tubelets(w: np.ndarray) -> np.ndarray:
-  return w.transpose(2, 3, 4, 1, 0).reshape(-1, w.shape[0])
-
-
-def _same(w: np.ndarray) -> np.ndarray:
-  return w
-
-
-def _vector(w: np.ndarray) -> np.ndarray:
-  return w.reshape(-1)
+_linear = Layout(lambda w: w.T, lambda w, patch: w.T)
+_conv1x1 = Layout(lambda w: w[:, :, 0, 0].T, lambda w, patch: w.T[:, :, None, None])
+_conv3x3 = Layout(lambda w: w.transpose(2, 3, 1, 0), lambda w, patch: w.transpose(3, 2, 0, 1))
+_tubelets = Layout(
+  lambda w: w.transpose(2, 3, 4, 1, 0).reshape(-1, w.shape[0]),
+  lambda w, patch: w.reshape(-1, patch, patch, 3, w.shape[-1]).transpose(4, 3, 0, 1, 2),
+)
+_same = Layout(lambda w: w, lambda w, patch: w)
+_vector = Layout(lambda w: w.reshape(-1), lambda w, patch: w.reshape(1, 1, -1))
 
 
 _BLOCK = [  # of the encoder and of the decoder alike
@@ -112,19 +108,39 @@ RULES = [
   *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/action_head_{}/', _HEAD),
 ]
 
-NOT_PARAMETERS = ('criterion.empty_weight',)  # a buffer of the published loss
+# Buffers of the published loss: weights of person and no object. Written on the way back.
+NOT_PARAMETERS = {'criterion.empty_weight': np.array([1, 0.1], np.float32)}
+
+
+def _backwards(pattern: str, path: str) -> tuple[str, str]:
+  """The same rule from our path to the published name: the groups change sides.
+
+  Both sides name the same groups in the same order, each once.
+  """
+  groups = re.findall(r'\([^)]*\)', pattern)
+  numbers = iter(range(1, len(groups) + 1))
+  name = re.sub(r'\([^)]*\)', lambda m: rf'\{next(numbers)}', pattern).replace(r'\.', '.')
+  return re.sub(r'\\(\d)', lambda m: groups[int(m[1]) - 1], path), name
+
+
+_BACKWARDS = [(*_backwards(pattern, path), layout) for pattern, path, layout in RULES]
 
 
 def to_path(name: str) -> str:
   """The '/'-separated path of a published tensor in our parameter tree."""
-  return _rule(name)[0]
+  return _rule(name, RULES)[0]
 
 
-def _rule(name: str):
-  for pattern, path, convert in RULES:
+def to_name(path: str) -> str:
+  """The published name of a parameter; the reverse of `to_path`."""
+  return _rule(path, _BACKWARDS)[0]
+
+
+def _rule(name: str, rules: list) -> tuple[str, Layout]:
+  for pattern, target, layout in rules:
     match = re.fullmatch(pattern, name)
     if match:
-      return match.expand(path), convert
+      return match.expand(target), layout
   raise ValueError(f'{name!r} is not the name of a tensor of a published EVAD checkpoint.')
 
 
@@ -134,10 +150,32 @@ def to_parameters(tensors: Mapping[str, np.ndarray]) -> Tree:
   for name, tensor in tensors.items():
     if name in NOT_PARAMETERS:
       continue
-    path, convert = _rule(name)
+    path, layout = _rule(name, RULES)
     *parents, leaf = path.split('/')
     node = tree
     for parent in parents:
       node = node.setdefault(parent, {})
-    node[leaf] = np.ascontiguousarray(convert(tensor))
+    node[leaf] = np.ascontiguousarray(layout.to_ours(tensor))
   return tree
+
+
+def flatten(tree: Tree, prefix: str = '') -> dict[str, np.ndarray]:
+  """Nested dict -> arrays by their '/'-separated paths, in order of path."""
+  flat = {}
+  for key in sorted(tree):
+    path = f'{prefix}{key}'
+    flat |= flatten(tree[key], f'{path}/') if isinstance(tree[key], dict) else {path: tree[key]}
+  return flat
+
+
+def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
+  """Our parameters -> published tensors by name; the reverse of `to_parameters`, without buffers.
+
+  patch: side of a tubelet in pixels. The tensors are views where that is possible. Raises
+  ValueError on a path that no rule knows.
+  """
+  tensors = {}
+  for path, array in flatten(params).items():
+    name, layout = _rule(path, _BACKWARDS)
+    tensors[name] = layout.to_published(array, patch)
+  return tensors

@@ -1,4 +1,7 @@
-"""Training from the first step, or from where the last checkpoint stands: resume > start.
+"""Training from the first step, or from where the last checkpoint stands.
+
+Resume > init_from > scratch: a checkpoint of the run itself comes first, then the parameters that
+config.init_from names, then random start values.
 
 Batch, random key and learning rate of a step depend on the configuration and the step's number
 alone. So a run that was killed and started again goes through the same numbers.
@@ -17,7 +20,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import evaluate, from_config, sharding
+from evad_jax import evaluate, from_config, init_from, sharding
 from evad_jax import optimizer as optimizers
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import pipeline
@@ -51,8 +54,11 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
       state = checkpoints.restore(step, _placed(abstract, mesh))
       check_position(config, checkpoints, step)
       print(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})', flush=True)
+      if config.init_from:
+        print(f'config.init_from={config.init_from} was for the first step alone', flush=True)
     else:
-      state = sharding.put_replicated(start_state(config, model, optimizer), mesh)
+      state = first_state(config, model, optimizer, index.classes, workdir)
+      state = sharding.put_replicated(state, mesh)
       print(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps', flush=True)
     evaluation = None
     if step < total_steps:
@@ -259,6 +265,26 @@ def start_state(
   return initial_state(params, optimizer, bool(config.train.ema_decay))
 
 
+def first_state(
+  config: ConfigDict,
+  model: EVAD,
+  optimizer: optax.GradientTransformation,
+  classes: list[str],
+  workdir: Path,
+) -> TrainState:
+  """The state at step 0 from config.init_from, or from scratch; says which, in words."""
+  state = start_state(config, model, optimizer)
+  if not config.init_from:
+    print(f'Starting from scratch: start values of config.seed={config.seed}', flush=True)
+    return state
+  params, report = init_from.load(config, state.params, classes)
+  print(report.text(), flush=True)
+  if jax.process_index() == 0:
+    report.write(workdir / 'init_from.json')
+  ema_params = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
+  return state._replace(params=params, ema_params=ema_params)
+
+
 def abstract_state(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
 ) -> TrainState:
@@ -266,7 +292,7 @@ def abstract_state(
   return jax.eval_shape(functools.partial(start_state, config, model, optimizer))
 
 
-def _placed(abstract: TrainState, mesh: Mesh) -> TrainState:
+def _placed(abstract: Any, mesh: Mesh) -> Any:
   """The same with the sharding that restored arrays shall have."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), abstract
@@ -274,12 +300,11 @@ def _placed(abstract: TrainState, mesh: Mesh) -> TrainState:
 
 
 def restore_params(
-  config: ConfigDict, model: EVAD, checkpoints: Checkpoints, mesh: Mesh
-) -> tuple[int, Any]:
-  """The step and the parameters to evaluate of the checkpoint that config.eval.step names."""
-  step = checkpoints.choose(config.eval.step)
-  abstract = abstract_state(config, model, make_optimizer(config, model, lambda step: 0.0))
-  return step, evaluation_params(checkpoints.restore(step, _placed(abstract, mesh)))
+  config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
+) -> Any:
+  """The parameters to evaluate of a checkpoint."""
+  abstract = jax.eval_shape(functools.partial(init_params, config, model))
+  return checkpoints.read_params(step, _placed(abstract, mesh))
 
 
 def evaluation_params(state: TrainState) -> Any:

@@ -113,7 +113,7 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
   config, workdir = trained
   before = (workdir / 'eval_test.json').read_text()
   config = config.copy_and_resolve_references()
-  config.eval.checkpoint = str(workdir / 'checkpoints')
+  config.checkpoint = str(workdir / 'checkpoints')
   main.run(config, tmp_path, 'eval')
   assert (tmp_path / 'eval_test.json').read_text() == before
   config.eval.keyframe_only = True
@@ -126,7 +126,7 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
 def test_a_step_without_checkpoint_is_named(trained, tmp_path):
   config, workdir = trained
   config = config.copy_and_resolve_references()
-  config.eval.checkpoint, config.eval.step = str(workdir / 'checkpoints'), 3
+  config.checkpoint, config.eval.step = str(workdir / 'checkpoints'), 3
   with pytest.raises(InputError, match=r'config.eval.step=3; give one of \[2, 4\]'):
     main.run(config, tmp_path, 'eval')
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
   other.model.width = 32
   with pytest.raises(InputError, match=r'checkpoint is of another model: .* use the config'):
     main.run(other, workdir, 'train')
-  other.eval.checkpoint = str(workdir / 'checkpoints')
+  other.checkpoint = str(workdir / 'checkpoints')
   with pytest.raises(InputError, match='another model'):
     main.run(other, tmp_path, 'eval')
   assert (workdir / 'checkpoints' / '4').is_dir()

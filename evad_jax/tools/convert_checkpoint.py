@@ -1,0 +1,217 @@
+"""Published weights to a checkpoint of this project, and back.
+
+  python -m evad_jax.tools.convert_checkpoint SOURCE.pth converted/vit_b \\
+    --keep-rate 0.7 --enhanced-weight 1 --roi-extension 0.4 0.2
+  python -m evad_jax.tools.convert_checkpoint VIDEOMAE.pth converted/videomae_b
+  python -m evad_jax.tools.convert_checkpoint runs/ava/checkpoints ava.pth --to torch
+
+SOURCE is an EVAD detector, or a VideoMAE or VideoMAE v2 encoder, as .pth or .safetensors. The
+result is a directory of checkpoints: --config.checkpoint evaluates a detector, --config.init_from
+starts training from any of them. Keep rate, enhanced weight and RoI extension are not in the
+tensors: they are read from the text of the configuration in the file, or have to be given.
+
+Names and shapes are checked both ways; whatever does not fit is listed and nothing is written. What
+the model answers to a generated clip is kept beside the parameters for evad_jax.tools.verify.
+"""
+
+import argparse
+import ast
+from pathlib import Path
+from typing import Any
+
+from evad_jax import (
+  checkpoint,
+  known_answers,
+  model_settings,
+  published_files,
+  published_models,
+  published_names,
+  published_settings,
+)
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.model.evad import EVAD
+
+# The clips of the published recipe, of the published sizes.
+PUBLISHED_CLIP = {'clip_frames': 16, 'frame_stride': 4, 'short_side': 288, 'max_long': 1333}
+RESTORING = (
+  'note: this model restores kept tokens to their own places (token_restoring=scatter), which the '
+  'published code does not: there it will give other figures'
+)
+
+
+def to_evad_jax(
+  source_path: Path, out: Path, changes: dict[str, Any], encoder_only: bool = False
+) -> dict:
+  """Converts a published file to a checkpoint under `out`; returns its settings.
+
+  changes: settings of the model that were given. Raises InputError where anything does not fit,
+  before anything is written.
+  """
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise InputError(f'{out}: is there already; remove it, or choose another place.')
+  source = published_files.read(source_path)
+  print(f'{source_path}: {len(source.tensors)} tensors, sha256 {source.sha256}', flush=True)
+  own_kind, own = published_settings.read_own(source_path, source.cfg)
+  kind = own_kind or published_models.recognise(source, encoder_only)
+  alien = [key for key in published_settings.FLAGS if key in changes and kind != 'detector']
+  if alien:
+    raise InputError(f'{source_path}: is an encoder, which has no {", ".join(alien)}.')
+  found = published_models.understand(source, kind, own | changes)
+  print(f'{found.title()}; left over {len(found.left_over)}: {_names(found.left_over)}', flush=True)
+  lines = []
+  if own:
+    lines = ['settings: those that evad_jax wrote into the file']
+  elif kind == 'detector':
+    more, lines = published_settings.detector_settings(
+      source_path, source.cfg, changes, found.settings
+    )
+    more |= {key: changes[key] for key in ('token_restoring', 'padding') if key in changes}
+    found = found._replace(settings=found.settings | more)
+  for line in lines:
+    print(f'  {line}', flush=True)
+  return _save(source, found, out, published=not own)
+
+
+def _save(
+  source: published_files.Source, found: published_models.Published, out: Path, published: bool
+) -> dict:
+  """Writes the checkpoint with its known answers; prints the hash of its parameters."""
+  print('Computing what it answers to a generated clip', flush=True)
+  answers = known_answers.answers(found.kind, found.settings, found.params)
+  settings = {
+    'model': found.settings,
+    'clip': PUBLISHED_CLIP if found.kind == 'detector' and 'ViT' in found.size else {},
+    'classes': [],  # the file does not name them
+    'source': {
+      'kind': found.kind,
+      'title': found.title(),
+      'file': source.path.name,
+      'sha256': source.sha256,
+      'container': source.container,
+      'prefix': found.prefix,
+      'published': published,  # and not written by this project
+      'left_over': found.left_over,
+    },
+    'parameters_sha256': known_answers.parameters_hash(found.params),
+    'known_answers': answers,
+  }
+  with checkpoint.Checkpoints(out) as checkpoints:
+    checkpoints.save(0, {'params': found.params}, settings, {}, None)
+  arrays = published_names.flatten(found.params)
+  print(
+    f'{out}: {len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, '
+    f'sha256 of the parameters {settings["parameters_sha256"]}'
+  )
+  return settings
+
+
+def to_published(source: Path, out: Path, form: str) -> None:
+  """Writes a checkpoint's parameters under their published names, as 'torch' or 'safetensors'.
+
+  Raises InputError where there is no such checkpoint, or its parameters are not those of its model.
+  """
+  directory, step = checkpoint.locate(source)
+  with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:
+    step = checkpoints.choose(0) if step is None else step
+    settings, params = checkpoints.settings(step), checkpoints.read_params(step)
+  origin = settings.get('source', {})
+  kind, model = origin.get('kind', 'detector'), dict(settings['model'])
+  if kind == 'detector':
+    model = model_settings.saved_settings(settings, directory / str(step))
+  # Its types are ours, and it belongs to the computation.
+  model = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items() if k != 'dtype'}
+  tensors = published_names.to_published(params, model['patch'])
+  published_models.check_names(directory / str(step), kind, model, tensors)
+  container = origin.get('container') or 'model_state'
+  if kind == 'detector':
+    tensors |= published_names.NOT_PARAMETERS
+    if model['token_restoring'] == 'scatter' and model['keep_rate'] != 1:
+      print(RESTORING)
+  else:
+    container = origin.get('container') or 'model'
+    prefix = origin.get('prefix', '')
+    tensors = {published_models.to_videomae_name(n, prefix): t for n, t in tensors.items()}
+  published_files.write(out, form, tensors, container, published_settings.own_text(kind, model))
+  print(
+    f'{directory / str(step)}: {origin.get("title", "a run of evad_jax")}, sha256 of the '
+    f'parameters {known_answers.parameters_hash(params)}'
+  )
+  print(f'{out}: {len(tensors)} tensors, float32, sha256 {published_files.file_hash(out)}')
+
+
+def _names(names: list[str]) -> str:
+  return ', '.join(names) or 'none'
+
+
+def setting(text: str) -> tuple[str, Any]:
+  """'num_heads=3' -> ('num_heads', 3); the value as Python writes it, or a word."""
+  key, equals, value = text.partition('=')
+  if not equals or key not in EVAD.__dataclass_fields__ or key in ('parent', 'name', 'dtype'):
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is not KEY=VALUE with a key of config.model; configs/common.py lists them'
+    )
+  try:
+    return key, ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    return key, value
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.convert_checkpoint',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('source', type=Path, help='.pth or .safetensors, or a directory of checkpoints with --to')
+  add('out', type=Path, help='directory to make, or file to write')
+  add(
+    '--to',
+    choices=('evad_jax', 'torch', 'safetensors'),
+    default='evad_jax',
+    help='what to make (default evad_jax, a directory of checkpoints)',
+  )
+  add('--keep-rate', type=float, help='of the blocks that prune: 1.0, 0.7 or 0.6 as published')
+  add('--enhanced-weight', type=float, help='of the keyframe in the importance: 1 or 4')
+  add('--roi-extension', type=float, nargs=2, metavar=('EX', 'EY'), help='0.4 0.2, or 0 0')
+  add('--encoder-only', action='store_true', help='leave a pre-training decoder out')
+  add(
+    '--setting',
+    type=setting,
+    action='append',
+    default=[],
+    metavar='KEY=VALUE',
+    help='of the model, where shapes do not tell it; repeat for several',
+  )
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  flags = {
+    'keep_rate': args.keep_rate,
+    'enhanced_weight': args.enhanced_weight,
+    'roi_extension': tuple(args.roi_extension) if args.roi_extension else None,
+  }
+  changes = dict(args.setting) | {key: v for key, v in flags.items() if v is not None}
+  if args.to != 'evad_jax':
+    if changes or args.encoder_only:
+      raise InputError(
+        f'--to {args.to} takes the settings of the checkpoint; leave the others out.'
+      )
+    if args.source.is_file():
+      raise InputError(f'{args.source}: --to {args.to} takes a directory of checkpoints.')
+    to_published(args.source, args.out, args.to)
+  else:
+    if args.source.is_dir():
+      raise InputError(
+        f'{args.source}: is a directory; give a .pth or .safetensors file, or --to torch.'
+      )
+    to_evad_jax(args.source, args.out, changes, args.encoder_only)
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
