@@ -248,10 +248,12 @@ def _told_by_shapes(shapes: dict[str, tuple]) -> dict[str, int]:
 
 def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """EVAD names and published shapes of all tensors that a source of this kind holds."""
-  defaults = dict(prune_blocks=(), feature_blocks=(0, 1, 2, 3), num_heads=1, decoder_heads=1)
-  if kind == 'detector':
-    defaults = {}
-  params = abstract_parameters(EVAD(**defaults | settings | {'keep_rate': 1.0}))
+  if kind != 'detector':  # what it does not hold is made small
+    unused = dict(prune_blocks=(), feature_blocks=(0, 1, 2, 3), decoder_heads=1) | settings
+    settings = unused | {'num_stages': 1}
+    if kind != 'pretraining':
+      settings |= {'decoder_depth': 1}
+  params = abstract_parameters(EVAD(**settings | {'keep_rate': 1.0}))
   # Shapes alone: arrays without memory.
   hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), params)
   tensors = published_names.to_published(hollow, settings['patch'])
@@ -261,8 +263,6 @@ def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int,
 def abstract_parameters(model: EVAD) -> dict:
   """Shapes of the parameters of a model; nothing is computed. They do not depend on the clip."""
   side, frames = 4 * model.patch, 4 * model.tubelet
-  if model.keep_rate != 1.0:
-    model = model.clone(keep_rate=1.0)
   clips, sizes = jnp.zeros((1, frames, side, side, 3)), jnp.full((1, 2), side)
   return jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))['params']
 
