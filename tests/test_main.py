@@ -109,13 +109,16 @@ def test_a_run_leaves_its_figures_tables_and_pictures(trained):
   assert list((workdir / 'tensorboard').iterdir())
 
 
-def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_path):
+def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_path, capsys):
   config, workdir = trained
   before = (workdir / 'eval_test.json').read_text()
   config = config.copy_and_resolve_references()
-  config.checkpoint = str(workdir / 'checkpoints')
+  config.checkpoint = str(workdir)
+  config.model.keep_rate = 0.9  # the checkpoint knows better
   main.run(config, tmp_path, 'eval')
   assert (tmp_path / 'eval_test.json').read_text() == before
+  told = capsys.readouterr().out
+  assert 'keep_rate is 0.7 in the checkpoint and 0.9 in config.model' in told
   config.eval.keyframe_only = True
   config.eval.step = -1  # the best is the only one evaluated: the last
   main.run(config, tmp_path, 'eval')
@@ -141,10 +144,28 @@ def test_another_batch_size_cannot_continue_the_run(trained):
 
 def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(trained, capsys):
   config, workdir = trained
+  config = config.copy_and_resolve_references()
+  config.init_from = 'elsewhere'  # resuming comes first
   before = (workdir / 'metrics.jsonl').read_text()
   main.run(config, workdir, 'train')
-  assert 'Continuing from step 4 of 4' in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert 'Continuing from step 4 of 4' in told
+  assert 'config.init_from=elsewhere was for the first step alone' in told
   assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_a_run_starts_from_another(trained, tmp_path, capsys):
+  config, workdir = trained
+  config = config.copy_and_resolve_references()
+  config.init_from = str(workdir)
+  main.run(config, tmp_path, 'train')
+  told = capsys.readouterr().out
+  assert f'Starting from {workdir}/checkpoints/4 (a run of evad_jax, step 4)' in told
+  first, second = (
+    json.loads((folder / 'metrics.jsonl').read_text().splitlines()[0])['loss']
+    for folder in (workdir, tmp_path)
+  )
+  assert second < first  # the same clips, met by trained parameters
 
 
 def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
