@@ -1,7 +1,7 @@
-"""Annotation files of UCF101-24 and JHMDB, and others in ACT's layout, as ground truth to score.
+"""Annotation files of UCF101-24 and JHMDB, and others like them, as ground truth to score.
 
-A pickle of either family that `data_prep.annotations` knows, or JSON in ACT's layout, in which the
-keys of `gttubes` are text.
+A pickle of either family that `data_prep.annotations` knows, the JSON of `data_prep.custom`, or
+JSON in ACT's layout, in which the keys of `gttubes` are text.
 """
 
 import json
@@ -16,22 +16,30 @@ from evad_jax.tubes.overlap import Tube
 
 
 def read(path: Path, split: int = 1) -> VideoTruth:
-  """The test videos of a split (from 1), or all videos of a file that has no splits.
+  """The test videos of a split (from 1), or all videos of a file that has no numbered splits.
+
+  Where a file names its splits, as people's own data do, those of `test` are taken. A box that
+  belongs to no tube is a tube of one frame.
 
   Raises InputError for a file that cannot be read or has another layout, and for a split it lacks.
   """
   content = _read_json(path) if path.suffix == '.json' else _load_pickle(path)
   if isinstance(content, Mapping) and 'gttubes' in content:
     return _from_act(path, content, split)
-  if path.suffix == '.json':
-    raise InputError(f'{path}: has no gttubes; give annotations in the layout of JHMDB-GT.pkl.')
+  if path.suffix == '.json' and not (isinstance(content, Mapping) and 'videos' in content):
+    raise InputError(
+      f'{path}: has neither gttubes nor videos; give JSON as `python -m data_prep.custom --help` '
+      'describes it, or in the layout of JHMDB-GT.pkl.'
+    )
   from data_prep.annotations import read_annotations  # preparation is above evaluation
 
-  videos = read_annotations(path).videos
+  annotations = read_annotations(path)
+  names = (annotations.splits or {}).get('test', list(annotations.videos))
+  videos = {name: annotations.videos[name] for name in names}
   tubes = {
     name: [
       Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64))
-      for tube in video.tubes
+      for tube in (*video.tubes, *video.single_boxes)
       if len(tube.frames)
     ]
     for name, video in videos.items()
@@ -39,7 +47,7 @@ def read(path: Path, split: int = 1) -> VideoTruth:
   return VideoTruth(
     tubes=tubes,
     num_frames={name: video.num_frames for name, video in videos.items()},
-    class_names=None,
+    class_names=annotations.classes,
     sizes={name: (video.height, video.width) for name, video in videos.items()},
   )
 

@@ -98,7 +98,7 @@ def test_unreadable_files(tmp_path):
   with pytest.raises(InputError, match='a.json is not JSON'):
     annotation_truth.read(tmp_path / 'a.json')
   (tmp_path / 'a.json').write_text('[]')
-  with pytest.raises(InputError, match='a.json: has no gttubes'):
+  with pytest.raises(InputError, match='a.json: has neither gttubes nor videos'):
     annotation_truth.read(tmp_path / 'a.json')
 
 
@@ -110,3 +110,33 @@ def test_published_annotations():
   ucf24 = annotation_truth.read(SHARED / 'ucf24_mini' / 'annotations_full' / 'pyannot.pkl')
   assert len(ucf24.tubes) == 3194
   assert sum(len(tube.frames) for some in ucf24.tubes.values() for tube in some) > 500_000
+
+
+def test_json_of_own_data(tmp_path):
+  """Frames from 1; the split `test`; boxes of no tube count as tubes of one frame."""
+  content = {
+    'classes': ['walk', 'wave'],
+    'videos': {
+      'a': {
+        'split': 'test',
+        'width': 80,
+        'height': 40,
+        'num_frames': 9,
+        'tubes': [{'labels': ['walk', 'wave'], 'start': 2, 'boxes': [[1, 2, 30, 20]] * 3}],
+        'boxes': [{'frame': 7, 'box': [5, 5, 9, 9], 'labels': ['wave']}],
+      },
+      'b': {'split': 'train', 'width': 80, 'height': 40, 'num_frames': 9, 'tubes': []},
+    },
+  }
+  path = tmp_path / 'own.json'
+  path.write_text(json.dumps(content))
+  truth = annotation_truth.read(path)
+  assert list(truth.tubes) == ['a'] and tuple(truth.class_names) == ('walk', 'wave')
+  found = sorted(
+    (tube.label, tube.frames.tolist(), tube.boxes[0].tolist()) for tube in truth.tubes['a']
+  )
+  assert found == [
+    (0, [3, 4, 5], [1, 2, 30, 20]),
+    (1, [3, 4, 5], [1, 2, 30, 20]),
+    (1, [8], [5, 5, 9, 9]),
+  ]

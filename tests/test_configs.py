@@ -19,10 +19,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 SIZES = ('B', 'L', 'small')  # for configurations that come in sizes
 
 
-def variants():
+def variants(*names):
+  """get_config of every variant of these configurations; of all where none is named."""
   cases = []
   for path in sorted(CONFIGS.glob('*.py')):
-    if path.stem != '__init__':
+    if path.stem != '__init__' and (not names or path.stem in names):
       get_config = importlib.import_module(f'configs.{path.stem}').get_config
       sized = 'size' in inspect.signature(get_config).parameters
       for arguments in [(size,) for size in SIZES] if sized else [()]:
@@ -47,10 +48,21 @@ def abstract_batch(config):
 
 
 @pytest.mark.parametrize('get_config', variants())
+def test_configuration_builds(get_config):
+  config = get_config()
+  model = from_config.make_model(config)
+  settings = from_config.clip_settings(config)
+  assert model.num_actions == config.model.num_actions and len(set(settings.canvases)) > 0
+  assert from_config.pipeline_settings(config)['prefetch'] >= config.data.threads
+  if 'common' not in str(get_config.func.__module__):
+    assert config.name and config.data.directory and config.data.prepare_command
+
+
+# The other configurations of videos have the same models, with other numbers of classes.
+@pytest.mark.parametrize('get_config', variants('demo', 'ava'))
 def test_configuration_takes_a_step(get_config):
   config = get_config()
   model = from_config.make_model(config)
-  from_config.clip_settings(config)
   optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
   state = train.abstract_state(config, model, optimizer)
   step = functools.partial(
