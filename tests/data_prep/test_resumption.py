@@ -145,7 +145,8 @@ def test_killed_once_with_two_threads(source, undisturbed, tmp_path, count, caps
   whole = parts(output)
   assert whole >= (count - 2) // 2
   custom.main(mine)
-  assert f'going on: {whole} of 5 shards are there' in capsys.readouterr().out
+  told = capsys.readouterr().out  # of two threads, which finishes what before the kill is open
+  assert (f'going on: {whole} of 5 shards are there' in told) == (whole > 0)
   assert hashes(output) == undisturbed
 
 
