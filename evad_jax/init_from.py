@@ -83,7 +83,7 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
   start = published_names.flatten(fresh)
   new_classes = settings.get('classes') and list(settings['classes']) != list(classes)
   loaded, stays, left = _sort(saved, start, kind, bool(new_classes), where)
-  if any(re.fullmatch(_LAST_LAYER, path) for path in stays):
+  if any(re.fullmatch(_LAST_LAYER, path) for path in left):
     notes.append('the last layers of the action heads are fresh: the classes are others')
   values = start | {path: _like(saved[path], start[path]) for path in loaded}
   numbers = sum(math.prod(saved[path].shape) for path in loaded)

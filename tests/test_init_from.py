@@ -82,6 +82,7 @@ def test_the_decoder_of_pre_training_starts_the_refinement(converted):
   loaded = {path for path in report.loaded if not path.startswith('encoder/')}
   assert {path.split('/')[1] for path in loaded} == {'block_0', 'mask_token', 'projection'}
   assert all('context_refinement/action_head_' in p for p in report.fresh if 'context' in p)
+  assert not report.notes
 
 
 def test_more_and_fewer_decoder_blocks_are_told(converted):
