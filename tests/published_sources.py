@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
+import pytest
 
 from evad_jax import published_names
 from tests import golden_rule, micro_evad
 
+NO_SAFETENSORS = 'safetensors is not installed: python -m pip install -r requirements-test.txt'
+NO_TORCH = 'PyTorch is not installed: python -m pip install -r requirements-torch.txt'
 KEPT = {'keep_rate': 0.7, 'enhanced_weight': 1.0, 'roi_extension': (0.4, 0.2)}
 # What the shapes of the micro model do not tell.
 UNTOLD = {
@@ -69,12 +71,12 @@ def classifier(prefix='', seed=0):
 
 
 def write(path: Path, tensors, cfg='', container='model_state', more=None):
-  """Writes .safetensors, or .pth with torch."""
+  """Writes .safetensors, or .pth with torch; skips the test where the package is missing."""
   if path.suffix == '.safetensors':
-    safetensors.numpy.save_file(tensors, path, metadata={'cfg': cfg} if cfg else None)
+    package = pytest.importorskip('safetensors.numpy', reason=NO_SAFETENSORS)
+    package.save_file(tensors, path, metadata={'cfg': cfg} if cfg else None)
     return path
-  import torch
-
+  torch = pytest.importorskip('torch', reason=NO_TORCH)
   content = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
   content = {container: content, 'epoch': 3} if container else content
   torch.save(content | ({'cfg': cfg} if cfg else {}) | (more or {}), path)

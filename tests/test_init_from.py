@@ -172,11 +172,14 @@ def test_a_run_gives_its_moving_average_where_it_has_one(tmp_path, ema):
   assert report.fresh == report.left_over and len(report.fresh) == 2
 
 
-def test_the_first_state_says_where_it_is_from(converted, tmp_path, capsys):
+def test_the_first_state_says_where_it_is_from(converted, tmp_path, capsys, monkeypatch):
   config = micro_evad.micro_config(token_restoring='released', padding='released')
   config.train.ema_decay = 0.9
   model = from_config.make_model(config)
   optimizer = optax.adam(1e-3)
+  params = micro_evad.random_parameters(model, seed=2)
+  # Without compiling the start values.
+  monkeypatch.setattr(train, 'start_state', lambda *a: initial_state(params, optimizer, True))
   scratch = train.first_state(config, model, optimizer, CLASSES, tmp_path)
   assert 'Starting from scratch: start values of config.seed=0' in capsys.readouterr().out
   assert not (tmp_path / 'init_from.json').exists()

@@ -4,8 +4,11 @@ import ast
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
+
+nbformat = pytest.importorskip(
+  'nbformat', reason='nbformat is not installed: python -m pip install -r requirements-test.txt'
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / 'notebooks' / 'evaluate.ipynb'

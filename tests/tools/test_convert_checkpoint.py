@@ -18,9 +18,8 @@ from evad_jax.tools import convert_checkpoint
 from tests import golden_case, golden_compare, published_sources
 from tests.golden_check import table
 from tests.golden_stages import stages_of
-from tests.published_sources import KEPT, UNTOLD, flags, write
+from tests.published_sources import KEPT, NO_TORCH, UNTOLD, flags, write
 
-NO_TORCH = 'PyTorch is not installed: python -m pip install -r requirements-torch.txt'
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'golden'
 COMPACT = Path(__file__).resolve().parents[1] / 'golden'
 
@@ -110,19 +109,20 @@ def test_the_text_in_the_file_tells_what_is_not_in_the_tensors(tmp_path, no_answ
 
 
 @pytest.mark.parametrize(
-  'make, prefix, container, kind',
+  'make, prefix, form, container, kind',
   [
-    (published_sources.pretraining, 'encoder.', 'model', 'pretraining'),
-    (published_sources.encoder, 'backbone.', 'module', 'encoder'),
-    (published_sources.encoder, '', '', 'encoder'),
-    (published_sources.classifier, '', 'module', 'classifier'),
+    (published_sources.pretraining, 'encoder.', 'pth', 'model', 'pretraining'),
+    (published_sources.pretraining, '', 'safetensors', '', 'pretraining'),
+    (published_sources.encoder, 'backbone.', 'pth', 'module', 'encoder'),
+    (published_sources.encoder, 'backbone.', 'safetensors', '', 'encoder'),
+    (published_sources.encoder, '', 'pth', '', 'encoder'),
+    (published_sources.classifier, '', 'safetensors', '', 'classifier'),
   ],
 )
-def test_encoders_both_ways(make, prefix, container, kind, tmp_path, no_answers):
-  pytest.importorskip('torch', reason=NO_TORCH)
+def test_encoders_both_ways(make, prefix, form, container, kind, tmp_path, no_answers):
   tensors = make(prefix)
   arguments = {'args': argparse.Namespace(batch_size=8)}  # as VideoMAE's own files have
-  source = write(tmp_path / 'e.pth', tensors, container=container, more=container and arguments)
+  source = write(tmp_path / f'e.{form}', tensors, container=container, more=container and arguments)
   heads = {'num_heads': 2, 'pretrain_size': 32}
   heads |= {'decoder_heads': 2} if kind == 'pretraining' else {}
   settings, params = convert(source, tmp_path / 'out', **heads)
@@ -131,12 +131,14 @@ def test_encoders_both_ways(make, prefix, container, kind, tmp_path, no_answers)
   assert ('norm' in params['encoder']) == (kind != 'classifier')
   assert set(settings['model']) >= {'width', 'num_heads', 'patch'}
   assert 'keep_rate' not in settings['model']
-  back = tmp_path / 'back.pth'
-  convert_checkpoint.main([str(tmp_path / 'out'), str(back), '--to', 'torch'])
+  back = tmp_path / f'back.{form}'
+  to = {'pth': 'torch', 'safetensors': 'safetensors'}[form]
+  convert_checkpoint.main([str(tmp_path / 'out'), str(back), '--to', to])
   kept = {n: t for n, t in tensors.items() if n not in settings['source']['left_over']}
   found = read(back)
   assert_same_tensors(found.tensors, kept)
-  assert found.container == (container or 'model')
+  if form == 'pth':
+    assert found.container == (container or 'model')
   left = {'pretraining': 'decoder.head.bias', 'classifier': 'head.bias', 'encoder': None}[kind]
   assert (left in settings['source']['left_over']) == (left is not None)
   assert convert(back, tmp_path / 'again')[0]['parameters_sha256'] == settings['parameters_sha256']
@@ -367,7 +369,7 @@ def assert_equals_the_reference(golden, size, folder, at_least, **untold):
   return settings
 
 
-def test_a_converted_tiny_checkpoint_equals_the_reference(tmp_path):
+def test_a_converted_tiny_checkpoint_equals_the_reference(tmp_path, no_answers):
   untold = dict(
     num_heads=3,
     prune_blocks=(1, 2),
