@@ -29,7 +29,7 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
 
   path: such a directory, one step in it, or the working directory of a run.
   """
-  path = Path(path).absolute()
+  path = Path(path)
   if path.name.isdecimal() and (path / 'state').is_dir():
     return path.parent, int(path.name)
   inside = path / 'checkpoints'
