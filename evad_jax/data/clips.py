@@ -1,13 +1,14 @@
 """Examples -> Batch: picks, decodes and places the frames of every clip, pads boxes and labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from evad_jax.data import augment, clip_sampling
 from evad_jax.data.records import Example
+from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 
@@ -47,6 +48,7 @@ class MakeBatch:
   settings: ClipSettings
   canvas: tuple[int, int]  # (H, W), one of the settings' canvases
   num_classes: int  # A
+  memory: RecycledMemory = field(default_factory=RecycledMemory, repr=False, compare=False)
 
   def __call__(self, items: Sequence[Item]) -> Batch:
     """B items -> a batch of B; see `structures.Batch` for shapes.
@@ -54,23 +56,25 @@ class MakeBatch:
     Raises:
       InputError: a frame is corrupt or not stored, or a keyframe has more than max_boxes boxes.
     """
-    batch = empty_batch(len(items), self.settings, self.canvas, self.num_classes)
+    clips = self.memory.take((len(items), self.settings.clip_frames, *self.canvas, 3))
+    batch = empty_batch(clips, self.settings.max_boxes, self.num_classes)
     drawn: Drawn = {}
     for place, item in enumerate(items):
-      if item.example is not None:
+      if item.example is None:
+        batch.clips[place] = 0
+      else:
         _fill_place(batch, place, item, self.settings, self.canvas, drawn)
     return batch
 
 
-def empty_batch(
-  batch_size: int, settings: ClipSettings, canvas: tuple[int, int], num_classes: int
-) -> Batch:
-  """A batch of filler: black clips, no boxes, example_mask False."""
-  shape = (batch_size, settings.max_boxes)
+def empty_batch(clips: np.ndarray, max_boxes: int, num_classes: int) -> Batch:
+  """A batch of filler around clips (B, T, H, W, 3), as they are: no boxes, example_mask False."""
+  batch_size, canvas = len(clips), clips.shape[2:4]
+  shape = (batch_size, max_boxes)
   # Filler claims the whole canvas, not 0 x 0, so that nobody divides by zero or masks every token.
   sizes = np.tile(np.array(canvas, np.int32), (batch_size, 1))
   return Batch(
-    clips=np.zeros((batch_size, settings.clip_frames, *canvas, 3), np.uint8),
+    clips=clips,
     sizes=sizes,
     frame_boxes=np.zeros((*shape, 4), np.float32),
     targets=Targets(
@@ -125,7 +129,7 @@ def _draw_clip(
   drawn: Drawn,
   out: np.ndarray,
 ) -> None:
-  """Draws the frames of a clip into out (T, H, W, 3), each decoded once in the whole batch.
+  """Fills out (T, H, W, 3) with a clip; a frame is decoded once in the whole batch.
 
   Clips of neighbouring keyframes, which follow one another in an evaluation, share most frames.
   """
@@ -140,6 +144,8 @@ def _draw_clip(
   in_place = size == picture and not flip and resize.width == out.shape[2]
   # All other frames pass through one piece of memory: new pages for each would cost more.
   scratch = None if in_place or settings.reduced_decoding else np.empty((*size, 3), np.uint8)
+  out[:, resize.height :] = 0
+  out[:, : resize.height, resize.width :] = 0
   for t, (position, number) in enumerate(zip(positions, numbers.tolist(), strict=True)):
     key = (example.video, number, flip)
     if key in drawn:

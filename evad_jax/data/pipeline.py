@@ -25,6 +25,7 @@ from evad_jax.data.aspect_buckets import Schedule, canvases_of
 from evad_jax.data.clips import FILLER, ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
+from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 
@@ -137,6 +138,7 @@ def train_batches(
   local_batch = _local_batch(batch_size, process_count)
   buckets = _buckets(index, settings)
   seeds = np.random.SeedSequence(seed).generate_state(2 * len(buckets) + 1).tolist()
+  memory = RecycledMemory()
   draw_flip = partial(_draw_flip, probability=settings.flip_probability)
   datasets = []
   for place, (canvas, numbers) in enumerate(buckets):
@@ -147,7 +149,7 @@ def train_batches(
       .random_map(draw_flip, seed=seeds[2 * place + 1])
       .batch(local_batch, drop_remainder=True, batch_fn=list)
     )
-    make_batch = MakeBatch(settings, canvas, len(index.classes))
+    make_batch = MakeBatch(settings, canvas, len(index.classes), memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
   schedule = Schedule([len(numbers) for _, numbers in buckets], seeds[-1])
   dataset = grain.MapDataset.select_from_datasets(datasets, schedule)
@@ -172,12 +174,12 @@ def eval_batches(
   `train_batches`.
   """
   local_batch = _local_batch(batch_size, process_count)
-  datasets = []
+  datasets, memory = [], RecycledMemory()
   for canvas, numbers in _buckets(index, settings):
     length = math.ceil(len(numbers) / batch_size) * batch_size
     dataset = grain.MapDataset.source(ExampleSource(index, numbers, length))
     dataset = dataset.batch(local_batch, drop_remainder=True, batch_fn=list)
-    make_batch = MakeBatch(settings, canvas, len(index.classes))
+    make_batch = MakeBatch(settings, canvas, len(index.classes), memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
   dataset = grain.MapDataset.concatenate(datasets)
   return _iterate(dataset, min(workers, len(dataset)), threads, prefetch)
