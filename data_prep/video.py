@@ -24,6 +24,9 @@ import numpy as np
 from data_prep.jpeg import encode_frame
 from evad_jax.errors import InputError
 
+# Texts of a header that are not UTF-8 keep their bytes as surrogates: PyAV 19 does so by itself.
+_OLD = int(av.__version__.split('.')[0]) < 19
+_KEEP_BYTES = {'metadata_errors': 'surrogateescape'} if _OLD else {}
 SUFFIXES = ('.avi', '.mp4', '.mkv', '.webm', '.mov')  # in the order of preference
 OUT_OF_ORDER = 8  # pictures by which the times of a broken AVI file may be late
 UNEVEN = 1.5  # frames by which a picture may be off an even pace
@@ -150,11 +153,13 @@ def _read_header(path: str | os.PathLike, function: Callable):
 
 
 def _open(path: str | os.PathLike, report: Report) -> av.container.InputContainer:
+  container = av.open(os.fspath(path), **_KEEP_BYTES)
+  texts = [container.metadata, *(stream.metadata for stream in container.streams)]
   try:
-    return av.open(os.fspath(path), metadata_errors='strict')
-  except UnicodeDecodeError:
+    ''.join(word for some in texts for pair in some.items() for word in pair).encode()
+  except UnicodeEncodeError:  # the surrogates that stand for bytes that are no text
     report('broken metadata', 'texts of its header are not UTF-8; they are not needed')
-    return av.open(os.fspath(path), metadata_errors='replace')
+  return container
 
 
 def _video_stream(container, path) -> av.VideoStream:

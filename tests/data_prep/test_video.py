@@ -101,8 +101,6 @@ def break_metadata(path: Path) -> None:
 def test_broken_metadata_are_told(tmp_path):
   path = write_video(tmp_path / 'a.avi', 5, metadata={'title': 'cafebar'})
   break_metadata(path)
-  with pytest.raises(UnicodeDecodeError):
-    av.open(str(path))
   told = []
   assert pictures(VideoFile(path), told) == [0, 1, 2, 3, 4]
   assert told == ['broken metadata']
