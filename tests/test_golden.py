@@ -42,6 +42,7 @@ def assert_passes(path, at_least, **options):
     ('t2_ew4', False, 25),
     ('t1_ktp', True, 25),
     ('t1_ktp_train', True, 40),
+    ('t1_ktp_train', False, 40),
   ],
 )
 def test_equals_the_reference(case, x64, at_least):
@@ -71,6 +72,13 @@ def test_tiny_training_in_float64(case):
 @pytest.mark.parametrize('case', TRAIN)
 def test_tiny_training_in_float32(case):
   assert_passes(SHARED / f'{case}.npz', 30)
+
+
+@pytest.mark.slow
+def test_holding_inputs_near_zero_hides_no_other_error():
+  rows = check(COMPACT / 't1_ktp_train.npz', roi_extension=(0.0, 0.0))
+  assert rows[-1].key == 'held'
+  assert {'grad_norm', 'lr0.0001/loss_total[0]'} <= {row.key for row in rows if not row.passed()}
 
 
 @pytest.mark.slow
