@@ -16,6 +16,7 @@ the model answers to a generated clip is kept beside the parameters for evad_jax
 
 import argparse
 import ast
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,23 @@ def setting(text: str) -> tuple[str, Any]:
     raise argparse.ArgumentTypeError(
       f'{text!r} is not KEY=VALUE with a key of config.model; configs/common.py lists them'
     )
-  try:
-    return key, ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    return key, value
+  with contextlib.suppress(SyntaxError, ValueError):  # otherwise a word
+    value = ast.literal_eval(value)
+  default = EVAD.__dataclass_fields__[key].default
+  if not _same_kind(value, default) and not (key == 'keep_rate' and _same_kind(value, (0.7,))):
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is not of the kind of the published value, {key}={default!r}'
+    )
+  return key, value
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+  """Whether both are numbers, words, truth values, or rows of such; an integer is a number."""
+  if isinstance(default, tuple):
+    return isinstance(value, list | tuple) and all(_same_kind(v, default[0]) for v in value)
+  if isinstance(default, float):
+    return type(value) in (int, float)
+  return type(value) is type(default)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -341,6 +341,29 @@ def test_settings_that_evad_has_not_are_refused(capsys):
     assert 'configs/common.py lists them' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  'wrong', ['num_heads=three', 'num_heads=3.5', 'prune_blocks=3', 'remat=1', 'roi_extension=a,b']
+)
+def test_settings_of_another_kind_are_refused(wrong, capsys):
+  with pytest.raises(SystemExit):
+    convert_checkpoint.main(['x', 'y', '--setting', wrong])
+  assert f"'{wrong}' is not of the kind of the published value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'text, value',
+  [
+    ('num_heads=3', 3),
+    ('keep_rate=(0.7, 1, 0.6)', (0.7, 1, 0.6)),
+    ('keep_rate=1', 1),
+    ('padding=masked', 'masked'),
+    ('prune_blocks=()', ()),
+  ],
+)
+def test_settings_are_read_as_python_writes_them(text, value):
+  assert convert_checkpoint.setting(text) == (text.partition('=')[0], value)
+
+
 def test_without_torch_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
   (tmp_path / 'x.pth').write_bytes(b'x')
