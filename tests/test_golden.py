@@ -42,7 +42,6 @@ def assert_passes(path, at_least, **options):
     ('t2_ew4', False, 25),
     ('t1_ktp', True, 25),
     ('t1_ktp_train', True, 40),
-    ('t1_ktp_train', False, 40),
   ],
 )
 def test_equals_the_reference(case, x64, at_least):
