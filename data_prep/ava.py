@@ -23,13 +23,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from data_prep import command_line, video
+from data_prep import command_line
 from data_prep.boxes import gather_boxes
 from data_prep.clip_records import Source
 from data_prep.problems import Problems
 from data_prep.sources import Frames, find_frames, with_empty_keyframes
-from data_prep.video import VideoFile
 from evad_jax.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
+from evad_jax.data import video
+from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError, exit_on_input_error
 
 NAME = 'ava'

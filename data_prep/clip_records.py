@@ -15,11 +15,11 @@ import numpy as np
 
 from data_prep.boxes import Boxes
 from data_prep.frame_folder import FrameFolder, ImageFile
-from data_prep.jpeg import frame_size
 from data_prep.tubes import Tube
-from data_prep.video import Picture, Report, VideoFile
 from evad_jax.data.clip_sampling import clip_frame_numbers
+from evad_jax.data.jpeg import frame_size
 from evad_jax.data.records import Record
+from evad_jax.data.video import Picture, Report, VideoFile
 from evad_jax.errors import InputError
 
 RUN = 32  # keyframes a record, where keyframes are close

@@ -51,14 +51,15 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
-from data_prep import command_line, video
+from data_prep import command_line
 from data_prep.annotations import read_annotations
 from data_prep.clip_records import RUN
 from data_prep.frame_folder import find_folder
 from data_prep.problems import Problems
 from data_prep.sources import Frames, find_sources
 from data_prep.tubes import Annotations, VideoAnnotation
-from data_prep.video import VideoFile
+from evad_jax.data import video
+from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError, exit_on_input_error
 
 NAME = 'custom'

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_prep.jpeg import check_whole, encode_frame, frame_size
-from data_prep.video import Report, nobody
+from evad_jax.data.jpeg import check_whole, encode_frame, frame_size
+from evad_jax.data.video import Report, nobody
 from evad_jax.errors import InputError
 
 _JPEG = ('.jpg', '.jpeg')

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import clip_records, frame_folder, video
+from data_prep import clip_records, frame_folder
 from data_prep.boxes import Boxes, gather_boxes
 from data_prep.clip_records import Settings, Source
 from data_prep.frame_folder import FrameFolder
-from data_prep.jpeg import frame_size
 from data_prep.problems import Problems
 from data_prep.tubes import Annotations, Tube, VideoAnnotation
-from data_prep.video import VideoFile
+from evad_jax.data import video
+from evad_jax.data.jpeg import frame_size
+from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError
 
 Frames = VideoFile | FrameFolder

@@ -4,7 +4,7 @@ import os
 
 from data_prep.annotations import Annotations
 from data_prep.problems import Problems
-from data_prep.video import SUFFIXES
+from evad_jax.data.video import SUFFIXES
 from evad_jax.errors import InputError
 
 

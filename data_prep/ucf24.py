@@ -13,13 +13,14 @@ again. The same input gives the same bytes, whatever --workers.
 import argparse
 from pathlib import Path
 
-from data_prep import command_line, video
+from data_prep import command_line
 from data_prep.annotations import read_annotations
 from data_prep.clip_records import RUN
 from data_prep.problems import Problems
 from data_prep.sources import find_frames, find_sources
 from data_prep.splits import choose_splits, report_shared_groups
 from data_prep.tubes import Annotations
+from evad_jax.data import video
 from evad_jax.errors import InputError, exit_on_input_error
 
 NAME = 'ucf24'

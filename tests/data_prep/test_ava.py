@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import ava, clip_records, video
-from data_prep.jpeg import encode_frame
+from data_prep import ava, clip_records
+from evad_jax.data import video
+from evad_jax.data.jpeg import encode_frame
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import level, write_video

@@ -10,11 +10,11 @@ import simplejpeg
 
 from data_prep import custom
 from data_prep.annotations import read_annotations
-from data_prep.jpeg import encode_frame
 from data_prep.problems import Problems
+from evad_jax.data.jpeg import encode_frame
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
-from tests.data_prep.test_video import UNEVEN, break_metadata
+from tests.data.test_video import UNEVEN, break_metadata
 from tests.data_prep.tiny_videos import level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import frame_folder, video
+from data_prep import frame_folder
 from data_prep.frame_folder import find_folder
-from data_prep.jpeg import encode_frame
-from data_prep.video import VideoFile
+from evad_jax.data import video
+from evad_jax.data.jpeg import encode_frame
+from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import picture_of, write_video
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from data_prep.jpeg import encode_frame
+from evad_jax.data.jpeg import encode_frame
 from evad_jax.errors import InputError
 
 # Texts of a header that are not UTF-8 keep their bytes as surrogates: PyAV 19 does so by itself.
