@@ -5,22 +5,26 @@ resolution. True boxes are dashed green and numbered, predicted ones solid orang
 names stand in a list below, where any number of people has room, above a strip of the clip.
 """
 
-import bisect
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from evad_jax.drawing import (
+  BACKGROUND,
+  TEXT_COLOUR,
+  fit,
+  font_of,
+  free_place,
+  line_height,
+)
 from evad_jax.structures import Batch, Detections
 
 TRUTH_COLOUR = (72, 224, 128)
 PREDICTED_COLOUR = (255, 158, 44)
-BACKGROUND = (24, 26, 30)
-TEXT_COLOUR = (232, 234, 237)
 INDENT = 2  # of the names, in font sizes
 GAP = 10  # pixels between tiles
 SMALLEST_TILE = 256  # pixels; below it names do not fit
@@ -182,7 +186,7 @@ def _letter(i: int) -> str:
 
 def _wrap(colour: tuple, badge: str, names: Sequence[str], style: Style) -> list[tuple]:
   """Names behind the badge, as many to a line as fit; those that do not go on below."""
-  font, room = _font(style), style.tile_width - INDENT * style.font_size - 2
+  font, room = font_of(style.font_size), style.tile_width - INDENT * style.font_size - 2
   lines = ['']
   for i, name in enumerate(names):
     name = name + (',' if i + 1 < len(names) else '')
@@ -196,12 +200,12 @@ def _wrap(colour: tuple, badge: str, names: Sequence[str], style: Style) -> list
 
 def _draw_lines(lines: Sequence[tuple], style: Style) -> Image.Image:
   """(colour, badge or title, text) -> a picture of the tile's width; what does not fit is cut."""
-  font, height = _font(style), _line_height(style)
+  font, height = font_of(style.font_size), line_height(style.font_size)
   picture = Image.new('RGB', (style.tile_width, height * len(lines) + 2), BACKGROUND)
   draw = ImageDraw.Draw(picture)
   for i, (colour, start, text) in enumerate(lines):
     for x, part in ((2, start), (INDENT * style.font_size, text)):
-      draw.text((x, 1 + i * height), _fit(part, style.tile_width - x - 2, font), colour, font)
+      draw.text((x, 1 + i * height), fit(part, style.tile_width - x - 2, font), colour, font)
   return picture
 
 
@@ -223,38 +227,12 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple, dash: i
 
 def _draw_badge(draw, box, text, colour, taken, style) -> tuple[int, int, int, int]:
   """Writes the text on a filled panel in a corner of the box; returns the panel's xyxy."""
-  font = _font(style)
-  width, height = int(font.getlength(text)) + 7, _line_height(style)
-  panel = _place(box, width, height, draw.im.size, taken)
+  font = font_of(style.font_size)
+  width, height = int(font.getlength(text)) + 7, line_height(style.font_size)
+  panel = free_place(box, width, height, draw.im.size, taken)
   draw.rectangle((panel[0], panel[1], panel[2] - 1, panel[3] - 1), fill=colour)
   draw.text((panel[0] + 3, panel[1]), text, (0, 0, 0), font)
   return panel
-
-
-def _place(box, width, height, size, taken) -> tuple[int, int, int, int]:
-  """The first place along the box's edges, moved into the picture, that covers least of `taken`."""
-  x1, y1, x2, y2 = (int(x) for x in box)
-  corners = [(x, y) for y in (y1, y2 - height + 1) for x in (x1, x2 - width + 1)]
-  corners += [(x, y) for x in (x1, x2 - width + 1) for y in range(y1 + height, y2 - height, height)]
-  panels = []
-  for x, y in corners:
-    x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
-    panels.append((x, y, x + width, y + height))
-  return min(panels, key=lambda panel: sum(_covered(panel, other) for other in taken))
-
-
-def _covered(a: tuple, b: tuple) -> int:
-  width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-  return max(0, width) * max(0, height)
-
-
-def _fit(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-  """The text, or as much of it as fits into `width` pixels, with an ellipsis."""
-  if font.getlength(text) <= width:
-    return text
-  lengths = range(len(text))
-  room = bisect.bisect_right(lengths, width, key=lambda n: font.getlength(text[:n] + '...')) - 1
-  return text[: max(room, 0)].rstrip() + '...'
 
 
 def _enlarge(frame: np.ndarray, width: int) -> Image.Image:
@@ -279,24 +257,15 @@ def _draw_strip(frames: np.ndarray, width: int) -> Image.Image:
 
 def _legend(width: int, style: Style) -> Image.Image:
   """One line that says which colour is which."""
-  font, line = _font(style), _line_height(style)
+  font, line = font_of(style.font_size), line_height(style.font_size)
   picture = Image.new('RGB', (width, line + 6), BACKGROUND)
   draw, x = ImageDraw.Draw(picture), 0
   for text, colour, dash in (('ground truth', TRUTH_COLOUR, 6), ('predicted', PREDICTED_COLOUR, 0)):
     _draw_box(draw, np.array([x, 5, x + 26, line + 1]), colour, dash)
-    text = _fit(text, width - x - 33, font)
+    text = fit(text, width - x - 33, font)
     draw.text((x + 33, 2), text, TEXT_COLOUR, font)
     x += 33 + int(font.getlength(text)) + 20
   return picture
-
-
-@functools.cache
-def _font(style: Style) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(style.font_size)
-
-
-def _line_height(style: Style) -> int:
-  return sum(_font(style).getmetrics()) + 1
 
 
 def _check(tiles: Sequence[Tile], class_names: Sequence[str], style: Style) -> None:
