@@ -9,6 +9,7 @@ decoding, undecodable metadata are replaced, times are put in order, and picture
 """
 
 import collections
+import contextlib
 import heapq
 import itertools
 import math
@@ -16,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -72,23 +73,16 @@ class VideoFile(NamedTuple):
     Raises:
       InputError: the file cannot be opened, has no video stream, or breaks off with an error.
     """
-    try:
-      with _open(self.path, report) as container:
-        stream = _video_stream(container, self.path)
-        if not (stream.frames or stream.duration or container.duration):
-          report('header without frame count', 'frames are counted by decoding')
-        if self.rate is None:
-          yield from _counted(container.decode(stream), report)
-        else:
-          timed = _ordered(_timed(container, stream, self.start))
-          until = None if self.seconds is None else Fraction(self.seconds)
-          yield from _at_rate(_even(timed, until, report), self.rate, until)
-    except _TimeError as error:
-      raise InputError(f'{self.path}: {error}; replace the file or leave it out') from error
-    except (av.FFmpegError, OSError) as error:
-      raise InputError(
-        f'{self.path}: cannot be decoded ({error}); replace the file or leave it out'
-      ) from error
+    with decoding(self.path), open_container(self.path, report) as container:
+      stream = video_stream(container, self.path)
+      if not (stream.frames or stream.duration or container.duration):
+        report('header without frame count', 'frames are counted by decoding')
+      if self.rate is None:
+        yield from _counted(container.decode(stream), report)
+      else:
+        yield from pictures_at(
+          container, stream, self.rate, start=self.start, seconds=self.seconds, report=report
+        )
 
   def fps(self) -> float:
     """Frames a second."""
@@ -101,6 +95,19 @@ class VideoFile(NamedTuple):
 
 class _TimeError(ValueError):
   """Timestamps that no frame can be found by."""
+
+
+@contextlib.contextmanager
+def decoding(name: object) -> Iterator[None]:
+  """Turns what goes wrong inside while decoding into InputError that names the video."""
+  try:
+    yield
+  except _TimeError as error:
+    raise InputError(f'{name}: {error}; replace the file or leave it out') from error
+  except (av.FFmpegError, OSError) as error:
+    raise InputError(
+      f'{name}: cannot be decoded ({error}); replace the file or leave it out'
+    ) from error
 
 
 def find_videos(directory: str | os.PathLike) -> dict[str, Path]:
@@ -144,16 +151,20 @@ def duration(path: str | os.PathLike) -> float | None:
 
 def _read_header(path: str | os.PathLike, function: Callable):
   try:
-    with _open(path, nobody) as container:
-      return function(container, _video_stream(container, path))
+    with open_container(path) as container:
+      return function(container, video_stream(container, path))
   except (av.FFmpegError, OSError) as error:
     raise InputError(
       f'{path}: cannot be opened ({error}); replace the file or leave it out'
     ) from error
 
 
-def _open(path: str | os.PathLike, report: Report) -> av.container.InputContainer:
-  container = av.open(os.fspath(path), **_KEEP_BYTES)
+def open_container(
+  source: str | os.PathLike | BinaryIO, report: Report = nobody, **options: Any
+) -> av.container.InputContainer:
+  """Opens a file, an address or something to read from; options are those of `av.open`."""
+  source = os.fspath(source) if isinstance(source, str | os.PathLike) else source
+  container = av.open(source, **_KEEP_BYTES, **options)
   texts = [container.metadata, *(stream.metadata for stream in container.streams)]
   try:
     ''.join(word for some in texts for pair in some.items() for word in pair).encode()
@@ -162,14 +173,33 @@ def _open(path: str | os.PathLike, report: Report) -> av.container.InputContaine
   return container
 
 
-def _video_stream(container, path) -> av.VideoStream:
+def video_stream(container: av.container.InputContainer, path: object) -> av.VideoStream:
+  """The first video stream; InputError where there is none."""
   if not container.streams.video:
     raise InputError(f'{path}: holds no video stream; replace the file')
   return container.streams.video[0]
 
 
+def pictures_at(
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  rate: Fraction,
+  *,
+  start: int = 0,
+  seconds: int | None = None,
+  report: Report = nobody,
+) -> Iterator[Picture]:
+  """What is on the screen at the times 0, 1 / rate, 2 / rate, ... after `start` seconds."""
+  timed = _ordered(_timed(container, stream, start))
+  until = None if seconds is None else Fraction(seconds)
+  yield from _at_rate(_even(timed, until, report), rate, until)
+
+
 def _counted(frames: Iterable[av.VideoFrame], report: Report) -> Iterator[Picture]:
   """Every picture, and a report where their pace is not even."""
+  if report is nobody:  # no list of times, which would grow with the video
+    yield from map(Picture, frames)
+    return
   times = []
   for frame in frames:
     if frame.pts is not None:
@@ -231,7 +261,8 @@ def _even(
   """Passes pictures on, up to the first at or after `until`, and reports an uneven pace."""
   times = []
   for time, picture in timed:
-    times.append(float(time))
+    if report is not nobody:
+      times.append(float(time))
     yield time, picture
     if until is not None and time >= until:
       break

@@ -17,8 +17,11 @@ def link(
 ) -> list[Tube]:
   """The scored boxes of one video -> its tubes, by label, then in the order in which they start.
 
-  Rows of one frame and class keep their order, which decides between equal scores.
+  Rows of one frame and class keep their order, which decides between equal scores. Raises
+  ValueError for a rule of online linking alone.
   """
+  if rule.by_overlap:
+    raise ValueError(f'the rule {rule.name!r} links online, frame by frame, alone.')
   possible = np.flatnonzero(_highest_of_label(labels, scores) >= rule.min_score)
   if not possible.size:
     return []  # the mean score of a tube is no higher than its highest

@@ -69,7 +69,8 @@ def step(
   """Links the boxes of the next frame, which may be none.
 
   The tubes, in falling mean score (of equal ones the oldest first), each take the highest-scored
-  free box that overlaps their last one enough. Boxes left over start tubes.
+  free box that overlaps their last one enough; or, where the rule links by overlap, the tube and
+  the box that overlap most are joined first. Boxes left over start tubes.
   """
   if frame <= state.frame:
     raise ValueError(f'frames must rise, but {frame} came after {state.frame}.')
@@ -77,7 +78,7 @@ def step(
   rows, kept_scores = suppress(np.zeros(len(scores), np.int64), boxes, scores, rule)
   kept = np.asarray(boxes, np.float64)[rows]
   alive = [track for track in state.tracks if frame - track.frame <= rule.max_missing + 1]
-  chosen = _choose(alive, kept, rule.link_iou)
+  chosen = _choose(alive, kept, rule)
   taken = set(chosen.values())
   starting = [place for place in range(len(rows)) if place not in taken]
   new = [Track(state.next_id + i, frame, kept[0], 0.0, 0) for i in range(len(starting))]
@@ -97,16 +98,33 @@ def step(
   return State(rule, frame, state.next_id + len(new), tracks), Links(ids, new_scores, ended)
 
 
-def _choose(tracks: list[Track], boxes: np.ndarray, link_iou: float) -> dict[int, int]:
+def _choose(tracks: list[Track], boxes: np.ndarray, rule: Rule) -> dict[int, int]:
   """Place of a track -> place of the box it takes, among boxes in falling score."""
   if not tracks or not len(boxes):
     return {}
+  iou = box_ops.pairwise_iou(np.stack([track.box for track in tracks]), boxes)
+  if rule.by_overlap:
+    return _nearest_first(iou, rule.link_iou)
   means = [track.score_sum / track.num_boxes for track in tracks]
-  near = box_ops.pairwise_iou(np.stack([track.box for track in tracks]), boxes) >= link_iou
+  near = iou >= rule.link_iou
   free, chosen = list(range(len(boxes))), {}
   for number in sorted(range(len(tracks)), key=lambda number: -means[number]):
     place = next((place for place in free if near[number, place]), None)
     if place is not None:
       free.remove(place)
       chosen[number] = place
+  return chosen
+
+
+def _nearest_first(iou: np.ndarray, link_iou: float) -> dict[int, int]:
+  """(tracks, boxes) overlaps -> place of a track to place of its box, the nearest pairs first."""
+  chosen: dict[int, int] = {}
+  taken: set[int] = set()
+  order = np.argsort(-iou, axis=None, kind='stable')  # of equal ones the oldest track, best box
+  for number, place in zip(*np.unravel_index(order, iou.shape), strict=True):
+    if iou[number, place] < link_iou:
+      break
+    if number not in chosen and place not in taken:
+      chosen[int(number)] = int(place)
+      taken.add(int(place))
   return chosen

@@ -14,6 +14,9 @@ Paths may begin and end anywhere and miss frames as above.
 
 `multisports` is the rule of the MultiSports benchmark: greedy without misses, after a soft
 suppression with inclusive pixels; its temporal extents are differences, not counts, of frames.
+
+`PEOPLE` is for following people whatever they do, from keyframe to keyframe. Scores of people are
+all alike, so whoever overlaps a tube most continues it.
 """
 
 from typing import NamedTuple
@@ -30,6 +33,7 @@ class Rule(NamedTuple):
   last_of_equal_first: bool = False  # boxes of a frame with equal scores, in suppression
   max_boxes: int = 10  # of a frame and class, after suppression
   link_iou: float = 0.2  # least overlap with the last box of a tube
+  by_overlap: bool = False  # pairs of tube and box in falling overlap; online linking alone can
   max_missing: int = 5  # frames in a row that a tube may go without a box
   min_score: float = 0.005  # of a tube: the mean of its boxes'
   min_frames: int = 15  # of a tube, gaps included
@@ -54,3 +58,5 @@ RULES = {
     ),
   )
 }
+
+PEOPLE = Rule('people', by_overlap=True, suppression_iou=0.7, max_boxes=100)

@@ -1,0 +1,115 @@
+"""The clips of a video that arrives frame by frame, cut exactly as those of a whole one.
+
+    state = start()
+    for frame in video:
+      state, clips = push(state, frame, plan, place)
+    clips = finish(state, plan, place)
+
+A clip reaches (T / 2 - 1) strides beyond its keyframe, so it comes that many frames later; before
+the first and after the last frame of the video these are repeated, as `clip_sampling` says. The
+state holds the frames of one clip's reach and no more, however long the video: frames that no clip
+can use are never placed.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evad_jax.data.clip_sampling import clip_frame_numbers
+from evad_jax.errors import InputError
+
+Place = Callable[[Any], np.ndarray]  # a frame as it comes -> (H, W, 3) uint8 on its canvas
+
+
+class Plan(NamedTuple):
+  """Which clips are wanted."""
+
+  clip_frames: int  # T
+  frame_stride: int  # frames between neighbours in a clip
+  keyframe_stride: int  # frames between neighbouring keyframes; the first is frame 0
+
+  def check(self) -> None:
+    """Raises InputError for a plan that makes no clips."""
+    for name, value in self._asdict().items():
+      if value < 1:
+        raise InputError(f'{name}={value} must be 1 or more.')
+
+  def grid(self) -> int:
+    """Frames whose number is no multiple of this are in no clip, unless they are the last."""
+    return math.gcd(self.frame_stride, self.keyframe_stride)
+
+  def before(self) -> int:
+    """How many frames before its keyframe a clip begins."""
+    return self.clip_frames // 2 * self.frame_stride
+
+  def after(self) -> int:
+    """How many frames after its keyframe a clip ends: the delay of its detections."""
+    return (self.clip_frames - 1 - self.clip_frames // 2) * self.frame_stride
+
+
+class Clip(NamedTuple):
+  """One clip to be looked at."""
+
+  keyframe: int  # number of the frame, from 0
+  frames: tuple[np.ndarray, ...]  # T of (H, W, 3) uint8
+
+
+class State(NamedTuple):
+  """Where the cutting stands."""
+
+  count: int  # frames that came
+  next_keyframe: int  # of the next clip
+  first: int  # number of the first frame that is held
+  placed: tuple[np.ndarray, ...]  # frames first, first + grid, ..., on their canvas
+  newest: Any  # the last frame as it came: it stands for all after the end
+
+
+def start() -> State:
+  """Before the first frame."""
+  return State(0, 0, 0, (), None)
+
+
+def push(state: State, frame: Any, plan: Plan, place: Place) -> tuple[State, list[Clip]]:
+  """Takes the next frame; returns the clips that are complete with it, at most one."""
+  number, placed = state.count, state.placed
+  if number % plan.grid() == 0 and number >= state.first:
+    placed = (*placed, place(frame))
+  state = state._replace(count=number + 1, placed=placed, newest=frame)
+  clips = []
+  if number >= state.next_keyframe + plan.after():
+    clips.append(_clip(state, plan, place))
+    state = _forget(state._replace(next_keyframe=state.next_keyframe + plan.keyframe_stride), plan)
+  return state, clips
+
+
+def finish(state: State, plan: Plan, place: Place) -> list[Clip]:
+  """The clips of the last keyframes, which reach beyond the last frame."""
+  clips = []
+  while state.next_keyframe < state.count:
+    clips.append(_clip(state, plan, place))
+    state = state._replace(next_keyframe=state.next_keyframe + plan.keyframe_stride)
+  return clips
+
+
+def _clip(state: State, plan: Plan, place: Place) -> Clip:
+  numbers = clip_frame_numbers(
+    state.next_keyframe, state.count, plan.clip_frames, plan.frame_stride
+  )
+  grid, last = plan.grid(), None
+  frames = []
+  for number in numbers.tolist():
+    if number % grid:  # only the last frame of the video can be off the grid
+      last = place(state.newest) if last is None else last
+      frames.append(last)
+    else:
+      frames.append(state.placed[(number - state.first) // grid])
+  return Clip(state.next_keyframe, tuple(frames))
+
+
+def _forget(state: State, plan: Plan) -> State:
+  """Drops the frames before the reach of the next clip."""
+  first = max(0, state.next_keyframe - plan.before())  # a multiple of the grid
+  gone = (first - state.first) // plan.grid()
+  return state._replace(first=first, placed=state.placed[gone:])

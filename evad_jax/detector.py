@@ -1,0 +1,198 @@
+"""A trained or converted detector, ready to be used from Python.
+
+    detector = Detector.from_checkpoint('runs/demo')
+    detections = detector(frames)                       one clip, or several of one size
+    for people in detector.stream(frames_of_a_video):   a file or something live, see streaming.py
+      ...
+
+Frames are uint8 RGB of any size; boxes come back as parts of their width and height.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from evad_jax import checkpoint, from_config, model_settings, streaming
+from evad_jax.data import augment
+from evad_jax.data.aspect_buckets import Canvas
+from evad_jax.data.clips import ClipSettings, empty_batch
+from evad_jax.errors import InputError
+from evad_jax.model.evad import EVAD
+from evad_jax.predict import predict
+from evad_jax.structures import Batch, Detections
+
+# What a checkpoint says of its clips and detection needs to know.
+CLIP_KEYS = ('clip_frames', 'frame_stride', 'short_side', 'max_long')
+
+
+class Detector:
+  """People and their actions from clips; holds the parameters and compiled programs.
+
+  One program is compiled for every size of a batch, size of a canvas, and keep rate.
+  """
+
+  def __init__(self, model: EVAD, params: Any, clip: ClipSettings, classes: Sequence[str]):
+    """params: of the model; clip: how clips are cut and resized; classes: A names."""
+    if len(classes) != model.num_actions:
+      raise InputError(
+        f'{len(classes)} names of classes were given, but the checkpoint has '
+        f'{model.num_actions} actions.'
+      )
+    self.model, self.clip, self.classes = model, clip, list(classes)
+    self.params = jax.device_put(params)
+    self._predict = jax.jit(predict, static_argnums=0)
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    path: str | Path,
+    *,
+    step: int = 0,
+    keep_rate: float | tuple[float, ...] | None = None,
+    classes: Sequence[str] | None = None,
+    dtype: str | None = None,
+    **clip: Any,
+  ) -> 'Detector':
+    """Loads a checkpoint: of a run (its working directory will do), or a converted one.
+
+    Args:
+      path: directory of checkpoints, one step in it, or the working directory of a run.
+      step: 0 for the newest, -1 for the best that was evaluated.
+      keep_rate: another one than it was trained with, in (0, 1]; the same parameters serve all.
+      classes: A names, where the checkpoint has none (converted ones do not), or other ones.
+      dtype: of the computation, 'float32' or 'bfloat16'.
+      clip: clip_frames, frame_stride, short_side (pixels) or max_long, where other values than the
+        checkpoint's are wanted, or it has none.
+
+    Raises:
+      InputError: no such checkpoint, an encoder alone, settings that this version does not know, or
+        that do not fit together.
+    """
+    directory, own_step = checkpoint.locate(path)
+    with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:
+      step = checkpoints.choose(step if own_step is None else own_step)
+      settings, where = checkpoints.settings(step), directory / str(step)
+      model_settings.check_complete(settings, where)
+      params = checkpoints.read_params(step)
+    arguments = model_settings.saved_settings(settings, where)
+    if keep_rate is not None:
+      arguments['keep_rate'] = keep_rate
+    dtype = dtype or arguments['dtype']
+    if dtype not in from_config.DTYPES:
+      raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}.')
+    arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False}
+    model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})
+    model.block_keep_rates()  # raises for rates that do not fit
+    if classes is None:
+      classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
+    return cls(model, params, _clip_settings(settings['clip'] | clip, model, where), classes)
+
+  @property
+  def clip_frames(self) -> int:
+    """T, frames of a clip; the keyframe is frame T // 2."""
+    return self.clip.clip_frames
+
+  @property
+  def frame_stride(self) -> int:
+    """Frames of the video between neighbours in a clip."""
+    return self.clip.frame_stride
+
+  def picture(self, height: int, width: int) -> tuple[augment.Resize, Canvas]:
+    """How a frame of height x width pixels is resized, and the canvas (H, W) that it goes to.
+
+    The canvas is the picture's own, with no more padding than the token grid and its pyramid need.
+    """
+    resize = augment.plan_resize(
+      height,
+      width,
+      canvas=self.clip.canvases[0] if self.clip.canvases else (0, 0),
+      short_side=self.clip.short_side,
+      max_long=self.clip.max_long,
+    )
+    multiple = 2 * self.model.patch
+    canvas = tuple(-(-side // multiple) * multiple for side in (resize.height, resize.width))
+    return resize, canvas
+
+  def place(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes frames onto their canvas.
+
+    Args:
+      frames: (B, T, h, w, 3) uint8 RGB.
+
+    Returns:
+      Clips (B, T, H, W, 3) uint8, and the picture's height and width (B, 2) int32.
+    """
+    resize, canvas = self.picture(*frames.shape[2:4])
+    clips = np.zeros((*frames.shape[:2], *canvas, 3), np.uint8)
+    for clip, source in zip(clips, frames, strict=True):
+      for out, frame in zip(clip, source, strict=True):
+        augment.draw_frame(frame, resize, False, out)
+    sizes = np.tile(np.array([resize.height, resize.width], np.int32), (len(frames), 1))
+    return clips, sizes
+
+  def __call__(
+    self, frames: np.ndarray, keep_rate: float | tuple[float, ...] | None = None
+  ) -> Detections:
+    """Detects on the keyframes of clips; shapes as in `structures.Detections`, NumPy arrays.
+
+    Args:
+      frames: (T, h, w, 3) uint8 RGB, a clip, or (B, T, h, w, 3), several; the results have no axis
+        B for the one. `clip_frames` and `frame_stride` say how to cut them from a video.
+      keep_rate: another one than the detector's.
+
+    Raises:
+      InputError: frames of another shape or type, or a keep rate that does not fit.
+    """
+    frames = np.asarray(frames)
+    fits = frames.ndim in (4, 5) and frames.shape[-4] == self.clip.clip_frames
+    if not fits or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+      raise InputError(
+        f'frames is {frames.dtype} of shape {frames.shape}; give uint8 RGB of shape '
+        f'({self.clip.clip_frames}, height, width, 3), or several such clips.'
+      )
+    single = frames.ndim == 4
+    clips, sizes = self.place(frames[None] if single else frames)
+    found = self.run(clips, sizes, keep_rate)
+    return Detections(*(x[0] for x in found)) if single else found
+
+  def run(
+    self,
+    clips: np.ndarray,  # (B, T, H, W, 3) uint8 on their canvas
+    sizes: np.ndarray,  # (B, 2) int32
+    keep_rate: float | tuple[float, ...] | None = None,
+  ) -> Detections:
+    """The same for clips that `place` made."""
+    model = self.model if keep_rate is None else self.model.clone(keep_rate=_hashable(keep_rate))
+    with jax.default_matmul_precision('highest'):
+      return jax.device_get(self._predict(model, self.params, self._batch(clips, sizes)))
+
+  def stream(
+    self, frames: Iterable[Any], settings: streaming.Settings | None = None, **changes: Any
+  ) -> streaming.Stream:
+    """People of every keyframe of a video, in order, with ids; see `streaming.Settings`."""
+    return streaming.Stream(self, frames, (settings or streaming.Settings())._replace(**changes))
+
+  def _batch(self, clips: np.ndarray, sizes: np.ndarray) -> Batch:
+    return empty_batch(clips, 1, 1)._replace(sizes=sizes)
+
+
+def _hashable(value: Any) -> Any:
+  return tuple(value) if isinstance(value, list) else value
+
+
+def _clip_settings(clip: dict[str, Any], model: EVAD, where: Path) -> ClipSettings:
+  """How a checkpoint's clips are cut; canvases matter only where there is no short side."""
+  missing = [key for key in ('clip_frames', 'frame_stride') if key not in clip]
+  if missing:
+    raise InputError(
+      f'{where}: the checkpoint does not say how its clips are cut; give {" and ".join(missing)}.'
+    )
+  canvases = tuple(tuple(canvas) for canvas in clip.get('canvases', ()))
+  short_side = clip.get('short_side') or None
+  if short_side is None and not canvases:
+    raise InputError(f'{where}: the checkpoint has no size of pictures; give short_side.')
+  known = {key: clip[key] for key in CLIP_KEYS if key in clip}
+  return ClipSettings(**known | {'short_side': short_side}, canvases=canvases, max_boxes=1)

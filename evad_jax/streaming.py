@@ -1,0 +1,213 @@
+"""People in a video as it comes: bounded memory, however long it is.
+
+The state is explicit: the frames that coming clips need (`data.clip_stream`), the people that can
+still be continued (`people`), and how fast keep rates are (`keep_rate_choice`). None of them grows
+with the video. A file and a stream go the same way through the same functions; a file waits for
+its detections, a live stream does not: when they are late, the oldest keyframes that wait are
+dropped, and never a frame of those that are looked at.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from evad_jax import keep_rate_choice, people
+from evad_jax.data import augment, clip_stream
+from evad_jax.errors import InputError
+from evad_jax.live import DropOldest
+from evad_jax.people import People
+from evad_jax.structures import Detections
+from evad_jax.tubes import online
+
+if TYPE_CHECKING:
+  from evad_jax.detector import Detector
+
+KeepRate = float | tuple[float, ...]
+
+
+class Settings(NamedTuple):
+  """How a video is looked at."""
+
+  keyframe_stride: int = 4  # frames between keyframes
+  batch_size: int = 1  # keyframes in one call; more are faster, and come later
+  person_threshold: float = 0.7  # people below are not reported
+  live: bool = False  # the source does not wait: drop the oldest keyframes when late
+  keep_rates: tuple[float, ...] = ()  # to choose from, to stay within ...
+  latency_budget: float | None = None  # ... so many seconds a call; None: the detector's own rate
+
+
+class State(NamedTuple):
+  """Everything that a stream remembers."""
+
+  clips: clip_stream.State
+  people: online.State
+  choice: keep_rate_choice.Choice | None  # None without a budget
+
+
+class Arrived(NamedTuple):
+  """A clip, and when its last frame came."""
+
+  clip: clip_stream.Clip
+  seconds: float  # of time.perf_counter()
+
+
+class Stream:
+  """Iterates over the `People` of the keyframes; made by `Detector.stream`.
+
+  While it is iterated: `keep_rate` is the one of the last call, `latencies` the seconds from the
+  last frame that a clip needed to its people, `dropped` the keyframes that were skipped.
+  """
+
+  def __init__(self, detector: 'Detector', frames: Iterable[Any], settings: Settings):
+    """frames: of (H, W, 3) uint8 RGB, or of objects whose rgb() gives one when it is needed."""
+    self.detector, self.settings = detector, settings
+    self._plan = clip_stream.Plan(
+      detector.clip_frames, detector.frame_stride, settings.keyframe_stride
+    )
+    self._plan.check()
+    check(settings)
+    self._frames = frames
+    self._shape: tuple[int, int] | None = None  # of the first frame, height and width
+    self._resize: augment.Resize | None = None
+    self._canvas = (0, 0)
+    self._waiting: DropOldest | None = None
+    self.state = State(clip_stream.start(), people.start(), None)
+    self.keep_rate: KeepRate = detector.model.keep_rate
+    self.latencies = Latencies()
+    self.model_seconds = 0.0  # in calls of the detector, after compilation
+
+  @property
+  def dropped(self) -> int:
+    """Keyframes that were skipped since their turn came too late."""
+    return self._waiting.dropped if self._waiting else 0
+
+  def __iter__(self) -> Iterator[People]:
+    """The people of every keyframe in order; InputError for frames that cannot be used."""
+    arrived: Iterable[Arrived] = self._arrivals()
+    if self.settings.live:
+      # The newest keyframes alone wait, as many as one call takes.
+      arrived = self._waiting = DropOldest(arrived, self.settings.batch_size)
+    try:
+      batch: list[Arrived] = []
+      for item in arrived:
+        batch.append(item)
+        if len(batch) == self.settings.batch_size:
+          yield from self._look(batch)
+          batch = []
+      if batch:
+        yield from self._look(batch)
+    finally:
+      if self._waiting:
+        self._waiting.stop()
+
+  def _arrivals(self) -> Iterator[Arrived]:
+    """The clips, as soon as they are complete."""
+    clips = self.state.clips
+    for frame in self._frames:
+      clips, complete = clip_stream.push(clips, frame, self._plan, self._place)
+      self.state = self.state._replace(clips=clips)
+      for clip in complete:
+        yield Arrived(clip, time.perf_counter())
+    if not clips.count:
+      raise InputError('The video holds no picture; give another one.')
+    for clip in clip_stream.finish(clips, self._plan, self._place):
+      yield Arrived(clip, time.perf_counter())
+
+  def _place(self, frame: Any) -> np.ndarray:
+    """A frame as it comes -> (H, W, 3) uint8 on the canvas of the video."""
+    frame = frame.rgb() if hasattr(frame, 'rgb') else np.asarray(frame)
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+      raise InputError(
+        f'A frame of the video is {frame.dtype} of shape {frame.shape}; give uint8 RGB of shape '
+        '(height, width, 3).'
+      )
+    if self._shape is None:
+      self._shape = frame.shape[:2]
+      self._resize, self._canvas = self.detector.picture(*self._shape)
+    if frame.shape[:2] != self._shape:
+      raise InputError(
+        f'Frame {self.state.clips.count} of the video is {frame.shape[0]} x {frame.shape[1]} '
+        f'(height x width) and those before it {self._shape[0]} x {self._shape[1]}; cut the video '
+        'where its size changes.'
+      )
+    placed = np.zeros((*self._canvas, 3), np.uint8)
+    augment.draw_frame(frame, self._resize, False, placed)
+    return placed
+
+  def _look(self, batch: list[Arrived]) -> Iterator[People]:
+    """One call of the detector, and the people of its keyframes."""
+    # The last call of a file is filled up, so that it needs no program of its own.
+    filled = batch + [batch[-1]] * (self.settings.batch_size - len(batch))
+    clips = np.stack([np.stack(item.clip.frames) for item in filled])
+    sizes = np.tile(np.array(self._resize[1:], np.int32), (len(clips), 1))
+    self._choose(clips, sizes)
+    start = time.perf_counter()
+    found = self.detector.run(clips, sizes, self.keep_rate)
+    seconds = time.perf_counter() - start
+    self.model_seconds += seconds
+    if self.state.choice is not None:
+      choice = keep_rate_choice.observe(self.state.choice, self.keep_rate, seconds)
+      self.state = self.state._replace(choice=choice)
+    for place, item in enumerate(batch):
+      state, present = people.follow(
+        self.state.people,
+        Detections(*(x[place] for x in found)),
+        item.clip.keyframe,
+        self.settings.keyframe_stride,
+        self.settings.person_threshold,
+      )
+      self.state = self.state._replace(people=state)
+      self.latencies.add(time.perf_counter() - item.seconds)
+      yield present
+
+  def _choose(self, clips: np.ndarray, sizes: np.ndarray) -> None:
+    """Sets the keep rate of the next call; compiles, and measures all of them, before the first."""
+    if not self.latencies.count:
+      rates = self.settings.keep_rates or (self.keep_rate,)
+      seconds = {rate: self._measure(clips, sizes, rate) for rate in rates}
+      if self.settings.latency_budget is not None:
+        self.state = self.state._replace(choice=keep_rate_choice.start(seconds))
+    if self.state.choice is not None:
+      self.keep_rate = keep_rate_choice.choose(self.state.choice, self.settings.latency_budget)
+
+  def _measure(self, clips: np.ndarray, sizes: np.ndarray, rate: KeepRate) -> float:
+    self.detector.run(clips, sizes, rate)  # compiles
+    if self.settings.latency_budget is None:
+      return 0.0
+    start = time.perf_counter()
+    self.detector.run(clips, sizes, rate)
+    return time.perf_counter() - start
+
+
+class Latencies:
+  """Count, mean and maximum of the latencies of a stream, in seconds."""
+
+  def __init__(self):
+    self.count, self.total, self.largest = 0, 0.0, 0.0
+
+  def add(self, seconds: float) -> None:
+    """One more."""
+    self.count += 1
+    self.total += seconds
+    self.largest = max(self.largest, seconds)
+
+  def mean(self) -> float:
+    """0 before the first."""
+    return self.total / max(self.count, 1)
+
+
+def check(settings: Settings) -> None:
+  """Raises InputError for settings that cannot be."""
+  if settings.batch_size < 1:
+    raise InputError(f'batch_size={settings.batch_size} must be 1 or more.')
+  if not 0 <= settings.person_threshold <= 1:
+    raise InputError(f'person_threshold={settings.person_threshold} must be from 0 to 1.')
+  if (settings.latency_budget is None) != (not settings.keep_rates):
+    raise InputError(
+      'A latency budget needs keep rates to choose from, and keep rates a budget: give both '
+      'latency_budget and keep_rates, or neither.'
+    )
+  if settings.latency_budget is not None and settings.latency_budget <= 0:
+    raise InputError(f'latency_budget={settings.latency_budget} must be above 0 seconds.')
