@@ -1,0 +1,95 @@
+"""Writes an annotated video as it is made, so that it can be played whatever ends the writing.
+
+MP4 files are written in fragments and rearranged into a plain file when they are closed: one whose
+program was killed still plays up to its last fragment.
+"""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from evad_jax.errors import InputError
+
+# By the end of the file's name: the options of the container.
+CONTAINERS = {
+  '.mp4': {'movflags': 'hybrid_fragmented'},
+  '.mov': {'movflags': 'hybrid_fragmented'},
+  '.mkv': {},
+}
+CODEC = 'libx264'
+ENCODING = {'preset': 'veryfast', 'crf': '20'}
+TIME_BASE = Fraction(1, 90000)  # seconds
+
+
+class VideoWriter:
+  """A video file that grows; close it, or use it as a context."""
+
+  def __init__(self, path: str | os.PathLike, fps: float):
+    """fps: about how many frames a second; every frame has its own time.
+
+    Raises InputError for a name whose end is no container that is known, or a file that cannot be
+    written.
+    """
+    self.path = Path(path)
+    options = CONTAINERS.get(self.path.suffix.lower())
+    if options is None:
+      raise InputError(
+        f'{self.path}: a video ends with {", ".join(CONTAINERS)}; give it another name.'
+      )
+    try:
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      self._container = av.open(str(self.path), 'w', options=options)
+    except OSError as error:
+      raise InputError(f'{self.path}: cannot be written ({error}).') from error
+    self._fps = Fraction(fps).limit_denominator(1001)
+    self._stream: Any = None
+    self._time = -1
+    self.num_frames = 0
+
+  def write(self, frame: np.ndarray, seconds: float) -> None:
+    """Appends a frame, (H, W, 3) uint8 RGB, that is shown from `seconds` on.
+
+    All frames have the size of the first; the codec wants even sides, so an odd one gets its last
+    row or column twice.
+    """
+    height, width = frame.shape[:2]
+    if height % 2 or width % 2:
+      frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+    if self._stream is None:
+      self._start(*frame.shape[:2])
+    self._time = max(self._time + 1, round(seconds / TIME_BASE))
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+    picture.pts, picture.time_base = self._time, TIME_BASE
+    self._container.mux(self._stream.encode(picture))
+    self.num_frames += 1
+
+  def _start(self, height: int, width: int) -> None:
+    self._stream = self._container.add_stream(CODEC, rate=self._fps, options=ENCODING)
+    self._stream.height, self._stream.width = height, width
+    self._stream.pix_fmt = 'yuv420p'
+    self._stream.time_base = self._stream.codec_context.time_base = TIME_BASE
+    # A fragment ends before each key picture: a killed program loses a few seconds at most.
+    self._stream.codec_context.gop_size = max(1, round(4 * self._fps))
+
+  def close(self) -> None:
+    """Writes what the codec still holds, and the table of contents."""
+    if self._container is None:
+      return
+    if self._stream is not None:
+      self._container.mux(self._stream.encode())
+    self._container.close()
+    self._container = None
+    if self._stream is None:  # nothing was written: an empty file is no video
+      self.path.unlink(missing_ok=True)
+
+  def __enter__(self) -> 'VideoWriter':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    """Closes."""
+    self.close()

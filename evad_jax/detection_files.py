@@ -1,0 +1,163 @@
+"""What was found in a video, as csv and as JSON lines, written while it is found.
+
+    PREFIX_detections.csv    a row for every person, keyframe and action
+    PREFIX_detections.jsonl  a line for every keyframe
+    PREFIX_tubes.csv         a row for every person and keyframe: who was where when
+    PREFIX_tubes.jsonl       a line for every person, when he or she is gone
+
+Frames count from 1, labels from 0, boxes are xyxy pixels of the video; so `evad_jax.tools.score`
+takes the detections as they are. Every line is complete: whoever is interrupted keeps all of them.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evad_jax.errors import InputError
+from evad_jax.people import People
+
+DETECTIONS = 'video,frame,seconds,person_id,x1,y1,x2,y2,person_score,label,action,score'.split(',')
+TUBES = 'video,person_id,frame,seconds,x1,y1,x2,y2,person_score'.split(',')
+NAMES = ('detections.csv', 'detections.jsonl', 'tubes.csv', 'tubes.jsonl')
+
+
+class Tube(NamedTuple):
+  """What is kept of a person who may come again; sums, so that it does not grow."""
+
+  first: tuple[int, float]  # frame from 1, and seconds
+  last: tuple[int, float]
+  count: int  # keyframes
+  person_score: float  # sum
+  action_scores: np.ndarray  # (A,) float64, sums
+  highest: np.ndarray  # (A,)
+
+
+def paths(prefix: Path) -> list[Path]:
+  """The files that are written."""
+  return [prefix.with_name(f'{prefix.name}_{name}') for name in NAMES]
+
+
+class DetectionFiles:
+  """The four files; close them, or use them as a context."""
+
+  def __init__(self, prefix: Path, video: str, classes: Sequence[str], lowest_score: float):
+    """lowest_score: actions below it are left out; 0 keeps all, as scoring needs it.
+
+    Raises InputError where they cannot be written.
+    """
+    self._video, self._classes, self._lowest = video, list(classes), lowest_score
+    self._tubes: dict[int, Tube] = {}
+    self.num_people, self.num_detections = 0, 0
+    try:
+      prefix.parent.mkdir(parents=True, exist_ok=True)
+      # Line by line to the disk, so that nothing is lost with the program.
+      self._files = [
+        path.open('w', encoding='utf-8', newline='', buffering=1) for path in paths(prefix)
+      ]
+    except OSError as error:
+      raise InputError(f'{prefix}: the results cannot be written ({error}).') from error
+    self._detections, self._tube_rows = (
+      csv.writer(self._files[i], lineterminator='\n') for i in (0, 2)
+    )
+    self._detections.writerow(DETECTIONS)
+    self._tube_rows.writerow(TUBES)
+
+  def add(self, people: People, seconds: float, size: tuple[int, int]) -> None:
+    """Writes the people of a keyframe; size: height and width of the video's frames."""
+    frame, seconds = people.frame + 1, round(seconds, 4)
+    pixels = people.boxes.astype(np.float64) * [size[1], size[0], size[1], size[0]]
+    listed = []
+    for place, person in enumerate(people.ids.tolist()):
+      box = pixels[place].round(2).tolist()
+      score = round(float(people.person_scores[place]), 5)
+      actions = people.action_scores[place]
+      named = {
+        label: round(float(actions[label]), 5)
+        for label in np.argsort(-actions, kind='stable').tolist()
+        if actions[label] >= self._lowest
+      }
+      for label, action_score in named.items():
+        name = self._classes[label]
+        self._detections.writerow(
+          [self._video, frame, seconds, person, *box, score, label, name, action_score]
+        )
+      self._tube_rows.writerow([self._video, person, frame, seconds, *box, score])
+      self._continue(person, frame, seconds, score, actions)
+      by_name = {self._classes[label]: value for label, value in named.items()}
+      listed.append({'id': person, 'box': box, 'score': score, 'actions': by_name})
+    self.num_detections += len(listed)
+    self._write_line(1, {'frame': frame, 'seconds': seconds, 'people': listed})
+    for person in people.ended:
+      self._end(person)
+
+  def _continue(
+    self, person: int, frame: int, seconds: float, score: float, actions: np.ndarray
+  ) -> None:
+    actions, now = actions.astype(np.float64), (frame, seconds)
+    tube = self._tubes.get(person)
+    if tube is None:
+      self.num_people += 1
+      self._tubes[person] = Tube(now, now, 1, score, actions, actions)
+    else:
+      self._tubes[person] = Tube(
+        tube.first,
+        now,
+        tube.count + 1,
+        tube.person_score + score,
+        tube.action_scores + actions,
+        np.maximum(tube.highest, actions),
+      )
+
+  def _end(self, person: int) -> None:
+    """Writes the line of somebody who cannot come again."""
+    tube = self._tubes.pop(person)
+    mean = tube.action_scores / tube.count
+    order = [i for i in np.argsort(-mean, kind='stable').tolist() if mean[i] >= self._lowest]
+    summary = {
+      'id': person,
+      'first_frame': tube.first[0],
+      'last_frame': tube.last[0],
+      'first_seconds': tube.first[1],
+      'last_seconds': tube.last[1],
+      'keyframes': tube.count,
+      'score': round(tube.person_score / tube.count, 5),
+      'actions': {
+        self._classes[i]: {'mean': round(mean[i], 5), 'highest': round(float(tube.highest[i]), 5)}
+        for i in order
+      },
+    }
+    self._write_line(3, summary)
+
+  def _write_line(self, file: int, content: dict[str, Any]) -> None:
+    self._files[file].write(json.dumps({'video': self._video} | content, ensure_ascii=False) + '\n')
+
+  def close(self) -> None:
+    """Ends the tubes that are left, and the files."""
+    if self._files:
+      for person in sorted(self._tubes):
+        self._end(person)
+    for file in self._files:
+      file.close()
+    self._files = []
+
+  def __enter__(self) -> 'DetectionFiles':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    """Closes."""
+    self.close()
+
+
+def refuse_existing(files: Sequence[str | os.PathLike]) -> None:
+  """Raises InputError where one of the files is there already."""
+  there = [str(path) for path in files if Path(path).exists()]
+  if there:
+    raise InputError(
+      f'{there[0]} is there already; give another --output, or --overwrite to replace it.'
+    )

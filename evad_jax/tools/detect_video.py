@@ -1,0 +1,275 @@
+"""Finds who does what, where and when in a video, and shows it.
+
+  python -m evad_jax.tools.detect_video party.mp4 --checkpoint runs/demo --output party_seen.mp4
+  python -m evad_jax.tools.detect_video webcam:0 --checkpoint runs/ava --output seen.mp4 \\
+    --keep-rate 1.0 0.7 0.6 --latency-budget 0.25
+
+The video may be any file that FFmpeg reads, - for standard input, an address (rtsp://...), or a
+camera (webcam:0). Beside OUTPUT, which has boxes, ids and actions painted in, are written
+OUTPUT_detections.csv and .jsonl (what everybody does on every keyframe) and OUTPUT_tubes.csv and
+.jsonl (who was where when). Ctrl-C stops at any moment: what was written until then is whole.
+
+Actions take time to see: people on a frame are known some frames later (half a clip). Cameras and
+live addresses do not wait: when the detector is late, the oldest keyframes are skipped and counted.
+With --latency-budget the highest of the keep rates is used that computes in so many seconds.
+"""
+
+import argparse
+import itertools
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from evad_jax import ava_files, detection_files, streaming
+from evad_jax.annotated_video import AnnotatedVideo
+from evad_jax.data import video_source
+from evad_jax.data.video_source import OpenSource, TimedPicture
+from evad_jax.data.video_writer import VideoWriter
+from evad_jax.detection_files import DetectionFiles
+from evad_jax.detector import Detector
+from evad_jax.draw_people import Style
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.run_log import duration
+
+LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
+EXIT_INTERRUPTED = 130  # as shells have it
+
+
+class Summary(NamedTuple):
+  """What a run did; seconds are of wall time."""
+
+  frames: int
+  keyframes: int
+  people: int
+  seconds: float
+  model_seconds: float
+  latency_mean: float
+  latency_largest: float
+  dropped: int  # keyframes
+  left_out: int  # frames of the annotated video
+  peak_memory: int  # bytes, of the whole process since it began
+  interrupted: bool
+
+  def text(self) -> str:
+    """For reading."""
+    pace = self.keyframes / max(self.seconds, 1e-9)
+    lines = [
+      f'{self.frames} frames, {self.keyframes} keyframes, {self.people} people in '
+      f'{duration(self.seconds)}: {pace:.2f} keyframes/s, '
+      f'{self.frames / self.seconds:.1f} frames/s',
+      f'detector {100 * self.model_seconds / self.seconds:.0f} % of the time; from the last frame '
+      f'of a clip to its people {self.latency_mean:.3f} s, at most {self.latency_largest:.3f} s; '
+      f'peak memory {self.peak_memory / 2**20:.0f} MiB',
+    ]
+    if self.dropped or self.left_out:
+      lines.append(
+        f'too slow for this source: {self.dropped} keyframes were skipped, {self.left_out} frames '
+        'left out of the video; lower --keep-rate, raise --keyframe-stride'
+      )
+    return '\n'.join(lines)
+
+
+def detect(
+  detector: Detector,
+  source: OpenSource,
+  settings: streaming.Settings,
+  files: DetectionFiles,
+  writer: VideoWriter | None,
+  style: Style,
+) -> Summary:
+  """Runs a whole source through the detector and into the files; a KeyboardInterrupt ends it.
+
+  What came before an InputError (a file that breaks off) is in the files when it is raised.
+  """
+  annotated = AnnotatedVideo(
+    writer, detector.classes, style, LIVE_FRAMES if settings.live else None
+  )
+  bar = tqdm(total=source.num_frames, unit='frame', desc=Path(source.name).name, smoothing=0.1)
+  size = _FrameSize()
+  stream = detector.stream(_counted(annotated.watch(size.seen(source.pictures)), bar), settings)
+  start, keyframes, interrupted = time.perf_counter(), 0, False
+  try:
+    for people in stream:
+      files.add(people, annotated.seconds(people.frame), size.of_frames)
+      annotated.add(people)
+      keyframes += 1
+      bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
+  except KeyboardInterrupt:
+    interrupted = True
+  finally:
+    annotated.finish()
+    bar.close()
+  return Summary(
+    frames=annotated.count,
+    keyframes=keyframes,
+    people=files.num_people,
+    seconds=time.perf_counter() - start,
+    model_seconds=stream.model_seconds,
+    latency_mean=stream.latencies.mean(),
+    latency_largest=stream.latencies.largest,
+    dropped=stream.dropped,
+    left_out=annotated.left_out,
+    peak_memory=peak_memory(),
+    interrupted=interrupted,
+  )
+
+
+class _FrameSize:
+  """Height and width of the frames that pass."""
+
+  def __init__(self):
+    self.of_frames = (0, 0)
+
+  def seen(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
+    for timed in pictures:
+      if self.of_frames == (0, 0):
+        self.of_frames = timed.picture.rgb().shape[:2]  # turned as its container asks for
+      yield timed
+
+
+def _counted(frames: Iterable, bar: tqdm) -> Iterator:
+  for frame in frames:
+    yield frame
+    bar.update()
+
+
+def peak_memory() -> int:
+  """Bytes of this process at its largest."""
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def read_classes(path: Path) -> list[str]:
+  """Names of classes: a label map (.pbtxt), or a text file with a name a line."""
+  if path.suffix == '.pbtxt':
+    names = ava_files.read_label_map(path)
+    return [names.get(i + 1, f'action {i + 1}') for i in range(max(names))]
+  try:
+    lines = path.read_text(encoding='utf-8').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f'{path} cannot be read ({error}); give a name of a class a line.') from error
+  return [line.strip() for line in lines if line.strip()]
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.detect_video',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('input', help='video file, -, address, or webcam:N')
+  add('--checkpoint', required=True, help='of a run (its working directory), or a converted one')
+  add('--output', type=Path, required=True, help='annotated video to write: .mp4, .mov or .mkv')
+  add('--no-video', action='store_true', help='write the csv and JSON files alone')
+  add('--overwrite', action='store_true', help='replace what is there')
+  group = parser.add_argument_group('what to look at').add_argument
+  group(
+    '--keyframe-stride', type=int, default=8, help='frames between keyframes (default %(default)s)'
+  )
+  group('--rate', type=Fraction, help='frames a second to read at; default: every picture')
+  group('--seconds', type=float, help='stop after so many seconds of the video')
+  group('--live', action='store_true', help='skip keyframes rather than wait; cameras always do')
+  group('--input-format', help="FFmpeg's name of the format, where it cannot be guessed")
+  group = parser.add_argument_group('the detector').add_argument
+  group('--keep-rate', type=float, nargs='+', help="of tokens; default: the checkpoint's")
+  group('--latency-budget', type=float, help='seconds a call; chooses among several --keep-rate')
+  group('--batch-size', type=int, help='keyframes in one call (default 4; live: 1)')
+  group('--step', type=int, default=0, help='of the checkpoint: 0 the newest, -1 the best')
+  group('--dtype', help='of the computation: float32 or bfloat16')
+  group('--labels', type=Path, help='names of the classes: .pbtxt, or one a line')
+  for name, what in (
+    ('clip-frames', 'of a clip'),
+    ('frame-stride', 'frames between neighbours in a clip'),
+    ('short-side', 'pixels of resized frames'),
+  ):
+    group(f'--{name}', type=int, help=f"{what}; default: the checkpoint's")
+  group = parser.add_argument_group('what to show').add_argument
+  group('--person-threshold', type=float, default=0.7, help='of people (default %(default)s)')
+  group('--action-threshold', type=float, default=0.3, help='of painted names (%(default)s)')
+  group(
+    '--lowest-score', type=float, default=0.05, help='of rows in the files (%(default)s); 0: all'
+  )
+  return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> Summary:
+  """The command, from flags to files."""
+  rates = tuple(args.keep_rate or ())
+  if len(rates) > 1 and args.latency_budget is None:
+    raise InputError('Several --keep-rate need a --latency-budget to choose by; give one or both.')
+  prefix = args.output.with_suffix('')
+  if not args.overwrite:
+    outputs = detection_files.paths(prefix) + [args.output] * (not args.no_video)
+    detection_files.refuse_existing(outputs)
+  source = video_source.find(args.input, args.input_format)
+  live = args.live or source.live
+  settings = streaming.Settings(
+    keyframe_stride=args.keyframe_stride,
+    batch_size=(1 if live else 4) if args.batch_size is None else args.batch_size,
+    person_threshold=args.person_threshold,
+    live=live,
+    keep_rates=rates if args.latency_budget is not None else (),
+    latency_budget=args.latency_budget,
+  )
+  streaming.check(settings)
+  clip = {key: getattr(args, key) for key in ('clip_frames', 'frame_stride', 'short_side')}
+  detector = Detector.from_checkpoint(
+    args.checkpoint,
+    step=args.step,
+    keep_rate=rates[0] if len(rates) == 1 else None,
+    classes=read_classes(args.labels) if args.labels else None,
+    dtype=args.dtype,
+    **{key: value for key, value in clip.items() if value is not None},
+  )
+  name = Path(args.input).name if args.input != '-' else 'stdin'
+  with video_source.opened(source, args.rate) as opened:
+    if args.seconds is not None:
+      opened = _until(opened, args.seconds)
+    with DetectionFiles(prefix, name, detector.classes, args.lowest_score) as files:
+      writer = None if args.no_video else VideoWriter(args.output, opened.fps)
+      try:
+        return detect(
+          detector, opened, settings, files, writer, Style(lowest_score=args.action_threshold)
+        )
+      finally:
+        if writer:
+          writer.close()
+
+
+def _until(source: OpenSource, seconds: float) -> OpenSource:
+  """The beginning of a source."""
+  most = round(seconds * source.fps)
+  return source._replace(
+    num_frames=min(source.num_frames, most) if source.num_frames else most,
+    pictures=itertools.takewhile(lambda timed: timed.seconds < seconds, source.pictures),
+  )
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command line; returns the exit status."""
+  args = parse_arguments(argv)
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  with exit_on_input_error():
+    try:
+      summary = run(args)
+    except KeyboardInterrupt:  # before the first picture
+      print('stopped', file=sys.stderr)
+      return EXIT_INTERRUPTED
+  print(summary.text())
+  stem = args.output.with_suffix('')
+  what = '' if args.no_video else f'{args.output}, '
+  print(f'{"stopped; whole until there: " if summary.interrupted else ""}{what}{stem}_*')
+  return EXIT_INTERRUPTED if summary.interrupted else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
