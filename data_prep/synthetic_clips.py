@@ -82,14 +82,14 @@ def make_clip(rng: np.random.Generator, settings: Settings) -> Clip:
   grey = rng.uniform(105, 150)
   people = _sample_people(rng, shape, look, grey)
   times = np.arange(settings.clip_frames) - settings.clip_frames // 2
-  frames = _background(rng, shape, look, grey, times)
+  frames = background(rng, shape, look, grey, times)
   if look.distractors:
     _draw_distractors(rng, frames, times, look.distractors)
   for frame, time in zip(frames, times, strict=True):
     for person in people:
       stick_figures.draw_person(frame, person, stick_figures.pose_at(person, time))
   masks = [stick_figures.person_mask(shape, p, p.pose) for p in people]
-  boxes = np.array([_tight_box(mask) for mask in masks], np.float32)
+  boxes = np.array([tight_box(mask) for mask in masks], np.float32)
   boxes /= np.array([shape[1], shape[0]] * 2, np.float32)
   return Clip(frames, boxes, np.array([p.labels for p in people]), people)
 
@@ -123,7 +123,7 @@ def _sample_person(rng, shape, look: Look, grey: float) -> tuple[Person | None, 
   # Drawn once in the middle of a picture twice as large, to learn how far the limbs reach.
   middle = pose._replace(x=shape[1], y=shape[0] * 1.5)
   large = stick_figures.person_mask((2 * shape[0], 2 * shape[1]), person, middle)
-  x1, y1, x2, y2 = _tight_box(large) - np.array([middle.x, middle.y] * 2)
+  x1, y1, x2, y2 = tight_box(large) - np.array([middle.x, middle.y] * 2)
   low, high = np.array([-x1, -y1]) + 1, np.array([shape[1] - x2, shape[0] - y2]) - 1
   if (low > high).any():
     return None, None
@@ -134,7 +134,7 @@ def _sample_person(rng, shape, look: Look, grey: float) -> tuple[Person | None, 
 
 def _fit_together(masks: list[np.ndarray]) -> bool:
   """Whether everybody is visible enough when these are drawn in this order."""
-  boxes = np.array([_tight_box(mask) for mask in masks], np.float32)
+  boxes = np.array([tight_box(mask) for mask in masks], np.float32)
   iou = box_arithmetic.pairwise_iou(boxes, boxes)
   if (iou - np.eye(len(masks)) > MAX_IOU).any():
     return False
@@ -146,13 +146,13 @@ def _fit_together(masks: list[np.ndarray]) -> bool:
   return True
 
 
-def _tight_box(mask: np.ndarray) -> np.ndarray:
+def tight_box(mask: np.ndarray) -> np.ndarray:
   """(4,) xyxy pixels around the True pixels, their far edges included."""
   rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
   return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
 
-def _background(rng, shape, look: Look, grey: float, times: np.ndarray) -> np.ndarray:
+def background(rng, shape, look: Look, grey: float, times: np.ndarray) -> np.ndarray:
   """(T, H, W, 3) uint8: smooth noise about a grey, drifting as a whole."""
   height, width = shape
   margin = int(np.ceil(look.drift * np.abs(times).max())) + 2

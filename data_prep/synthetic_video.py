@@ -1,0 +1,141 @@
+"""Makes a video of the synthetic people, who do one thing after another, to try a detector on.
+
+  python -m data_prep.synthetic_video --output people.mp4
+  python -m evad_jax.tools.detect_video people.mp4 --checkpoint runs/demo --output seen.mp4
+
+The people are those of the demo's data set (stick_figures.py), and what they do is still told by
+their motion alone. Beside the video stands its ground truth, OUTPUT_truth.csv, in the form that
+evad_jax.tools.score reads; in the frames in which somebody passes from one action to the next he or
+she has no label.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_prep import stick_figures, synthetic_clips
+from data_prep.stick_figures import ACTIONS, Motion, Person, Pose
+from evad_jax.data.video_writer import VideoWriter
+from evad_jax.errors import InputError, exit_on_input_error
+
+FPS = 8
+SIZE = 64  # pixels, both sides, as the demo's clips
+ENLARGED = 4  # the file's pixels are squares of so many: codecs blur single ones
+PERIOD = 9  # steps of one action; jumps of half as many end on the ground
+BETWEEN = 3  # steps at both ends of an action that its clip shares with the next one
+
+
+class Actor(NamedTuple):
+  """Somebody in the middle of doing something."""
+
+  person: Person  # its pose is the one at the start of the action
+  ground: float  # y of the feet when they stand, pixels
+
+
+def frames(
+  seconds: float, people: int, seed: int
+) -> Iterator[tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]]:
+  """Frame by frame: (SIZE, SIZE, 3) uint8, and of everybody the box (4,) pixels and labels (A,)."""
+  rng = np.random.default_rng(seed)
+  grey = rng.uniform(105, 150)
+  actors = [_first(rng, place, people, grey) for place in range(people)]
+  total = round(seconds * FPS)
+  background = synthetic_clips.background(
+    rng, (SIZE, SIZE), synthetic_clips.EASY, grey, np.sin(np.arange(total) / 20) * 12
+  )
+  for step in range(total):
+    time = step % PERIOD
+    if time == 0 and step:
+      actors = [_next(rng, actor) for actor in actors]
+    frame, found = background[step].copy(), []
+    sure = BETWEEN <= time < PERIOD - BETWEEN + 1
+    for actor in actors:
+      pose = stick_figures.pose_at(actor.person, time)
+      stick_figures.draw_person(frame, actor.person, pose)
+      mask = stick_figures.person_mask((SIZE, SIZE), actor.person, pose)
+      if mask.any():
+        # Whoever has come all the way down, or up, is not crouching or rising any more.
+        still = actor.person.motion.crouch != 0 and pose.crouch in (0.0, 1.0)
+        labels = actor.person.labels * np.uint8(sure and not still)
+        found.append((synthetic_clips.tight_box(mask), labels))
+    yield frame, found
+
+
+def _first(rng: np.random.Generator, place: int, people: int, grey: float) -> Actor:
+  """Somebody in a part of the picture of his or her own."""
+  height = rng.uniform(*synthetic_clips.EASY.heights) * SIZE
+  x, ground = SIZE * (place + 0.5) / people, SIZE - rng.uniform(3, 8)
+  pose = stick_figures.sample_pose(rng)._replace(x=x, y=ground)
+  colours = stick_figures.sample_colours(rng, grey)
+  person = Person(height, pose, Motion(), colours, np.zeros(len(ACTIONS), np.uint8))
+  return _act(rng, Actor(person, ground))
+
+
+def _next(rng: np.random.Generator, actor: Actor) -> Actor:
+  """The same person, who goes on from where the last action ended, on the ground."""
+  pose = stick_figures.pose_at(actor.person, PERIOD)._replace(y=actor.ground)
+  return _act(rng, actor._replace(person=actor.person._replace(pose=pose)))
+
+
+def _act(rng: np.random.Generator, actor: Actor) -> Actor:
+  """Draws actions until one fits: there is room to walk, and to crouch or rise."""
+  while True:
+    motion, labels = stick_figures.sample_motion(rng)
+    motion = motion._replace(jump_period=PERIOD / 2, jump_phase=0.0)
+    person = actor.person._replace(motion=motion, labels=labels)
+    if _fits(person, stick_figures.pose_at(person, PERIOD)):
+      return actor._replace(person=person)
+
+
+def _fits(person: Person, end: Pose) -> bool:
+  reach = 0.25 * person.height
+  halfway = person.pose.crouch + person.motion.crouch * PERIOD / 2
+  return reach <= end.x <= SIZE - reach and 0 <= halfway <= 1
+
+
+def write(output: Path, seconds: float, people: int, seed: int) -> None:
+  """Writes the video and OUTPUT_truth.csv."""
+  truth = output.with_name(f'{output.stem}_truth.csv')
+  with VideoWriter(output, FPS) as video, open(truth, 'w', encoding='utf-8', newline='') as file:
+    rows = csv.writer(file, lineterminator='\n')
+    rows.writerow('video,frame,x1,y1,x2,y2,label,tube_id'.split(','))
+    for number, (frame, found) in enumerate(frames(seconds, people, seed)):
+      size = (ENLARGED * SIZE, ENLARGED * SIZE)
+      video.write(cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST), number / FPS)
+      for person, (box, labels) in enumerate(found):
+        corners = (ENLARGED * box).tolist()
+        for label in np.flatnonzero(labels).tolist():
+          # A tube of the ground truth is one action of one person.
+          rows.writerow([output.name, number + 1, *corners, label, f'{person}.{number // PERIOD}'])
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog='python -m data_prep.synthetic_video',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
+  add('--seconds', type=float, default=20.0, help=f'at {FPS} frames a second (default 20)')
+  add('--people', type=int, default=2, help='1 to 3 (default 2)')
+  add('--seed', type=int, default=0)
+  args = parser.parse_args(argv)
+  if not 1 <= args.people <= 3 or args.seconds * FPS < 1 or args.seed < 0:
+    raise InputError(
+      f'--people {args.people} --seconds {args.seconds} --seed {args.seed}: give 1 to 3 people, '
+      f'at least 1/{FPS} of a second, and a seed of 0 or more.'
+    )
+  write(args.output, args.seconds, args.people, args.seed)
+  print(f'{args.output}: {args.seconds:g} seconds, {args.people} people, what they do beside it')
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
