@@ -26,6 +26,7 @@ from evad_jax.errors import InputError, exit_on_input_error
 FPS = 8
 SIZE = 64  # pixels, both sides, as the demo's clips
 ENLARGED = 4  # the file's pixels are squares of so many: codecs blur single ones
+SWING = 120  # steps in which the background goes there and back
 PERIOD = 9  # steps of one action; jumps of half as many end on the ground
 BETWEEN = 3  # steps at both ends of an action that its clip shares with the next one
 
@@ -44,15 +45,13 @@ def frames(
   rng = np.random.default_rng(seed)
   grey = rng.uniform(105, 150)
   actors = [_first(rng, place, people, grey) for place in range(people)]
-  total = round(seconds * FPS)
-  background = synthetic_clips.background(
-    rng, (SIZE, SIZE), synthetic_clips.EASY, grey, np.sin(np.arange(total) / 20) * 12
-  )
-  for step in range(total):
+  swing = 12 * np.sin(2 * np.pi * np.arange(SWING) / SWING)
+  background = synthetic_clips.background(rng, (SIZE, SIZE), synthetic_clips.EASY, grey, swing)
+  for step in range(round(seconds * FPS)):
     time = step % PERIOD
     if time == 0 and step:
       actors = [_next(rng, actor) for actor in actors]
-    frame, found = background[step].copy(), []
+    frame, found = background[step % SWING].copy(), []
     sure = BETWEEN <= time < PERIOD - BETWEEN + 1
     for actor in actors:
       pose = stick_figures.pose_at(actor.person, time)
