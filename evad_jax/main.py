@@ -103,6 +103,11 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
     evaluate.write(evaluation, workdir, name)
     print(evaluation.table())
     print(f'{(time.perf_counter() - start) / 60:.1f} minutes; results in {workdir}/{name}*')
+    if mode == 'train':
+      print(
+        f'On a video: python -m evad_jax.tools.detect_video VIDEO --checkpoint {workdir} '
+        '--output seen.mp4'
+      )
 
 
 def main(argv: list[str]) -> None:

@@ -76,6 +76,25 @@ class Summary(NamedTuple):
     return '\n'.join(lines)
 
 
+class Stop:
+  """Answers Ctrl-C and SIGTERM: the first ends the source at its next frame, the second at once."""
+
+  def __init__(self):
+    """Nobody asked yet."""
+    self.asked = False
+
+  def __call__(self, number: int, frame: object) -> None:
+    """The signal handler."""
+    if self.asked:
+      raise KeyboardInterrupt
+    self.asked = True
+    print('\nstopping; press Ctrl-C again if nothing happens', file=sys.stderr, flush=True)
+
+  def ends(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
+    """The pictures until somebody asks."""
+    return itertools.takewhile(lambda _: not self.asked, pictures)
+
+
 def detect(
   detector: Detector,
   source: OpenSource,
@@ -84,17 +103,21 @@ def detect(
   writer: VideoWriter | None,
   style: Style,
 ) -> Summary:
-  """Runs a whole source through the detector and into the files; a KeyboardInterrupt ends it.
+  """Runs a whole source through the detector and into the files, until a signal asks to stop.
 
   What came before an InputError (a file that breaks off) is in the files when it is raised.
   """
+  stop = Stop()
+  handlers = {asking: signal.signal(asking, stop) for asking in (signal.SIGINT, signal.SIGTERM)}
   annotated = AnnotatedVideo(
     writer, detector.classes, style, LIVE_FRAMES if settings.live else None
   )
   bar = tqdm(total=source.num_frames, unit='frame', desc=Path(source.name).name, smoothing=0.1)
   size = _FrameSize()
-  stream = detector.stream(_counted(annotated.watch(size.seen(source.pictures)), bar), settings)
-  start, keyframes, interrupted = time.perf_counter(), 0, False
+  stream = detector.stream(
+    _counted(annotated.watch(size.seen(stop.ends(source.pictures))), bar), settings
+  )
+  start, keyframes = time.perf_counter(), 0
   try:
     for people in stream:
       files.add(people, annotated.seconds(people.frame), size.of_frames)
@@ -102,8 +125,10 @@ def detect(
       keyframes += 1
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
-    interrupted = True
+    pass  # asked twice: what was found is in the files
   finally:
+    for asking, handler in handlers.items():
+      signal.signal(asking, handler)
     annotated.finish()
     bar.close()
   return Summary(
@@ -117,7 +142,7 @@ def detect(
     dropped=stream.dropped,
     left_out=annotated.left_out,
     peak_memory=peak_memory(),
-    interrupted=interrupted,
+    interrupted=stop.asked,
   )
 
 
@@ -240,6 +265,8 @@ def run(args: argparse.Namespace) -> Summary:
         return detect(
           detector, opened, settings, files, writer, Style(lowest_score=args.action_threshold)
         )
+      except InputError as error:
+        raise InputError(f'{error}; what was found before is beside {args.output}') from error
       finally:
         if writer:
           writer.close()
@@ -257,13 +284,8 @@ def _until(source: OpenSource, seconds: float) -> OpenSource:
 def main(argv: list[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   with exit_on_input_error():
-    try:
-      summary = run(args)
-    except KeyboardInterrupt:  # before the first picture
-      print('stopped', file=sys.stderr)
-      return EXIT_INTERRUPTED
+    summary = run(args)
   print(summary.text())
   stem = args.output.with_suffix('')
   what = '' if args.no_video else f'{args.output}, '
