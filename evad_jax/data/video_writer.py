@@ -25,6 +25,12 @@ ENCODING = {'preset': 'veryfast', 'crf': '20'}
 TIME_BASE = Fraction(1, 90000)  # seconds
 
 
+def check_name(path: Path) -> None:
+  """Raises InputError for a name whose end is no container that is known."""
+  if path.suffix.lower() not in CONTAINERS:
+    raise InputError(f'{path}: a video ends with {", ".join(CONTAINERS)}; give it another name.')
+
+
 class VideoWriter:
   """A video file that grows; close it, or use it as a context."""
 
@@ -35,13 +41,11 @@ class VideoWriter:
     written.
     """
     self.path = Path(path)
-    options = CONTAINERS.get(self.path.suffix.lower())
-    if options is None:
-      raise InputError(
-        f'{self.path}: a video ends with {", ".join(CONTAINERS)}; give it another name.'
-      )
+    check_name(self.path)
+    options = CONTAINERS[self.path.suffix.lower()]
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
+      self.path.open('wb').close()  # the container itself is opened with the codec's first packet
       self._container = av.open(str(self.path), 'w', options=options)
     except OSError as error:
       raise InputError(f'{self.path}: cannot be written ({error}).') from error
