@@ -203,6 +203,8 @@ class Latencies:
 
 def check(settings: Settings) -> None:
   """Raises InputError for settings that cannot be."""
+  if settings.keyframe_stride < 1:
+    raise InputError(f'keyframe_stride={settings.keyframe_stride} must be 1 or more.')
   if settings.batch_size < 1:
     raise InputError(f'batch_size={settings.batch_size} must be 1 or more.')
   if not 0 <= settings.person_threshold <= 1:
@@ -212,5 +214,8 @@ def check(settings: Settings) -> None:
       'A latency budget needs keep rates to choose from, and keep rates a budget: give both '
       'latency_budget and keep_rates, or neither.'
     )
-  if settings.latency_budget is not None and settings.latency_budget <= 0:
+  for rate in settings.keep_rates:
+    if not 0 < rate <= 1:
+      raise InputError(f'keep_rates={settings.keep_rates} must all be in (0, 1].')
+  if settings.latency_budget is not None and not settings.latency_budget > 0:
     raise InputError(f'latency_budget={settings.latency_budget} must be above 0 seconds.')
