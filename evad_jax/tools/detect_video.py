@@ -15,6 +15,7 @@ With --latency-budget the highest of the keep rates is used that computes in so 
 """
 
 import argparse
+import contextlib
 import itertools
 import math
 import resource
@@ -41,6 +42,7 @@ from evad_jax.run_log import duration
 
 LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
 EXIT_INTERRUPTED = 130  # as shells have it
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop it
 
 
 class Summary(NamedTuple):
@@ -98,14 +100,16 @@ def detect(
   start, interrupted = time.perf_counter(), False
   try:
     for people in stream:
-      files.add(people, annotated.seconds(people.frame), size.of_frames)
-      annotated.add(people)
+      with _signals_held():
+        files.add(people, annotated.seconds(people.frame), size.of_frames)
+        annotated.add(people)
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
     interrupted = True
   finally:
     if files.num_keyframes or interrupted:  # else it was bad input, which leaves nothing
-      annotated.finish()
+      with _signals_held():
+        annotated.finish()
     bar.close()
   return Summary(
     frames=annotated.count,
@@ -120,6 +124,22 @@ def detect(
     peak_memory=peak_memory(),
     interrupted=interrupted,
   )
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+  """Ctrl-C inside takes effect at the end: files agree, and no picture is lost in the codec."""
+  came: list[int] = []
+  before = {number: signal.getsignal(number) for number in SIGNALS}
+  for number in SIGNALS:
+    signal.signal(number, lambda number, frame: came.append(number))
+  try:
+    yield
+  finally:
+    for number in SIGNALS:
+      signal.signal(number, before[number])
+  if came:
+    raise KeyboardInterrupt
 
 
 class _FrameSize:
