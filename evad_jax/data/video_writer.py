@@ -14,11 +14,12 @@ import numpy as np
 
 from evad_jax.errors import InputError
 
-# By the end of the file's name: the options of the container.
+# By the end of the file's name: the options of the container. Packets go to the disk one by one:
+# what waits in memory is lost with the program, and of small videos that is all of it.
 CONTAINERS = {
-  '.mp4': {'movflags': 'hybrid_fragmented'},
-  '.mov': {'movflags': 'hybrid_fragmented'},
-  '.mkv': {},
+  '.mp4': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
+  '.mov': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
+  '.mkv': {'flush_packets': '1'},
 }
 CODEC = 'libx264'
 ENCODING = {'preset': 'veryfast', 'crf': '20'}
@@ -49,7 +50,7 @@ class VideoWriter:
       self._container = av.open(str(self.path), 'w', options=options)
     except OSError as error:
       raise InputError(f'{self.path}: cannot be written ({error}).') from error
-    self._fps = Fraction(fps).limit_denominator(1001)
+    self._fps = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
     self._stream: Any = None
     self._time = -1
     self.num_frames = 0
