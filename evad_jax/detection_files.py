@@ -52,12 +52,13 @@ class DetectionFiles:
     """
     self._video, self._classes, self._lowest = video, list(classes), lowest_score
     self._tubes: dict[int, Tube] = {}
-    self.num_people, self.num_detections = 0, 0
+    self.num_people, self.num_keyframes = 0, 0
+    self._paths = paths(prefix)
     try:
       prefix.parent.mkdir(parents=True, exist_ok=True)
       # Line by line to the disk, so that nothing is lost with the program.
       self._files = [
-        path.open('w', encoding='utf-8', newline='', buffering=1) for path in paths(prefix)
+        path.open('w', encoding='utf-8', newline='', buffering=1) for path in self._paths
       ]
     except OSError as error:
       raise InputError(f'{prefix}: the results cannot be written ({error}).') from error
@@ -90,7 +91,7 @@ class DetectionFiles:
       self._continue(person, frame, seconds, score, actions)
       by_name = {self._classes[label]: value for label, value in named.items()}
       listed.append({'id': person, 'box': box, 'score': score, 'actions': by_name})
-    self.num_detections += len(listed)
+    self.num_keyframes += 1
     self._write_line(1, {'frame': frame, 'seconds': seconds, 'people': listed})
     for person in people.ended:
       self._end(person)
@@ -149,9 +150,12 @@ class DetectionFiles:
     """Itself."""
     return self
 
-  def __exit__(self, *exception: Any) -> None:
-    """Closes."""
+  def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
+    """Closes; where bad input left them empty, they are removed."""
     self.close()
+    if kind is not None and issubclass(kind, InputError) and not self.num_keyframes:
+      for path in self._paths:
+        path.unlink(missing_ok=True)
 
 
 def refuse_existing(files: Sequence[str | os.PathLike]) -> None:

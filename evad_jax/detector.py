@@ -85,10 +85,10 @@ class Detector:
       raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}.')
     arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False}
     model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})
-    model.block_keep_rates()  # raises for rates that do not fit
+    check_keep_rate(model)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
-    return cls(model, params, _clip_settings(settings['clip'] | clip, model, where), classes)
+    return cls(model, params, _clip_settings(settings.get('clip', {}), clip, where), classes)
 
   @property
   def clip_frames(self) -> int:
@@ -183,8 +183,24 @@ def _hashable(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def _clip_settings(clip: dict[str, Any], model: EVAD, where: Path) -> ClipSettings:
+def check_keep_rate(model: EVAD) -> None:
+  """Raises InputError for keep rates that cannot be, or do not fit the model's blocks."""
+  for rate in model.block_keep_rates():
+    if not 0 < rate <= 1:
+      raise InputError(f'keep_rate={model.keep_rate} must be in (0, 1].')
+
+
+def _clip_settings(
+  saved: dict[str, Any], given: dict[str, Any], where: Path
+) -> ClipSettings:  # of the checkpoint `where`; what is given comes first
   """How a checkpoint's clips are cut; canvases matter only where there is no short side."""
+  unknown = sorted(set(given) - set(CLIP_KEYS))
+  if unknown:
+    raise InputError(f'{unknown[0]} is no setting of clips; these are {", ".join(CLIP_KEYS)}.')
+  for key, value in given.items():
+    if value < 1:
+      raise InputError(f'{key}={value} must be 1 or more.')
+  clip = saved | given
   missing = [key for key in ('clip_frames', 'frame_stride') if key not in clip]
   if missing:
     raise InputError(

@@ -73,10 +73,17 @@ class Stream:
     self._resize: augment.Resize | None = None
     self._canvas = (0, 0)
     self._waiting: DropOldest | None = None
-    self.state = State(clip_stream.start(), people.start(), None)
+    # Apart, since a live stream cuts its clips in one thread and follows people in another.
+    self._clips, self._people = clip_stream.start(), people.start()
+    self._choice: keep_rate_choice.Choice | None = None
     self.keep_rate: KeepRate = detector.model.keep_rate
     self.latencies = Latencies()
     self.model_seconds = 0.0  # in calls of the detector, after compilation
+
+  @property
+  def state(self) -> State:
+    """As it is now."""
+    return State(self._clips, self._people, self._choice)
 
   @property
   def dropped(self) -> int:
@@ -104,15 +111,13 @@ class Stream:
 
   def _arrivals(self) -> Iterator[Arrived]:
     """The clips, as soon as they are complete."""
-    clips = self.state.clips
     for frame in self._frames:
-      clips, complete = clip_stream.push(clips, frame, self._plan, self._place)
-      self.state = self.state._replace(clips=clips)
+      self._clips, complete = clip_stream.push(self._clips, frame, self._plan, self._place)
       for clip in complete:
         yield Arrived(clip, time.perf_counter())
-    if not clips.count:
+    if not self._clips.count:
       raise InputError('The video holds no picture; give another one.')
-    for clip in clip_stream.finish(clips, self._plan, self._place):
+    for clip in clip_stream.finish(self._clips, self._plan, self._place):
       yield Arrived(clip, time.perf_counter())
 
   def _place(self, frame: Any) -> np.ndarray:
@@ -128,7 +133,7 @@ class Stream:
       self._resize, self._canvas = self.detector.picture(*self._shape)
     if frame.shape[:2] != self._shape:
       raise InputError(
-        f'Frame {self.state.clips.count} of the video is {frame.shape[0]} x {frame.shape[1]} '
+        f'Frame {self._clips.count} of the video is {frame.shape[0]} x {frame.shape[1]} '
         f'(height x width) and those before it {self._shape[0]} x {self._shape[1]}; cut the video '
         'where its size changes.'
       )
@@ -147,18 +152,16 @@ class Stream:
     found = self.detector.run(clips, sizes, self.keep_rate)
     seconds = time.perf_counter() - start
     self.model_seconds += seconds
-    if self.state.choice is not None:
-      choice = keep_rate_choice.observe(self.state.choice, self.keep_rate, seconds)
-      self.state = self.state._replace(choice=choice)
+    if self._choice is not None:
+      self._choice = keep_rate_choice.observe(self._choice, self.keep_rate, seconds)
     for place, item in enumerate(batch):
-      state, present = people.follow(
-        self.state.people,
+      self._people, present = people.follow(
+        self._people,
         Detections(*(x[place] for x in found)),
         item.clip.keyframe,
         self.settings.keyframe_stride,
         self.settings.person_threshold,
       )
-      self.state = self.state._replace(people=state)
       self.latencies.add(time.perf_counter() - item.seconds)
       yield present
 
@@ -168,9 +171,9 @@ class Stream:
       rates = self.settings.keep_rates or (self.keep_rate,)
       seconds = {rate: self._measure(clips, sizes, rate) for rate in rates}
       if self.settings.latency_budget is not None:
-        self.state = self.state._replace(choice=keep_rate_choice.start(seconds))
-    if self.state.choice is not None:
-      self.keep_rate = keep_rate_choice.choose(self.state.choice, self.settings.latency_budget)
+        self._choice = keep_rate_choice.start(seconds)
+    if self._choice is not None:
+      self.keep_rate = keep_rate_choice.choose(self._choice, self.settings.latency_budget)
 
   def _measure(self, clips: np.ndarray, sizes: np.ndarray, rate: KeepRate) -> float:
     self.detector.run(clips, sizes, rate)  # compiles
@@ -200,6 +203,8 @@ class Latencies:
 
 def check(settings: Settings) -> None:
   """Raises InputError for settings that cannot be."""
+  if settings.keyframe_stride < 1:
+    raise InputError(f'keyframe_stride={settings.keyframe_stride} must be 1 or more.')
   if settings.batch_size < 1:
     raise InputError(f'batch_size={settings.batch_size} must be 1 or more.')
   if not 0 <= settings.person_threshold <= 1:
@@ -209,5 +214,8 @@ def check(settings: Settings) -> None:
       'A latency budget needs keep rates to choose from, and keep rates a budget: give both '
       'latency_budget and keep_rates, or neither.'
     )
-  if settings.latency_budget is not None and settings.latency_budget <= 0:
+  for rate in settings.keep_rates:
+    if not 0 < rate <= 1:
+      raise InputError(f'keep_rates={settings.keep_rates} must all be in (0, 1].')
+  if settings.latency_budget is not None and not settings.latency_budget > 0:
     raise InputError(f'latency_budget={settings.latency_budget} must be above 0 seconds.')

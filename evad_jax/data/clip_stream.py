@@ -8,7 +8,7 @@
 A clip reaches (T / 2 - 1) strides beyond its keyframe, so it comes that many frames later; before
 the first and after the last frame of the video these are repeated, as `clip_sampling` says. The
 state holds the frames of one clip's reach and no more, however long the video: frames that no clip
-can use are never placed.
+reaches, or that all clips step over, are never placed.
 """
 
 import math
@@ -79,32 +79,32 @@ def push(state: State, frame: Any, plan: Plan, place: Place) -> tuple[State, lis
   state = state._replace(count=number + 1, placed=placed, newest=frame)
   clips = []
   if number >= state.next_keyframe + plan.after():
-    clips.append(_clip(state, plan, place))
+    clips.append(_clip(state, plan))
     state = _forget(state._replace(next_keyframe=state.next_keyframe + plan.keyframe_stride), plan)
   return state, clips
 
 
 def finish(state: State, plan: Plan, place: Place) -> list[Clip]:
   """The clips of the last keyframes, which reach beyond the last frame."""
-  clips = []
+  clips, last = [], None
   while state.next_keyframe < state.count:
-    clips.append(_clip(state, plan, place))
+    if last is None and (state.count - 1) % plan.grid():
+      last = place(state.newest)
+    clips.append(_clip(state, plan, last))
     state = state._replace(next_keyframe=state.next_keyframe + plan.keyframe_stride)
   return clips
 
 
-def _clip(state: State, plan: Plan, place: Place) -> Clip:
+def _clip(state: State, plan: Plan, last: np.ndarray | None = None) -> Clip:
+  """The next clip; last: the last frame of the video where it is off the grid."""
   numbers = clip_frame_numbers(
     state.next_keyframe, state.count, plan.clip_frames, plan.frame_stride
   )
-  grid, last = plan.grid(), None
-  frames = []
-  for number in numbers.tolist():
-    if number % grid:  # only the last frame of the video can be off the grid
-      last = place(state.newest) if last is None else last
-      frames.append(last)
-    else:
-      frames.append(state.placed[(number - state.first) // grid])
+  grid = plan.grid()
+  frames = [
+    last if number % grid else state.placed[(number - state.first) // grid]
+    for number in numbers.tolist()
+  ]
   return Clip(state.next_keyframe, tuple(frames))
 
 

@@ -97,9 +97,11 @@ def opened(source: Source, rate: Fraction | None = None) -> Iterator[OpenSource]
     stream.thread_type = 'AUTO'  # decodes frames beside one another where the codec can
     stated = stream.guessed_rate or stream.average_rate
     fps = float(rate or stated or DEFAULT_RATE)
-    read = _counted if rate is None else _resampled
-    num_frames = _expected(container, stream, fps, rate)
-    yield OpenSource(source.name, fps, num_frames, read(container, stream, source, fps))
+    if rate is None:
+      pictures = _counted(container, stream, source, fps)
+    else:
+      pictures = _resampled(container, stream, source, rate)
+    yield OpenSource(source.name, fps, _expected(container, stream, fps, rate), pictures)
 
 
 def _expected(container: Any, stream: Any, fps: float, rate: Fraction | None) -> int | None:
@@ -124,8 +126,9 @@ def _counted(container: Any, stream: Any, source: Source, fps: float) -> Iterato
       yield TimedPicture(seconds, Picture(frame))
 
 
-def _resampled(container: Any, stream: Any, source: Source, fps: float) -> Iterator[TimedPicture]:
-  rate = Fraction(fps).limit_denominator(1001)
+def _resampled(
+  container: Any, stream: Any, source: Source, rate: Fraction
+) -> Iterator[TimedPicture]:
   with video.decoding(source.name):
     for number, picture in enumerate(video.pictures_at(container, stream, rate)):
-      yield TimedPicture(number / fps, picture)
+      yield TimedPicture(float(number / rate), picture)

@@ -14,15 +14,22 @@ import numpy as np
 
 from evad_jax.errors import InputError
 
-# By the end of the file's name: the options of the container.
+# By the end of the file's name: the options of the container. Packets go to the disk one by one:
+# what waits in memory is lost with the program, and of small videos that is all of it.
 CONTAINERS = {
-  '.mp4': {'movflags': 'hybrid_fragmented'},
-  '.mov': {'movflags': 'hybrid_fragmented'},
-  '.mkv': {},
+  '.mp4': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
+  '.mov': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
+  '.mkv': {'flush_packets': '1'},
 }
 CODEC = 'libx264'
 ENCODING = {'preset': 'veryfast', 'crf': '20'}
 TIME_BASE = Fraction(1, 90000)  # seconds
+
+
+def check_name(path: Path) -> None:
+  """Raises InputError for a name whose end is no container that is known."""
+  if path.suffix.lower() not in CONTAINERS:
+    raise InputError(f'{path}: a video ends with {", ".join(CONTAINERS)}; give it another name.')
 
 
 class VideoWriter:
@@ -35,17 +42,15 @@ class VideoWriter:
     written.
     """
     self.path = Path(path)
-    options = CONTAINERS.get(self.path.suffix.lower())
-    if options is None:
-      raise InputError(
-        f'{self.path}: a video ends with {", ".join(CONTAINERS)}; give it another name.'
-      )
+    check_name(self.path)
+    options = CONTAINERS[self.path.suffix.lower()]
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
+      self.path.open('wb').close()  # the container itself is opened with the codec's first packet
       self._container = av.open(str(self.path), 'w', options=options)
     except OSError as error:
       raise InputError(f'{self.path}: cannot be written ({error}).') from error
-    self._fps = Fraction(fps).limit_denominator(1001)
+    self._fps = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
     self._stream: Any = None
     self._time = -1
     self.num_frames = 0

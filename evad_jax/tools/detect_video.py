@@ -16,6 +16,7 @@ With --latency-budget the highest of the keep rates is used that computes in so 
 
 import argparse
 import itertools
+import math
 import resource
 import signal
 import sys
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from evad_jax import ava_files, detection_files, streaming
 from evad_jax.annotated_video import AnnotatedVideo
-from evad_jax.data import video_source
+from evad_jax.data import video_source, video_writer
 from evad_jax.data.video_source import OpenSource, TimedPicture
 from evad_jax.data.video_writer import VideoWriter
 from evad_jax.detection_files import DetectionFiles
@@ -40,6 +41,7 @@ from evad_jax.run_log import duration
 
 LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
 EXIT_INTERRUPTED = 130  # as shells have it
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop it
 
 
 class Summary(NamedTuple):
@@ -108,7 +110,7 @@ def detect(
   What came before an InputError (a file that breaks off) is in the files when it is raised.
   """
   stop = Stop()
-  handlers = {asking: signal.signal(asking, stop) for asking in (signal.SIGINT, signal.SIGTERM)}
+  handlers = {asking: signal.signal(asking, stop) for asking in SIGNALS}
   annotated = AnnotatedVideo(
     writer, detector.classes, style, LIVE_FRAMES if settings.live else None
   )
@@ -117,23 +119,23 @@ def detect(
   stream = detector.stream(
     _counted(annotated.watch(size.seen(stop.ends(source.pictures))), bar), settings
   )
-  start, keyframes = time.perf_counter(), 0
+  start = time.perf_counter()
   try:
     for people in stream:
       files.add(people, annotated.seconds(people.frame), size.of_frames)
       annotated.add(people)
-      keyframes += 1
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
     pass  # asked twice: what was found is in the files
   finally:
     for asking, handler in handlers.items():
       signal.signal(asking, handler)
-    annotated.finish()
+    if files.num_keyframes or stop.asked:  # else it was bad input, which leaves nothing
+      annotated.finish()
     bar.close()
   return Summary(
     frames=annotated.count,
-    keyframes=keyframes,
+    keyframes=files.num_keyframes,
     people=files.num_people,
     seconds=time.perf_counter() - start,
     model_seconds=stream.model_seconds,
@@ -183,6 +185,13 @@ def read_classes(path: Path) -> list[str]:
   return [line.strip() for line in lines if line.strip()]
 
 
+def _fraction(text: str) -> Fraction:
+  try:
+    return Fraction(text)
+  except (ValueError, ZeroDivisionError) as error:
+    raise argparse.ArgumentTypeError(f'{text!r} is no number such as 25 or 30000/1001') from error
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = argparse.ArgumentParser(
@@ -200,7 +209,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   group(
     '--keyframe-stride', type=int, default=8, help='frames between keyframes (default %(default)s)'
   )
-  group('--rate', type=Fraction, help='frames a second to read at; default: every picture')
+  group('--rate', type=_fraction, help='frames a second to read at; default: every picture')
   group('--seconds', type=float, help='stop after so many seconds of the video')
   group('--live', action='store_true', help='skip keyframes rather than wait; cameras always do')
   group('--input-format', help="FFmpeg's name of the format, where it cannot be guessed")
@@ -231,7 +240,14 @@ def run(args: argparse.Namespace) -> Summary:
   rates = tuple(args.keep_rate or ())
   if len(rates) > 1 and args.latency_budget is None:
     raise InputError('Several --keep-rate need a --latency-budget to choose by; give one or both.')
+  for name, value in (('--seconds', args.seconds), ('--rate', args.rate)):
+    if value is not None and not 0 < value < math.inf:
+      raise InputError(f'{name} {value} must be above 0.')
   prefix = args.output.with_suffix('')
+  if not args.no_video:
+    video_writer.check_name(args.output)
+    if args.output.exists() and Path(args.input).exists() and args.output.samefile(args.input):
+      raise InputError(f'{args.output} is the input itself; give another --output.')
   if not args.overwrite:
     outputs = detection_files.paths(prefix) + [args.output] * (not args.no_video)
     detection_files.refuse_existing(outputs)
