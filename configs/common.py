@@ -89,7 +89,8 @@ def get_config() -> ConfigDict:
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
 
   config.mesh = ConfigDict()
-  config.mesh.model = 1  # devices along the model axis; all others split the batch
+  config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...
+  config.mesh.fsdp = False  # ... split the batch; True: parameters and optimizer state as well
   return config
 
 

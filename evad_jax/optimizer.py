@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from evad_jax import parameter_rules
 from evad_jax.errors import InputError
+from evad_jax.parameter_rules import path_of
 
 Params = Any
 
@@ -34,25 +36,12 @@ DECAY_RULES = (
 )
 
 
-def path_of(key_path: tuple) -> str:
-  """A jax key path as 'encoder/block_0/norm1/scale'."""
-  return '/'.join(str(getattr(key, 'key', key)) for key in key_path)
-
-
-def by_rules(params: Params, rules: tuple[tuple[str, Any], ...]) -> Params:
+def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
   """The value of the first matching rule for every parameter, as a tree like `params`.
 
   Raises InputError naming a parameter that no rule covers.
   """
-
-  def decide(key_path: tuple, _: Any) -> Any:
-    path = path_of(key_path)
-    for pattern, value in rules:
-      if re.fullmatch(pattern, path):
-        return value
-    raise InputError(f'No rule covers the parameter {path!r}; add one to evad_jax/optimizer.py.')
-
-  return jax.tree_util.tree_map_with_path(decide, params)
+  return parameter_rules.by_rules(params, rules, 'evad_jax/optimizer.py')
 
 
 def step_schedule(

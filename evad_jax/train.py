@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from evad_jax import evaluate, from_config, init_from, sharding
@@ -46,19 +46,20 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   total_steps = math.ceil(config.train.epochs * len(index) / config.train.batch_size)
   optimizer = make_optimizer(config, model, schedule(config, index))
   abstract = abstract_state(config, model, optimizer)
+  shardings = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
   evaluator = evaluate.make_evaluator(config, model, eval_index, mesh)
 
   with Checkpoints(workdir / 'checkpoints', config.train.keep_checkpoints) as checkpoints:
     step = checkpoints.latest_step() or 0
     if step:
-      state = checkpoints.restore(step, _placed(abstract, mesh))
+      state = checkpoints.restore(step, sharding.placed(abstract, shardings))
       check_position(config, checkpoints, step)
       print(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})', flush=True)
       if config.init_from:
         print(f'config.init_from={config.init_from} was for the first step alone', flush=True)
     else:
       state = first_state(config, model, optimizer, index.classes, workdir)
-      state = sharding.put_replicated(state, mesh)
+      state = sharding.put(state, shardings)
       print(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps', flush=True)
     evaluation = None
     if step < total_steps:
@@ -204,6 +205,8 @@ def report_evaluation(step: int, evaluation: evaluate.Evaluation, log: RunLog) -
 def check(config: ConfigDict, mesh: Mesh) -> None:
   """Raises InputError for settings that would fail only after the first compilation, or never."""
   train = config.train
+  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
+  sharding.check_model_axis(mesh, heads)
   sharding.check_batch_size(train.batch_size, mesh, 'config.train.batch_size')
   if train.accumulation < 1 or train.batch_size % (train.accumulation * mesh.shape['data']):
     raise InputError(
@@ -292,19 +295,14 @@ def abstract_state(
   return jax.eval_shape(functools.partial(start_state, config, model, optimizer))
 
 
-def _placed(abstract: Any, mesh: Mesh) -> Any:
-  """The same with the sharding that restored arrays shall have."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), abstract
-  )
-
-
 def restore_params(
   config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
 ) -> Any:
   """The parameters to evaluate of a checkpoint."""
   abstract = jax.eval_shape(functools.partial(init_params, config, model))
-  return checkpoints.read_params(step, _placed(abstract, mesh))
+  specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
+  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+  return checkpoints.read_params(step, sharding.placed(abstract, shardings))
 
 
 def evaluation_params(state: TrainState) -> Any:
@@ -320,8 +318,10 @@ def num_parameters(state: TrainState) -> int:
 def compile_step(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Any:
-  """jit of train_step on the mesh: state replicated and donated, batch split over 'data'."""
+  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'."""
   everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+  abstract = abstract_state(config, model, optimizer)
+  state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
   return jax.jit(
     functools.partial(
       train_step,
@@ -332,7 +332,7 @@ def compile_step(
       ema_decay=config.train.ema_decay,
       mesh=mesh if mesh.size > 1 else None,
     ),
-    in_shardings=(everywhere, split, everywhere),
-    out_shardings=(everywhere, everywhere),
+    in_shardings=(state, split, everywhere),
+    out_shardings=(state, everywhere),
     donate_argnums=0,
   )

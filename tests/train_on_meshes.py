@@ -1,4 +1,4 @@
-"""Trains the micro model on one fixed batch, on one device and on all, and prints the losses.
+"""Trains the micro model on one fixed batch, on one device and on meshes, and prints the losses.
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.train_on_meshes
 
@@ -15,25 +15,29 @@ from evad_jax import from_config, sharding, train
 from evad_jax.train_step import initial_state
 from tests.micro_evad import micro_config, random_batch, random_parameters
 
-# Name: devices (None: all), float64 or float32, steps.
-RUNS = {
-  'one float64': (1, True, 20),
-  'all float64': (None, True, 20),
-  'one float32': (1, False, 3),
-  'all float32': (None, False, 3),
+# Devices (data, model), and whether parameters are split over the data axis too.
+MESHES = {
+  'one': (1, 1, False),
+  'data': (8, 1, False),
+  'model': (4, 2, False),
+  'fsdp': (8, 1, True),
+  'model fsdp': (4, 2, True),
 }
+STEPS = {'float32': 3, 'float64': 20}
 
 
-def prepare(count, wide):
+def prepare(name, dtype):
   """The compiled step, and what it is called with. It refuses arguments of any other type."""
-  with jax.enable_x64(wide):
-    dtype = 'float64' if wide else 'float32'
+  data_size, model_size, fully_sharded = MESHES[name]
+  with jax.enable_x64(dtype == 'float64'):
     config = micro_config(dtype=dtype, drop_path=0.1, decoder_drop_path=0.1)
+    config.mesh.update(model=model_size, fsdp=fully_sharded)
     model = from_config.make_model(config)
     optimizer = train.make_optimizer(config, model, lambda step: 3e-3)
-    mesh = sharding.make_mesh(devices=jax.devices()[:count])
+    mesh = sharding.make_mesh(model_size, jax.devices()[: data_size * model_size])
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), random_parameters(model))
-    state = sharding.put_replicated(initial_state(params, optimizer, ema=False), mesh)
+    state = initial_state(params, optimizer, ema=False)
+    state = sharding.put(state, sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp))
     batch = sharding.put_batch(random_batch(8), mesh)
     key = sharding.put_replicated(jax.random.key(1), mesh)
     step = train.compile_step(config, model, optimizer, mesh)
@@ -52,10 +56,11 @@ def losses(step, state, batch, key, count):
 if __name__ == '__main__':
   assert len(jax.devices()) == 8
   # Compilation takes nearly all of the time.
+  runs = [(name, dtype) for dtype in STEPS for name in MESHES]
   with ThreadPoolExecutor(2) as threads:
-    prepared = list(threads.map(lambda run: prepare(*run[:2]), RUNS.values()))
+    prepared = list(threads.map(lambda run: prepare(*run), runs))
   results = {}
-  for (name, (_, wide, count)), arguments in zip(RUNS.items(), prepared, strict=True):
-    with jax.enable_x64(wide):
-      results[name] = losses(*arguments, count)
+  for (name, dtype), arguments in zip(runs, prepared, strict=True):
+    with jax.enable_x64(dtype == 'float64'):
+      results[f'{name} {dtype}'] = losses(*arguments, STEPS[dtype])
   print(json.dumps(results))
