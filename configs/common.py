@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
   config.train.epochs = 12.0
   config.train.accumulation = 1  # parts that a batch is computed in, to save memory
   config.train.ema_decay = 0.0  # of a moving average of the parameters; 0: off
+  config.train.non_finite = 'stop'  # at such a loss or gradient, or 'skip' the update and count
   config.train.log_every = 50  # steps
   config.train.eval_every = 0  # steps; 0: after the last only
   config.train.checkpoint_every = 1000  # steps
@@ -87,6 +88,12 @@ def get_config() -> ConfigDict:
   config.eval.linking = 'greedy'  # of boxes to tubes, or 'viterbi', 'multisports'; see tubes/rules
   config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
+
+  config.hosts = ConfigDict()
+  config.hosts.launch = 'alone'  # 'auto': as a TPU pod, Slurm or MPI says; 'explicit': as below
+  config.hosts.coordinator = ''  # HOST:PORT of process 0
+  config.hosts.processes = 1
+  config.hosts.process = 0  # which of them this is
 
   config.mesh = ConfigDict()
   config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...

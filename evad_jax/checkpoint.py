@@ -1,10 +1,16 @@
 """Checkpoints with Orbax: step, state, data position, and settings of model, clips and classes.
 
 A checkpoint becomes visible under its step only when it is complete; a run that is killed while
-saving finds the one before. The last N and the best by the evaluation's figure stay. A converted
-checkpoint has parameters alone for its state, under step 0, and its settings say where it is from.
+saving finds the one before. Soon after, it is sealed with the checksums of its files; one that was
+damaged since is told by name, set aside, and the one before it taken. The last N and the best by
+the evaluation's figure stay. A converted checkpoint has parameters alone for its state, under step
+0, and its settings say where it is from.
 """
 
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +19,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from evad_jax import distributed, file_checksums, storage
 from evad_jax.errors import InputError
 
 Tree = Any
 BEST_METRIC = 'frame_mAP@0.5'
+SET_ASIDE = 'damaged-'  # what the name of a damaged checkpoint begins with
+
+# Orbax logs the stack trace of a failed save in each of its threads; the error itself is raised,
+# and told in one sentence.
+logging.getLogger('absl').addFilter(
+  lambda record: 'orbax' not in record.pathname or record.levelno < logging.ERROR
+)
+
+
+class DamagedError(InputError):
+  """A checkpoint whose files are not, or not all, what was written."""
 
 
 def _figure(metrics: dict | None) -> float:
@@ -54,6 +72,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       create=not read_only,
       read_only=read_only,
+      cleanup_tmp_directories=not read_only,  # what a killed run had begun to save
       best_fn=_figure,  # without it the metrics are not written, and a later run forgets the best
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
     )
@@ -62,21 +81,29 @@ class Checkpoints:
       'settings': ocp.JsonCheckpointHandler(),
       'position': ocp.JsonCheckpointHandler(),
     }
-    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+    self._read_only = read_only
+    with storage.told(self.directory):
+      if not read_only:
+        self.directory.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
     """The newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
+  def all_steps(self) -> list[int]:
+    """The complete checkpoints, rising."""
+    return sorted(self._manager.all_steps())
+
   def best_step(self) -> int | None:
     """The complete checkpoint with the best evaluation, or None where none was evaluated."""
-    metrics = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+    metrics = {step: self._manager.metrics(step) for step in self.all_steps()}
     evaluated = [step for step in metrics if metrics[step]]
     return max(evaluated, key=lambda step: (_figure(metrics[step]), step), default=None)
 
   def choose(self, step: int) -> int:
     """The step itself, the newest for 0, the best for -1; InputError where there is none such."""
-    have = sorted(self._manager.all_steps())
+    have = self.all_steps()
     if not have:
       raise InputError(f'{self.directory}: there is no complete checkpoint; train first.')
     chosen = {0: self.latest_step(), -1: self.best_step()}.get(step, step)
@@ -90,24 +117,95 @@ class Checkpoints:
   def save(
     self, step: int, state: Tree, settings: dict, position: dict, metrics: dict | None
   ) -> None:
-    """Starts saving in the background; what the caller does to `state` afterwards is harmless."""
+    """Starts saving in the background; what the caller does to `state` afterwards is harmless.
+
+    Raises InputError where this save or the one before it cannot be written.
+    """
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       settings=ocp.args.JsonSave(settings),
       position=ocp.args.JsonSave(position),
     )
-    # Orbax warns about None.
-    self._manager.save(step, args=items, metrics=metrics or {}, force=True)
+    with self._written():
+      self._manager.wait_until_finished()
+      self._seal()
+      # Orbax warns about None.
+      self._manager.save(step, args=items, metrics=metrics or {}, force=True)
+
+  def check(self) -> None:
+    """Seals a save that was completed; raises InputError where one failed. Never waits."""
+    if not self._manager.is_saving_in_progress():
+      self.wait()
+
+  def wait(self) -> None:
+    """Waits until the last checkpoint is complete and sealed, or raises InputError."""
+    with self._written():
+      self._manager.wait_until_finished()
+      self._seal()
+
+  def set_metrics(self, step: int, metrics: dict) -> None:
+    """Gives a checkpoint that was saved before its evaluation the figures of it."""
+    with self._written():
+      directory = self.directory / str(step)
+      if distributed.is_first():
+        (directory / file_checksums.NAME).unlink(missing_ok=True)
+        (directory / 'metrics' / 'metrics').write_text(json.dumps(metrics))
+        file_checksums.seal(directory)
+      distributed.wait_for_all('metrics')
+      self._manager.reload()
+
+  def _seal(self) -> None:
+    if self._read_only or not distributed.is_first():
+      return
+    step = self._manager.latest_step()
+    if step is not None and not file_checksums.is_sealed(self.directory / str(step)):
+      file_checksums.seal(self.directory / str(step))
+
+  @contextlib.contextmanager
+  def _written(self) -> Iterator[None]:
+    """Raises InputError for whatever keeps a checkpoint from being written."""
+    try:
+      yield
+    except Exception as error:
+      why = storage.reason(error)
+      if why is None:
+        raise
+      last = _whole_steps(self.directory)
+      kept = f'the last good checkpoint is that of step {last[-1]}' if last else 'there is none yet'
+      raise InputError(
+        f'{self.directory}: a checkpoint cannot be written: {why}; {kept}. Mend that, and start '
+        'the same command again.'
+      ) from error
 
   def position(self, step: int) -> dict:
     """The data position as saved with a checkpoint."""
-    items = ocp.args.Composite(position=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)['position']
+    with self._read(step):
+      items = ocp.args.Composite(position=ocp.args.JsonRestore())
+      return self._manager.restore(step, args=items)['position']
 
   def settings(self, step: int) -> dict:
     """Settings of model, clips and classes as saved with a checkpoint."""
-    items = ocp.args.Composite(settings=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)['settings']
+    with self._read(step):
+      items = ocp.args.Composite(settings=ocp.args.JsonRestore())
+      return self._manager.restore(step, args=items)['settings']
+
+  def was_evaluated(self, step: int) -> bool:
+    """Whether a checkpoint has the figures of an evaluation."""
+    return bool(self._manager.metrics(step))
+
+  @contextlib.contextmanager
+  def _read(self, step: int) -> Iterator[None]:
+    """Raises DamagedError for whatever keeps a checkpoint from being read."""
+    try:
+      yield
+    except InputError:
+      raise
+    except Exception as error:
+      why = storage.reason(error) or ' '.join(str(error).split())[:200] or type(error).__name__
+      raise DamagedError(
+        f'{self.directory / str(step)}: the checkpoint cannot be read: {why}; take another one, '
+        f'of {_whole_steps(self.directory)}.'
+      ) from error
 
   def read_params(self, step: int, like: Tree | None = None) -> Tree:
     """The parameters to use, without the rest of the state: the moving average where there is one.
@@ -115,6 +213,11 @@ class Checkpoints:
     With `like` they have its shardings, and InputError names the first that does not fit it;
     without it they are NumPy arrays, whatever there is.
     """
+    self._check_files(step)
+    with self._read(step):
+      return self._read_params(step, like)
+
+  def _read_params(self, step: int, like: Tree | None) -> Tree:
     saved = self._manager.item_metadata(step)['state'].tree
     key = 'params' if saved.get('ema_params') is None else 'ema_params'
     if like is None:
@@ -130,12 +233,36 @@ class Checkpoints:
   def restore(self, step: int, like: Tree) -> Tree:
     """The state of a checkpoint with the shapes and shardings of `like`.
 
-    Raises InputError naming the first array that is missing, left over or of another shape.
+    Raises InputError naming the first array that is missing, left over or of another shape, and
+    DamagedError where a file is not as it was written.
     """
-    saved = self._manager.item_metadata(step)['state']
-    self._check_shapes(step, saved, like)
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-    return self._manager.restore(step, args=items)['state']
+    self._check_files(step)
+    with self._read(step):
+      saved = self._manager.item_metadata(step)['state']
+      self._check_shapes(step, saved, like)
+      items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+      return self._manager.restore(step, args=items)['state']
+
+  def set_aside(self, step: int) -> None:
+    """Renames a damaged checkpoint, so that the run can go on and save the same step again."""
+    if distributed.is_first():
+      place, number = self.directory / f'{SET_ASIDE}{step}', 1
+      while place.exists():
+        number += 1
+        place = self.directory / f'{SET_ASIDE}{step}-{number}'
+      (self.directory / str(step)).rename(place)
+    distributed.wait_for_all('set_aside')
+    self._manager.reload()
+
+  def _check_files(self, step: int) -> None:
+    """Raises DamagedError in every process where one of them finds a file changed."""
+    directory = self.directory / str(step)
+    found = file_checksums.damage(directory, *distributed.share())
+    if distributed.any_of(found is not None):
+      raise DamagedError(
+        f'{directory}: the checkpoint is damaged: {found or "another process found a file changed"}'
+        f'; take another one, of {_whole_steps(self.directory)}.'
+      )
 
   def _check_shapes(self, step: int, saved: Tree, like: Tree) -> None:
     ours, theirs = _shapes(like), _shapes(saved)
@@ -149,17 +276,27 @@ class Checkpoints:
         )
 
   def close(self) -> None:
-    """Waits until the last checkpoint is complete."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits until the last checkpoint is complete, or raises InputError."""
+    try:
+      if not self._read_only:
+        self.wait()
+    finally:
+      with contextlib.suppress(OSError, ValueError):  # told by `wait`
+        self._manager.close()
 
   def __enter__(self) -> 'Checkpoints':
     """Itself."""
     return self
 
-  def __exit__(self, *exception: Any) -> None:
-    """Closes."""
-    self.close()
+  def __exit__(self, kind: Any, *exception: Any) -> None:
+    """Closes; an error that is on its way already is the one to be told."""
+    with contextlib.suppress(InputError) if kind else contextlib.nullcontext():
+      self.close()
+
+
+def _whole_steps(directory: Path) -> list[int]:
+  """The steps that have a complete checkpoint, rising; a damaged one may be among them."""
+  return sorted(int(path.name) for path in directory.glob('*') if path.name.isdecimal())
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

@@ -16,13 +16,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from evad_jax import contact_sheet, from_config, sharding
+from evad_jax import contact_sheet, distributed, from_config, sharding
 from evad_jax.data import pipeline, tube_index
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.metrics import detections_csv, frame_map, report, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
+from evad_jax.preemption import Interrupted
 from evad_jax.structures import Batch, Detections
 from evad_jax.tubes.overlap import Tube
 from evad_jax.tubes.rules import RULES
@@ -75,11 +76,13 @@ def evaluate(
   index: RecordIndex,
   predict_fn: Predict,
   mesh: Mesh,
+  interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
   """Evaluates `params` on all examples of `index`.
 
-  Raises InputError where a record cannot be read, a detection is not finite, or config.eval asks
-  for a scoring or linking that does not exist.
+  interrupted: asked after every batch. Raises Interrupted where it says so, and InputError where a
+  record cannot be read, a detection is not finite, or config.eval asks for a scoring or linking
+  that does not exist.
   """
   if config.eval.linking not in RULES:
     raise InputError(
@@ -89,18 +92,19 @@ def evaluate(
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)
   tables, tiles = [], []
+  part, parts = sharding.part_of_process(mesh)
   shown = _spread(len(index), config.eval.sheet_clips)
   batches = pipeline.eval_batches(
     index,
     settings,
     batch_size=batch_size,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    process_index=part,
+    process_count=parts,
     **from_config.pipeline_settings(config),
   )
   with (
     batches,
-    tqdm(total=len(index), desc=f'evaluating {index.split}', unit='clip', leave=False) as bar,
+    tqdm(total=len(index), desc=f'evaluating {index.split}', unit='clip', **_bar()) as bar,
   ):
     for local in batches:
       detections, batch = jax.device_get(predict_fn(params, sharding.put_batch(local, mesh)))
@@ -108,9 +112,13 @@ def evaluate(
       targets = batch.targets._replace(boxes=batch.frame_boxes)
       state = frame_map.update(state, detections, targets, batch.example_mask, batch.index)
       tables.append(_table(index, detections, batch, config.eval.person_threshold))
-      tiles += _tiles(index, local, detections, shown, config.eval.person_threshold)
+      own = Detections(*(x[part * len(local.index) :][: len(local.index)] for x in detections))
+      tiles += _tiles(index, local, own, shown, config.eval.person_threshold)
       bar.update(int(batch.example_mask.sum()))
+      if interrupted():
+        raise Interrupted('evaluation')
   result, video = score(config, state, index)
+  tiles = distributed.gather(tiles)
   return Evaluation(result, video, tables, tiles, list(index.classes))
 
 
@@ -135,11 +143,17 @@ def score(
   places = list(zip(index.videos.tolist(), index.keyframes.tolist(), strict=True))
   linked = video_map.link_actions(actions, places, rule, _frame_sizes(index))
   total = len(set(index.record_video.tolist()))
-  detected = dict(tqdm(linked, desc='linking tubes', total=total, unit='video', leave=False))
+  bar = tqdm(linked, desc='linking tubes', total=total, unit='video', **_bar())
+  detected = dict(bar)
   true_tubes = _tubes_by_video(index, truth)
   return result, video_map.compute(
     detected, true_tubes, len(index.classes), rule, spatial_only=truth.trimmed
   )
+
+
+def _bar() -> dict[str, bool]:
+  """Settings of a progress bar: it goes when it is done, and only one process shows it."""
+  return {'leave': False, 'disable': not distributed.is_first()}
 
 
 def _frame_sizes(index: RecordIndex) -> np.ndarray:
@@ -190,14 +204,12 @@ def _table(
 
 
 def _tiles(
-  index: RecordIndex, local: Batch, detections: Detections, shown: set[int], threshold: float
+  index: RecordIndex, local: Batch, own: Detections, shown: set[int], threshold: float
 ) -> list[contact_sheet.Tile]:
-  """Tiles of this process's clips that are to be shown."""
+  """Tiles of this process's clips, and of what was detected on them, that are to be shown."""
   chosen_mask = local.example_mask & np.isin(local.index, list(shown))
   if not chosen_mask.any():
     return []
-  start = jax.process_index() * len(local.index)
-  own = Detections(*(x[start : start + len(local.index)] for x in detections))
   titles = [
     f'{index.videos[i]}  at {index.timestamps[i]}' if real else ''
     for i, real in zip(local.index, local.example_mask, strict=True)

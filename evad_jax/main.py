@@ -89,18 +89,29 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import evaluate, train
+  from evad_jax import distributed, evaluate, storage, train
+  from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
-  make_missing_data(config)
+  if distributed.is_first():
+    make_missing_data(config)
+  distributed.wait_for_all('data')
   if mode == 'train':
-    evaluation = train.train_and_evaluate(config, workdir)
+    try:
+      evaluation = train.train_and_evaluate(config, workdir)
+    except (Preempted, Interrupted) as stop:
+      distributed.tell(
+        f'Stopped by SIGTERM in {stop}; all that was computed is saved, and the same command '
+        'continues there.'
+      )
+      return
   else:
     evaluation = evaluate_checkpoint(config, workdir)
-  if jax.process_index() == 0:
+  if distributed.is_first():
     name = f'eval_{config.data.eval_split}' + ('_keyframe_only' * config.eval.keyframe_only)
-    evaluate.write(evaluation, workdir, name)
+    with storage.told(workdir):
+      evaluate.write(evaluation, workdir, name)
     print(evaluation.table())
     print(f'{(time.perf_counter() - start) / 60:.1f} minutes; results in {workdir}/{name}*')
     if mode == 'train':
@@ -115,7 +126,11 @@ def main(argv: list[str]) -> None:
   with exit_on_input_error():
     parse(argv)
     config = _CONFIG.value
+    from evad_jax import distributed  # here for the reason that `run` gives
+
+    distributed.start(config.hosts)
     run(config, Path(_WORKDIR.value or f'runs/{config.name}'), _MODE.value)
+    distributed.stop()
 
 
 if __name__ == '__main__':

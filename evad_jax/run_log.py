@@ -15,8 +15,14 @@ class RunLog:
   they will be written again, equal.
   """
 
-  def __init__(self, workdir: Path, start_step: int):
-    """start_step: the step of the checkpoint that the run continues from, 0 for a new one."""
+  def __init__(self, workdir: Path, start_step: int, active: bool = True):
+    """start_step: the step of the checkpoint that the run continues from, 0 for a new one.
+
+    active: False writes nothing, for all processes of a run but one.
+    """
+    self._active = active
+    if not active:
+      return
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'metrics.jsonl'
     _keep_until(self._path, start_step)
@@ -25,6 +31,8 @@ class RunLog:
 
   def write(self, step: int, figures: dict[str, Any]) -> None:
     """One line of metrics.jsonl, flushed, and every number to TensorBoard."""
+    if not self._active:
+      return
     self._file.write(json.dumps({'step': step, **figures}) + '\n')
     self._file.flush()
     for name, value in figures.items():
@@ -33,8 +41,9 @@ class RunLog:
 
   def close(self) -> None:
     """Closes both files."""
-    self._file.close()
-    self._board.close()
+    if self._active:
+      self._file.close()
+      self._board.close()
 
   def __enter__(self) -> 'RunLog':
     """Itself."""

@@ -20,13 +20,25 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from evad_jax import evaluate, from_config, init_from, sharding
+from evad_jax import (
+  distributed,
+  evaluate,
+  from_config,
+  init_from,
+  nan_watch,
+  recovery,
+  run_settings,
+  sharding,
+  storage,
+)
 from evad_jax import optimizer as optimizers
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
-from evad_jax.errors import InputError
+from evad_jax.distributed import tell
 from evad_jax.model.evad import EVAD
+from evad_jax.preemption import Interrupted, Preempted, Preemption
+from evad_jax.progress import Progress, report_evaluation
 from evad_jax.run_log import RunLog, Stopwatch, duration
 from evad_jax.structures import Batch
 from evad_jax.train_step import StepMetrics, TrainState, initial_state, train_step
@@ -36,39 +48,51 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   """Trains to the last step, evaluating and saving on the way; returns the last evaluation.
 
   Starting it again with the same arguments continues from the newest checkpoint in `workdir`.
-  Raises InputError for whatever is wrong with configuration, data or checkpoints.
+  Raises InputError for whatever is wrong with configuration, data or checkpoints, and Preempted or
+  Interrupted after a SIGTERM, when all that was computed is saved.
   """
   model = from_config.make_model(config)
   index = from_config.open_split(config, config.data.train_split)
   eval_index = from_config.open_split(config, config.data.eval_split)
   mesh = sharding.make_mesh(config.mesh.model)
-  check(config, mesh)
+  run_settings.check(config, mesh)
+  run_settings.tell_scale(config, mesh)
   total_steps = math.ceil(config.train.epochs * len(index) / config.train.batch_size)
   optimizer = make_optimizer(config, model, schedule(config, index))
   abstract = abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
   evaluator = evaluate.make_evaluator(config, model, eval_index, mesh)
 
-  with Checkpoints(workdir / 'checkpoints', config.train.keep_checkpoints) as checkpoints:
-    step = checkpoints.latest_step() or 0
-    if step:
-      state = checkpoints.restore(step, sharding.placed(abstract, shardings))
-      check_position(config, checkpoints, step)
-      print(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})', flush=True)
+  with (
+    storage.told(workdir),
+    Preemption() as preemption,
+    Checkpoints(workdir / 'checkpoints', config.train.keep_checkpoints) as checkpoints,
+  ):
+    evaluator = functools.partial(evaluator, interrupted=preemption.requested)
+    restored = recovery.restore_newest(checkpoints, sharding.placed(abstract, shardings))
+    if restored:
+      step, state, position = restored
+      run_settings.check_position(config, checkpoints, step, position)
+      tell(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})')
       if config.init_from:
-        print(f'config.init_from={config.init_from} was for the first step alone', flush=True)
+        tell(f'config.init_from={config.init_from} was for the first step alone')
     else:
+      step, position = 0, {}
       state = first_state(config, model, optimizer, index.classes, workdir)
       state = sharding.put(state, shardings)
-      print(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps', flush=True)
-    evaluation = None
-    if step < total_steps:
-      with RunLog(workdir, step) as log:
-        loop = Loop(config, model, optimizer, mesh, index, total_steps)
-        state, evaluation = loop.run(state, step, evaluator, checkpoints, log)
-    if evaluation is None:
-      evaluation = evaluator(evaluation_params(state))
-  return evaluation
+      tell(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps')
+    watch = nan_watch.Watch(config, index, workdir, position.get('skipped', 0))
+    late = position.get('evaluation_due') and not checkpoints.was_evaluated(step)
+    if step == total_steps and not late:
+      return evaluator(evaluation_params(state))
+    with RunLog(workdir, step, distributed.is_first()) as log:
+      loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch)
+      evaluation = None
+      if late:
+        evaluation = loop.evaluate_late(state, step, evaluator, checkpoints, log)
+      if step < total_steps:
+        evaluation = loop.run(state, step, evaluator, checkpoints, log)
+    return evaluation
 
 
 class Loop:
@@ -82,12 +106,16 @@ class Loop:
     mesh: Mesh,
     index: RecordIndex,
     total_steps: int,
+    preemption: Preemption,
+    watch: nan_watch.Watch,
   ):
     """Compiles nothing yet: jit does so at the first step."""
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
-    self.schedule = schedule(config, index)
+    self.preemption, self.watch = preemption, watch
     self.step_fn = compile_step(config, model, optimizer, mesh)
-    self.key = jax.random.key(config.seed + 1)
+    self.key = jax.jit(
+      lambda: jax.random.key(config.seed + 1), out_shardings=sharding.replicated(mesh)
+    )()
     self.compiled = set()  # shapes of clips, one program each
 
   def run(
@@ -97,43 +125,86 @@ class Loop:
     evaluator: Any,
     checkpoints: Checkpoints,
     log: RunLog,
-  ) -> tuple[TrainState, evaluate.Evaluation | None]:
-    """Trains from step `start`; returns the last state and its evaluation."""
+  ) -> evaluate.Evaluation:
+    """Trains from step `start`; returns the evaluation after the last step.
+
+    Raises Preempted after saving where a SIGTERM came.
+    """
     train, evaluation = self.config.train, None
-    whole, interval, logged = Stopwatch(), Stopwatch(), start
+    progress = Progress(
+      self.config, self.index, schedule(self.config, self.index), start, self.total, log
+    )
+    part, parts = sharding.part_of_process(self.mesh)
     batches = pipeline.train_batches(
       self.index,
       from_config.clip_settings(self.config),
       seed=self.config.seed,
       batch_size=train.batch_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process_index=part,
+      process_count=parts,
       start_step=start,
       **from_config.pipeline_settings(self.config),
     )
     with batches:
       for step in range(start + 1, self.total + 1):
-        batch = sharding.put_batch(interval.wait_for(batches), self.mesh)
-        state, metrics = self.call(state, batch, interval)
+        batch = sharding.put_batch(progress.interval.wait_for(batches), self.mesh)
+        state, metrics = self.call(state, batch, progress.interval)
+        self.watch.look(step, state, batch, metrics)
+        checkpoints.check()
         last = step == self.total
         if step % train.log_every == 0 or last or step == start + 1:
-          self.report(step, logged, start, jax.device_get(metrics), interval, whole, log)
-          logged = step
-          interval.restart()
-        evaluation = None
-        if last or (train.eval_every and step % train.eval_every == 0):
-          evaluation = evaluator(evaluation_params(state))
-          report_evaluation(step, evaluation, log)
-          interval.restart()
-        if evaluation or step % train.checkpoint_every == 0:
-          figures = evaluation.metrics() if evaluation else None
-          settings = {
-            'model': self.config.model.to_dict(),
-            'clip': self.config.clip.to_dict(),
-            'classes': list(self.index.classes),
-          }
-          checkpoints.save(step, state, settings, data_position(self.config, step), figures)
-    return state, evaluation
+          progress.report(step, jax.device_get(metrics), self.watch.skipped)
+        stop, evaluation = self.preemption.requested(), None
+        due = last or (train.eval_every and step % train.eval_every == 0)
+        if due and not stop:
+          evaluation = self.evaluate_step(state, step, evaluator, log)
+          progress.interval.restart()
+          stop = evaluation is None
+        if due or stop or step % train.checkpoint_every == 0:
+          self.save(state, step, evaluation, due and evaluation is None, checkpoints)
+        if stop:
+          checkpoints.wait()
+          raise Preempted(f'step {step} of {self.total}')
+    return evaluation
+
+  def evaluate_step(
+    self, state: TrainState, step: int, evaluator: Any, log: RunLog
+  ) -> evaluate.Evaluation | None:
+    """Evaluates and reports; None where a SIGTERM came first."""
+    try:
+      evaluation = evaluator(evaluation_params(state))
+    except Interrupted:
+      return None
+    report_evaluation(step, evaluation.metrics(), log)
+    return evaluation
+
+  def evaluate_late(
+    self, state: TrainState, step: int, evaluator: Any, checkpoints: Checkpoints, log: RunLog
+  ) -> evaluate.Evaluation:
+    """The evaluation of a step after which a SIGTERM came before it."""
+    evaluation = self.evaluate_step(state, step, evaluator, log)
+    if evaluation is None:
+      raise Preempted(f'step {step} of {self.total}')
+    checkpoints.set_metrics(step, evaluation.metrics())
+    return evaluation
+
+  def save(
+    self,
+    state: TrainState,
+    step: int,
+    evaluation: evaluate.Evaluation | None,
+    evaluation_due: bool,
+    checkpoints: Checkpoints,
+  ) -> None:
+    """Starts saving all that a later run needs."""
+    settings = {
+      'model': self.config.model.to_dict(),
+      'clip': self.config.clip.to_dict(),
+      'classes': list(self.index.classes),
+    }
+    position = run_settings.data_position(self.config, step)
+    position |= {'evaluation_due': bool(evaluation_due), 'skipped': self.watch.skipped}
+    checkpoints.save(step, state, settings, position, evaluation.metrics() if evaluation else None)
 
   def call(
     self, state: TrainState, batch: Batch, interval: Stopwatch
@@ -147,93 +218,9 @@ class Loop:
     result = jax.block_until_ready(self.step_fn(state, batch, self.key))
     seconds = time.perf_counter() - begin
     if len(self.compiled) > 1:  # the first is told with the first step
-      print(f'compiled for clips of {shape[2]} x {shape[3]} in {duration(seconds)}', flush=True)
+      tell(f'compiled for clips of {shape[2]} x {shape[3]} in {duration(seconds)}')
       interval.exclude(seconds)
     return result
-
-  def report(
-    self,
-    step: int,
-    logged: int,
-    start: int,
-    metrics: StepMetrics,
-    interval: Stopwatch,
-    whole: Stopwatch,
-    log: RunLog,
-  ) -> None:
-    """One line to read and one for the file. Raises InputError on a loss that is no number."""
-    loss = float(metrics.loss)
-    if not math.isfinite(loss):
-      raise InputError(
-        f'The loss of step {step} is {loss}; lower config.optimizer.rate, or set '
-        'config.optimizer.clip_norm, and start again: it continues from the last checkpoint.'
-      )
-    batch_size = self.config.train.batch_size
-    # Compilation belongs to the first step of a run: leave it out of the forecast.
-    pace = interval.seconds() / (step - logged)
-    rate = float(self.schedule(step - 1))
-    figures = {
-      'loss': loss,
-      **{f'loss/{name}': float(term[-1]) for name, term in metrics.terms._asdict().items()},
-      'grad_norm': float(metrics.grad_norm),
-      'learning_rate': rate,
-      'epoch': step * batch_size / len(self.index),
-      'examples_per_second': batch_size / pace,
-      'data_wait_share': interval.waiting_share(),
-    }
-    log.write(step, figures)
-    eta = 'compiled' if step == start + 1 else f'ETA {duration(pace * (self.total - step))}'
-    print(
-      f'step {step}/{self.total}  epoch {figures["epoch"]:.2f}  loss {loss:.4f}  '
-      f'rate {rate:.2e}  {batch_size / pace:.1f} clips/s  '
-      f'waiting for data {100 * figures["data_wait_share"]:.0f} %  '
-      f'{duration(whole.seconds())} elapsed, {eta}',
-      flush=True,
-    )
-
-
-def report_evaluation(step: int, evaluation: evaluate.Evaluation, log: RunLog) -> None:
-  """The two figures as a line and in the log."""
-  figures = {k: v for k, v in evaluation.metrics().items() if isinstance(v, float)}
-  log.write(step, {f'eval/{name}': value for name, value in figures.items()})
-  print(
-    f'step {step}  ' + '  '.join(f'{name} {value:.4f}' for name, value in figures.items()),
-    flush=True,
-  )
-
-
-def check(config: ConfigDict, mesh: Mesh) -> None:
-  """Raises InputError for settings that would fail only after the first compilation, or never."""
-  train = config.train
-  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
-  sharding.check_model_axis(mesh, heads)
-  sharding.check_batch_size(train.batch_size, mesh, 'config.train.batch_size')
-  if train.accumulation < 1 or train.batch_size % (train.accumulation * mesh.shape['data']):
-    raise InputError(
-      f'config.train.accumulation={train.accumulation} must divide the clips of each device, '
-      f'{train.batch_size // mesh.shape["data"]}.'
-    )
-  for key in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
-    if train[key] < 1:
-      raise InputError(f'config.train.{key}={train[key]} must be at least 1.')
-  if train.epochs <= 0:
-    raise InputError(f'config.train.epochs={train.epochs} must be above 0.')
-
-
-def data_position(config: ConfigDict, step: int) -> dict[str, int]:
-  """Where the order of clips stands after a step: its seed, and the next place in it."""
-  return {'seed': config.seed, 'next_example': step * config.train.batch_size}
-
-
-def check_position(config: ConfigDict, checkpoints: Checkpoints, step: int) -> None:
-  """Raises InputError where the run would not go on with the clip after the last one."""
-  saved, ours = checkpoints.position(step), data_position(config, step)
-  if saved != ours:
-    raise InputError(
-      f'{checkpoints.directory}: step {step} was saved at data position {saved}, but config.seed '
-      f'and config.train.batch_size of this run give {ours}; use the values it was started with, '
-      'or another --workdir.'
-    )
 
 
 def schedule(config: ConfigDict, index: RecordIndex) -> Any:
@@ -278,10 +265,10 @@ def first_state(
   """The state at step 0 from config.init_from, or from scratch; says which, in words."""
   state = start_state(config, model, optimizer)
   if not config.init_from:
-    print(f'Starting from scratch: start values of config.seed={config.seed}', flush=True)
+    tell(f'Starting from scratch: start values of config.seed={config.seed}')
     return state
   params, report = init_from.load(config, state.params, classes)
-  print(report.text(), flush=True)
+  tell(report.text())
   if jax.process_index() == 0:
     report.write(workdir / 'init_from.json')
   ema_params = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from evad_jax import losses, matcher
+from evad_jax import losses, matcher, nan_watch
 from evad_jax.model.evad import normalize_clips
 from evad_jax.structures import Batch
 
@@ -93,7 +93,10 @@ def train_step(
   ema_decay: float = 0.0,  # 0: no moving average
   mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-  """Gradients of the global batch, in `accumulation` equal parts, and one update."""
+  """Gradients of the global batch, in `accumulation` equal parts, and one update.
+
+  Where they are not finite, the step counts, and changes nothing.
+  """
   norms = losses.normalizers(batch.targets, model.num_proposals)
   gradient = jax.value_and_grad(
     functools.partial(loss_terms, model=model, action_weight=action_weight, mesh=mesh),
@@ -119,5 +122,7 @@ def train_step(
   ema_params = state.ema_params
   if ema_decay:
     ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
-  new_state = TrainState(state.step + 1, params, opt_state, ema_params)
-  return new_state, StepMetrics(loss, terms, optax.tree.norm(grads))
+  new_state = TrainState(state.step, params, opt_state, ema_params)
+  grad_norm = optax.tree.norm(grads)
+  new_state = nan_watch.unless_non_finite(state, new_state, loss, grad_norm)
+  return new_state._replace(step=state.step + 1), StepMetrics(loss, terms, grad_norm)

@@ -1,0 +1,112 @@
+"""Several processes as one program: how they find each other, and what they agree on.
+
+Every function works for a single process too, where it costs nothing.
+"""
+
+import pickle
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from evad_jax.errors import InputError
+
+LAUNCHES = ('alone', 'auto', 'explicit')
+_TIMEOUT = 300  # seconds that processes wait for each other at the start
+
+
+def start(settings: Any) -> None:
+  """Connects the processes of a run; has to come before anything is computed.
+
+  settings: launch ('alone', 'auto' for TPU pods, Slurm, MPI and the like, or 'explicit'), and for
+  'explicit' coordinator ('host:port' of process 0), processes and process.
+
+  Raises InputError where the settings do not fit together or the others are not found.
+  """
+  if settings.launch not in LAUNCHES:
+    raise InputError(f'config.hosts.launch={settings.launch!r} is not one of {LAUNCHES}.')
+  if settings.launch == 'alone':
+    return
+  arguments = {}
+  if settings.launch == 'explicit':
+    _check_explicit(settings)
+    arguments = {
+      'coordinator_address': settings.coordinator,
+      'num_processes': settings.processes,
+      'process_id': settings.process,
+    }
+  try:
+    jax.distributed.initialize(initialization_timeout=_TIMEOUT, **arguments)
+  except (RuntimeError, ValueError) as error:
+    advice = (
+      'start all of them at once, with the same coordinator, each with its own number'
+      if arguments
+      else 'start it by srun, mpirun or on all workers of a TPU pod, or use "explicit"'
+    )
+    raise InputError(
+      f'config.hosts.launch={settings.launch}: the processes did not find each other '
+      f'({" ".join(str(error).split())[:200]}); {advice}.'
+    ) from error
+
+
+def _check_explicit(settings: Any) -> None:
+  host, _, port = settings.coordinator.rpartition(':')
+  if not host or not port.isdecimal():
+    raise InputError(
+      f'config.hosts.coordinator={settings.coordinator!r} must be HOST:PORT of process 0, such as '
+      '"10.0.0.2:12345".'
+    )
+  if not 0 <= settings.process < settings.processes:
+    raise InputError(
+      f'config.hosts.process={settings.process} must be 0 to {settings.processes - 1}: '
+      'config.hosts.processes counts them all.'
+    )
+
+
+def stop() -> None:
+  """Disconnects, after waiting for the others; without connection it does nothing."""
+  if jax.distributed.is_initialized():
+    jax.distributed.shutdown()
+
+
+def is_first() -> bool:
+  """Whether this is process 0, the one that speaks and writes."""
+  return jax.process_index() == 0
+
+
+def share() -> tuple[int, int]:
+  """This process's number, and the number of processes."""
+  return jax.process_index(), jax.process_count()
+
+
+def tell(text: str) -> None:
+  """Prints in process 0 alone."""
+  if is_first():
+    print(text, flush=True)
+
+
+def wait_for_all(name: str) -> None:
+  """Returns when every process has called it."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def any_of(flag: bool) -> bool:
+  """Whether the flag is true in any process; all have to call it."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def gather(items: list[Any]) -> list[Any]:
+  """The items of all processes, in order of the processes; on every one. They have to pickle."""
+  if jax.process_count() == 1:
+    return items
+  own = np.frombuffer(pickle.dumps(items), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array(len(own)))
+  padded = np.zeros(sizes.max(), np.uint8)
+  padded[: len(own)] = own
+  parts = multihost_utils.process_allgather(padded)
+  whole = zip(parts, sizes, strict=True)
+  return [item for part, size in whole for item in pickle.loads(part[:size].tobytes())]

@@ -1,0 +1,41 @@
+"""Disks that are full, read-only or failing: the reason in words, whoever raised the error."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from evad_jax.errors import InputError
+
+# How TensorStore, below Orbax, quotes the operating system inside an error of another type.
+_QUOTED_ERRNO = re.compile(r"os_error_code='(\d+)'")
+
+
+def reason(error: BaseException | None) -> str | None:
+  """What the operating system said, or None where the error is not about files."""
+  while error is not None:
+    quoted = _QUOTED_ERRNO.search(str(error))
+    if quoted:
+      return os.strerror(int(quoted[1]))
+    if isinstance(error, OSError) and error.errno is not None:
+      return error.strerror or os.strerror(error.errno)
+    error = error.__cause__ or error.__context__
+  return None
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+  """Turns an error of writing below `path` into an InputError; any other passes unchanged."""
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    why = reason(error)
+    if why is None:
+      raise
+    raise InputError(
+      f'{getattr(error, "filename", None) or path}: cannot be written: {why}; mend that, or give '
+      'another --workdir, and start the same command again.'
+    ) from error
