@@ -1,0 +1,82 @@
+"""What the devices of a compiled program exchange, read from its text (HLO).
+
+Counts are of one device and one run of the program; what stands in a loop is counted once.
+"""
+
+import math
+import re
+from collections import Counter
+from typing import NamedTuple
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+_LINE = re.compile(rf'= (.*?) ({"|".join(KINDS)})(-start)?\((.*)')
+_ARRAY = re.compile(r'\b(pred|[sufc]\d+|bf16|f8\w+)\[([\d,]*)\]')
+_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}')
+
+
+class Collective(NamedTuple):
+  """One exchange."""
+
+  kind: str  # one of KINDS
+  result_bytes: int  # that a device has after it
+  group: int  # devices that take part in it together
+
+  def sent_bytes(self) -> int:
+    """What a device sends if the exchange goes around a ring, the least that is possible."""
+    others = (self.group - 1) / self.group
+    share = {
+      'all-reduce': 2 * others,
+      'all-gather': others,
+      'reduce-scatter': self.group - 1,
+      'all-to-all': others,
+      'collective-permute': 1,
+    }[self.kind]
+    return round(share * self.result_bytes)
+
+
+def read(text: str) -> list[Collective]:
+  """Every exchange of a program; text: `compiled.as_text()`."""
+  found = []
+  for line in text.splitlines():
+    match = _LINE.search(line)
+    if not match:
+      continue
+    result, kind, started, rest = match.groups()
+    sizes = [_bytes(*array) for array in _ARRAY.findall(result)]
+    if started and kind != 'all-reduce':  # (what was given, what comes)
+      sizes = sizes[len(sizes) // 2 :]
+    group = 2 if kind == 'collective-permute' else _group(rest)
+    if group > 1:
+      found.append(Collective(kind, sum(sizes), group))
+  return found
+
+
+def sent_by_kind(collectives: list[Collective]) -> dict[str, int]:
+  """Bytes that a device sends, for every kind that occurs."""
+  total: Counter[str] = Counter()
+  for collective in collectives:
+    total[collective.kind] += collective.sent_bytes()
+  return dict(total)
+
+
+def _bytes(kind: str, sizes: str) -> int:
+  if kind == 'pred' or kind.startswith('f8'):
+    width = 1
+  else:
+    width = max(1, int(re.sub(r'\D', '', kind)) // 8)
+  return width * math.prod(int(size) for size in sizes.split(',') if size)
+
+
+def _group(rest: str) -> int:
+  """The size of the groups, in any of the three ways in which XLA writes them."""
+  mesh = _MESH.search(rest)
+  if mesh:
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+    return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
+  listed = re.search(r'replica_groups=\{\{([\d,]*)\}', rest)
+  if listed:
+    return len(listed[1].split(','))
+  folded = re.search(r'replica_groups=\[\d+,(\d+)\]', rest)
+  if folded:
+    return int(folded[1])
+  raise ValueError(f'No groups in {rest[:200]!r}.')

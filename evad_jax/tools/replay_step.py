@@ -1,0 +1,63 @@
+"""Computes again the step that was not finite, from the dump that the run left of it.
+
+  python -m evad_jax.tools.replay_step runs/ava/non_finite_step_1234
+
+Prints every loss term, the norm of the gradient, and which parameters were not finite before it. It
+runs on one device, whatever the run had.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from evad_jax.errors import InputError, exit_on_input_error
+
+
+def replay(directory: Path) -> list[str]:
+  """What the step gives, as lines. Raises InputError where the directory is no such dump."""
+  import jax
+  import numpy as np
+  from ml_collections import ConfigDict
+
+  from evad_jax import from_config, nan_watch, sharding, train
+  from evad_jax.checkpoint import Checkpoints
+  from evad_jax.parameter_rules import path_of
+
+  path = directory / 'config.json'
+  if not path.is_file():
+    raise InputError(f'{directory}: holds no config.json; give a directory non_finite_step_N.')
+  config = ConfigDict(json.loads(path.read_text()))
+  config.mesh.update(model=1, fsdp=False)
+  jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+  model = from_config.make_model(config)
+  mesh = sharding.make_mesh(1, jax.devices()[:1])
+  optimizer = train.make_optimizer(config, model, lambda step: 0.0)
+  abstract = train.abstract_state(config, model, optimizer)
+  shardings = sharding.state_shardings(abstract, optimizer, mesh, False)
+  with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
+    step = checkpoints.all_steps()[-1]
+    state = checkpoints.restore(step, sharding.placed(abstract, shardings))
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state.params)
+  bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]
+  batch = sharding.put_batch(nan_watch.read_batch(directory), mesh)
+  step_fn = train.compile_step(config, model, optimizer, mesh)
+  _, metrics = jax.device_get(step_fn(state, batch, jax.random.key(config.seed + 1)))
+  lines = [f'step {step + 1}: loss {metrics.loss}, norm of the gradient {metrics.grad_norm}']
+  for name, term in metrics.terms._asdict().items():
+    lines += [f'  {name} {number}: {value}' for number, value in enumerate(term)]
+  return [*lines, f'parameters that were not finite before: {", ".join(bad) or "none"}']
+
+
+def main(argv: list[str]) -> None:
+  """Exit status 0, or 2 with one sentence on standard error for bad input."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('directory', type=Path, help='non_finite_step_N of a working directory')
+  with exit_on_input_error():
+    print('\n'.join(replay(parser.parse_args(argv[1:]).directory)))
+
+
+if __name__ == '__main__':
+  main(sys.argv)

@@ -1,0 +1,138 @@
+"""Losses that are no numbers: nothing is changed, all is told, and the step can be done again."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evad_jax import from_config, losses, main, nan_watch, train
+from evad_jax.checkpoint import Checkpoints
+from evad_jax.data import pipeline
+from evad_jax.data.records import RecordIndex
+from evad_jax.errors import InputError
+from evad_jax.structures import Batch
+from evad_jax.tools import replay_step
+from evad_jax.train_step import StepMetrics
+from tests.test_main import make_data, tiny_config
+
+NAN, INF = float('nan'), float('inf')
+
+
+@pytest.mark.parametrize('loss, norm, changes', [(1, 1, True), (NAN, 1, False), (1, INF, False)])
+def test_a_step_that_is_not_finite_changes_nothing(loss, norm, changes):
+  old = {'a': jnp.arange(3.0), 'count': jnp.int32(4)}
+  new = {'a': jnp.full(3, NAN), 'count': jnp.int32(5)}
+  found = jax.jit(nan_watch.unless_non_finite)(old, new, jnp.float32(loss), jnp.float32(norm))
+  jax.tree.map(np.testing.assert_array_equal, found, new if changes else old)
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'person': [1, NAN]}, ['person loss of stage 1 (nan)']),
+    ({'box_giou': [INF, 1]}, ['GIoU of the boxes of stage 0 (inf)']),
+    (
+      {'box_l1': [NAN, 0], 'action': [0, 0, -INF]},
+      ['L1 of the boxes of stage 0 (nan)', 'action loss of decoder block 2 (-inf)'],
+    ),
+    ({'norm': NAN}, ['norm of the gradient (nan), with all losses finite']),
+    ({}, []),
+  ],
+)
+def test_the_offending_term_is_named(change, words):
+  values = {'person': [1, 1], 'box_l1': [1, 1], 'box_giou': [1, 1], 'action': [1, 1, 1], 'norm': 1}
+  values |= change
+  norm = values.pop('norm')
+  terms = losses.Terms(**{name: np.array(x, np.float32) for name, x in values.items()})
+  assert nan_watch.offenders(StepMetrics(terms.total(), terms, np.float32(norm))) == words
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """That of tests/test_main.py, whose programs are compiled already: four steps of four clips."""
+  return tiny_config(make_data(tmp_path_factory.mktemp('data') / 'tiny'))
+
+
+def poisoned(state):
+  """One parameter becomes infinite, as a flipped bit of a memory would do it."""
+  params = jax.tree.map(jnp.copy, state.params)
+  detector = params['person_detector']
+  detector['proposal_boxes'] = detector['proposal_boxes'].at[0, 2].set(INF)
+  return state._replace(params=params)
+
+
+@pytest.fixture(scope='module')
+def stopped(config, tmp_path_factory):
+  """A run that was poisoned before step 3: its directory, and what it said."""
+  workdir = tmp_path_factory.mktemp('stopped')
+  original = train.Loop.call
+
+  def call(self, state, *arguments):
+    state = poisoned(state) if int(state.step) == 2 else state
+    return original(self, state, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.Loop, 'call', call)
+    with pytest.raises(InputError) as caught:
+      main.run(config, workdir, 'train')
+  return workdir, str(caught.value)
+
+
+def test_a_run_stops_with_step_terms_and_clips(stopped):
+  workdir, told = stopped
+  assert 'Step 3 is not finite: ' in told and 'of the boxes of stage 0 (nan)' in told
+  clips = told.partition('clips: ')[2].partition('. Its inputs')[0].split(', ')
+  assert len(clips) == 4 and all(clip.startswith('train_') and ' at ' in clip for clip in clips)
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines] == [1, 2]
+  with Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
+    assert checkpoints.latest_step() == 2
+
+
+def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
+  workdir, told = stopped
+  batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
+  index = RecordIndex.open(config.data.directory, 'train')
+  settings = from_config.clip_settings(config)
+  with pipeline.train_batches(
+    index, settings, seed=0, batch_size=4, threads=1, prefetch=1, start_step=2
+  ) as batches:
+    jax.tree.map(np.testing.assert_array_equal, batch, next(batches))
+  with Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
+    before = checkpoints.read_params(2)
+  with Checkpoints(workdir / 'non_finite_step_3' / 'checkpoints', read_only=True) as checkpoints:
+    found = checkpoints.read_params(2)
+  before['person_detector']['proposal_boxes'][0, 2] = INF
+  jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
+@pytest.mark.slow  # compiles: python -m pytest -m slow tests/test_nan_watch.py
+def test_the_step_can_be_computed_again(stopped):
+  told = replay_step.replay(stopped[0] / 'non_finite_step_3')
+  assert told[0].startswith('step 3: loss nan')
+  assert told[-1].endswith('before: person_detector/proposal_boxes')
+
+
+def test_skips_and_counts(config, tmp_path, capsys):
+  config = config.copy_and_resolve_references()
+  config.train.non_finite = 'skip'
+  index = RecordIndex.open(config.data.directory, 'train')
+  watch = nan_watch.Watch(config, index, tmp_path, skipped=4)  # before an interruption
+  batch = Batch(*[None] * 5, jnp.array([2, 0]))
+  terms = losses.Terms(*(np.array([1.0]),) * 3, np.array([NAN]))
+  watch.look(6, None, batch, StepMetrics(np.float32(1), terms, np.float32(1)))
+  assert watch.skipped == 4 and not capsys.readouterr().out
+  watch.look(7, None, batch, StepMetrics(np.float32(NAN), terms, np.float32(1)))
+  assert watch.skipped == 5 and not list(tmp_path.iterdir())
+  clips = ', '.join(f'{index.videos[i]} at {index.timestamps[i]}' for i in (2, 0))
+  assert capsys.readouterr().out == (
+    'step 7 is left out, the 5. of this run: not finite: action loss of decoder block 0 (nan); '
+    f'clips: {clips}\n'
+  )
+
+
+def test_a_directory_that_is_no_dump_is_named(tmp_path):
+  with pytest.raises(InputError, match='holds no config.json; give a directory non_finite_step_N'):
+    replay_step.replay(tmp_path)

@@ -1,0 +1,122 @@
+"""Training as two processes: killed, stopped, and gone on with as one; and the other way about."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.test_distributed import ROOT, free_port
+from tests.test_main import make_data
+from tests.test_resume import losses, losses_so_far
+
+# Every number of devices is compiled for: python -m pytest -m slow tests/test_processes.py
+pytestmark = pytest.mark.slow
+
+STEPS = 12
+
+
+def start(data, workdir, cache, processes=1, devices=1):
+  """A run of so many processes with so many devices each."""
+  launch = [f'localhost:{free_port()}', str(processes)]
+  environment = {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'JAX_COMPILATION_CACHE_DIR': str(cache),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  command = [sys.executable, '-m', 'tests.run_tiny', str(data), str(workdir)]
+  return [
+    subprocess.Popen(
+      command + [*launch, str(number)] * (processes > 1),
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env=environment,
+    )
+    for number in range(processes)
+  ]
+
+
+def finish(processes):
+  told = [process.communicate(timeout=600) for process in processes]
+  assert all(process.returncode == 0 for process in processes), told
+  return [out for out, _ in told]
+
+
+def stop_after(processes, workdir, step, number, *whom):
+  """The signal to some of the processes as soon as the step is in the log."""
+  deadline = time.time() + 600
+  while step not in losses_so_far(workdir):
+    assert all(process.poll() is None for process in processes)
+    assert time.time() < deadline
+    time.sleep(0.01)
+  for place in whom:
+    processes[place].send_signal(number)
+
+
+def kill_after(processes, workdir, step):
+  stop_after(processes, workdir, step, signal.SIGKILL, *range(len(processes)))
+  for process in processes:
+    process.communicate()
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('processes')
+  data = make_data(folder / 'data', train=24, test=6)
+  finish(start(data, folder / 'alone', folder / 'cache'))
+  expected = losses(folder / 'alone')
+  assert sorted(expected) == list(range(1, STEPS + 1))
+  return data, folder, expected
+
+
+def same_as_alone(workdir, folder, expected):
+  found = losses(workdir)
+  assert sorted(found) == sorted(expected)
+  order = sorted(expected)
+  np.testing.assert_allclose(
+    [found[step] for step in order], [expected[step] for step in order], rtol=1e-4
+  )
+  ours, theirs = (
+    json.loads((path / 'eval_test.json').read_text()) for path in (workdir, folder / 'alone')
+  )
+  assert ours['counts'] == theirs['counts']
+  assert (workdir / 'eval_test_sheet.png').exists()
+
+
+def test_two_processes_then_one_with_two_devices(alone):
+  data, folder, expected = alone
+  workdir = folder / 'two_then_one'
+  kill_after(start(data, workdir, folder / 'cache', 2), workdir, 6)
+  told = finish(start(data, workdir, folder / 'cache', 1, 2))
+  assert 'Continuing from step 4 of 12' in told[0]
+  assert '2 devices in 1 processes: 2 parts of every batch' in told[0]
+  same_as_alone(workdir, folder, expected)
+
+
+def test_one_with_two_devices_then_two_processes(alone):
+  data, folder, expected = alone
+  workdir = folder / 'one_then_two'
+  kill_after(start(data, workdir, folder / 'cache', 1, 2), workdir, 6)
+  told = finish(start(data, workdir, folder / 'cache', 2))
+  assert 'Continuing from step 4 of 12' in told[0]
+  assert '2 devices in 2 processes: 2 parts of every batch' in told[0]
+  same_as_alone(workdir, folder, expected)
+
+
+def test_sigterm_to_one_of_two_stops_both_and_one_goes_on(alone):
+  data, folder, expected = alone
+  workdir = folder / 'stopped'
+  processes = start(data, workdir, folder / 'cache', 2)
+  stop_after(processes, workdir, 2, signal.SIGTERM, 1)
+  told = finish(processes)
+  assert 'Stopped by SIGTERM in step ' in told[0]
+  finish(start(data, workdir, folder / 'cache'))
+  same_as_alone(workdir, folder, expected)

@@ -1,0 +1,189 @@
+"""Disks that are full, read-only or damaged: one clear sentence, and the last good checkpoint."""
+
+import ctypes
+import errno
+import os
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from evad_jax import file_checksums, main, recovery, storage
+from evad_jax.checkpoint import BEST_METRIC, Checkpoints, DamagedError
+from evad_jax.errors import InputError
+from tests.test_checkpoint import abstract, make_state, save
+from tests.test_main import make_data, tiny_config
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """Checkpoints 1, 2 and 3."""
+  with Checkpoints(tmp_path / 'checkpoints', keep_last=3) as checkpoints:
+    for step in (1, 2, 3):
+      save(checkpoints, step)
+  return tmp_path / 'checkpoints'
+
+
+def newest(directory):
+  with Checkpoints(directory, keep_last=3) as checkpoints:
+    step, state, position = recovery.restore_newest(checkpoints, abstract(make_state()))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(seed=step))
+    assert position == {'next_example': 16 * step}
+    return step
+
+
+def test_a_deleted_newest_checkpoint_is_not_missed(saved):
+  shutil.rmtree(saved / '3')
+  assert newest(saved) == 2
+
+
+def flip_a_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def damage_data(step):
+  flip_a_bit(max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size))
+
+
+def damage_position(step):
+  (step / 'position' / 'metadata').write_text('{"next_example": 4')
+
+
+def truncate(step):
+  path = max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size)
+  path.write_bytes(path.read_bytes()[:-7])
+
+
+def remove_state(step):
+  shutil.rmtree(step / 'state')
+
+
+def remove_parts(step):
+  for path in (step / 'state').rglob('d/*'):
+    path.unlink()
+
+
+def empty(step):
+  for path in step.iterdir():
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+DAMAGES = [damage_data, damage_position, truncate, remove_state, remove_parts, empty]
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(saved, damage, capsys):
+  damage(saved / '3')
+  assert newest(saved) == 2
+  told = capsys.readouterr().out
+  assert f'{saved}/3: the checkpoint ' in told and 'It is set aside' in told
+  assert (saved / 'damaged-3').is_dir() and not (saved / '3').exists()
+  with Checkpoints(saved, keep_last=3) as checkpoints:
+    save(checkpoints, 3)  # the run reaches the same step again
+  assert newest(saved) == 3
+
+
+@pytest.mark.parametrize('damage', [remove_state, remove_parts])
+def test_damage_shows_without_checksums_too(saved, damage):
+  """A run that was killed before it could seal its newest checkpoint."""
+  (saved / '3' / file_checksums.NAME).unlink()
+  damage(saved / '3')
+  assert newest(saved) == 2
+
+
+def test_when_all_are_damaged_the_run_does_not_start_anew(saved):
+  for step in (1, 2, 3):
+    damage_data(saved / str(step))
+  with pytest.raises(InputError, match='none of its checkpoints can be read; .* damaged-'):
+    newest(saved)
+
+
+def test_evaluation_of_a_damaged_checkpoint_names_the_file_and_the_others(saved):
+  damage_data(saved / '3')
+  with Checkpoints(saved, read_only=True) as checkpoints:
+    with pytest.raises(DamagedError, match=r'has other bytes than were written.*of \[1, 2, 3\]'):
+      checkpoints.read_params(3)
+
+
+def test_figures_that_come_later_are_kept(saved):
+  with Checkpoints(saved, keep_last=3) as checkpoints:
+    assert checkpoints.best_step() is None
+    checkpoints.set_metrics(2, {BEST_METRIC: 0.5})
+    assert checkpoints.best_step() == 2
+  with Checkpoints(saved, read_only=True) as checkpoints:
+    assert checkpoints.best_step() == 2
+  assert file_checksums.damage(saved / '2') is None
+
+
+def test_seal_shares_its_work(saved):
+  damage_data(saved / '2')
+  found = [file_checksums.damage(saved / '2', part, 3) for part in range(3)]
+  assert sum(words is not None for words in found) == 1
+
+
+def fill_disk(monkeypatch):
+  """From here on whatever is saved finds no room."""
+
+  async def async_save(self, directory, *arguments, **keywords):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(ocp.JsonCheckpointHandler, 'async_save', async_save)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A mounted file system of one megabyte; skips where mounting is not allowed."""
+  place = tmp_path / 'small'
+  place.mkdir()
+  libc = ctypes.CDLL(None, use_errno=True)
+  if libc.mount(b'tmpfs', str(place).encode(), b'tmpfs', 0, b'size=1m'):
+    pytest.skip('mounting is not allowed here')
+  yield place
+  libc.umount2(str(place).encode(), 2)  # MNT_DETACH
+
+
+def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path, monkeypatch):
+  directory = tmp_path / 'checkpoints'
+  with pytest.raises(InputError) as caught:
+    with Checkpoints(directory, keep_last=1) as checkpoints:
+      save(checkpoints, 1)
+      checkpoints.wait()
+      fill_disk(monkeypatch)
+      save(checkpoints, 2)
+      checkpoints.wait()
+  assert 'No space left on device; the last good checkpoint is that of step 1' in str(caught.value)
+  assert newest(directory) == 1
+
+
+def test_a_full_file_system(small_disk, capfd):
+  directory = small_disk / 'checkpoints'
+  width = 100_000  # 1.2 MB of parameters
+  with pytest.raises(InputError, match='No space left on device; the last good .* of step 1'):
+    with Checkpoints(directory, keep_last=2) as checkpoints:
+      save(checkpoints, 1)
+      save(checkpoints, 2, make_state(width=width))
+  assert 'Traceback' not in capfd.readouterr().err
+  assert newest(directory) == 1
+  assert sorted(path.name for path in directory.iterdir()) == ['1']  # no rest takes up room
+
+
+def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatch):
+  config = tiny_config(make_data(tmp_path / 'data'))
+
+  def refuse(path, *arguments, **keywords):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+  with monkeypatch.context() as patch:
+    patch.setattr('pathlib.Path.mkdir', refuse)
+    with pytest.raises(InputError, match='run/checkpoints: cannot be written: Read-only file sys'):
+      main.run(config, tmp_path / 'run', 'train')
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+  with pytest.raises(ZeroDivisionError):
+    with storage.told(tmp_path):
+      1 / 0  # noqa: B018

@@ -1,0 +1,67 @@
+"""What two processes without a model do together; started twice by tests/test_distributed.py.
+
+python -m tests.two_processes COORDINATOR NUMBER DIRECTORY
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from evad_jax import distributed, sharding
+from evad_jax.checkpoint import Checkpoints
+from evad_jax.preemption import Preemption
+
+
+def state_of(mesh):
+  """One array split over both processes, one whole on each."""
+  split = NamedSharding(mesh, PartitionSpec('data'))
+  values = {'split': np.arange(6.0, dtype=np.float32).reshape(2, 3), 'whole': np.float32(7)}
+  return sharding.put(values, {'split': split, 'whole': sharding.replicated(mesh)})
+
+
+def stop_together():
+  """SIGTERM comes to process 1 alone, at its third question; when each was told to stop."""
+  with Preemption() as preemption:
+    for question in range(1, 200):
+      if question == 3 and jax.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      if preemption.requested():
+        return question, preemption.requested()
+      time.sleep(0.02)
+      distributed.wait_for_all('step')
+  return None, False
+
+
+def main(coordinator, number, directory):
+  settings = ConfigDict(
+    {'launch': 'explicit', 'coordinator': coordinator, 'processes': 2, 'process': number}
+  )
+  distributed.start(settings)
+  distributed.tell('process 0 speaks')
+  mesh = sharding.make_mesh()
+  batch = sharding.put_batch(np.full(2, number), mesh)
+  state = state_of(mesh)
+  with Checkpoints(directory / 'checkpoints') as checkpoints:
+    checkpoints.save(5, {'params': state}, {}, {'next_example': 1}, None)
+  found = {
+    'part': sharding.part_of_process(mesh),
+    'batch': np.asarray(jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(batch)),
+    'any': [distributed.any_of(flag) for flag in (False, number == 1)],
+    'gathered': distributed.gather(['of 0'] if number == 0 else ['of 1', 'also of 1']),
+  }
+  found['stopped'] = stop_together()
+  found['batch'] = found['batch'].tolist()
+  (directory / f'{number}.json').write_text(json.dumps(found))
+  distributed.stop()
+
+
+if __name__ == '__main__':
+  main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
