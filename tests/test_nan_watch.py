@@ -58,8 +58,8 @@ def config(tmp_path_factory):
 def poisoned(state):
   """One parameter becomes infinite, as a flipped bit of a memory would do it."""
   params = jax.tree.map(jnp.copy, state.params)
-  detector = params['person_detector']
-  detector['proposal_boxes'] = detector['proposal_boxes'].at[0, 2].set(INF)
+  layer = params['person_detector']['stage_0']['class_logits']
+  layer['bias'] = layer['bias'].at[0].set(INF)
   return state._replace(params=params)
 
 
@@ -82,7 +82,7 @@ def stopped(config, tmp_path_factory):
 
 def test_a_run_stops_with_step_terms_and_clips(stopped):
   workdir, told = stopped
-  assert 'Step 3 is not finite: ' in told and 'of the boxes of stage 0 (nan)' in told
+  assert 'Step 3 is not finite: ' in told and 'person loss of stage 0 (nan)' in told
   clips = told.partition('clips: ')[2].partition('. Its inputs')[0].split(', ')
   assert len(clips) == 4 and all(clip.startswith('train_') and ' at ' in clip for clip in clips)
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
@@ -104,7 +104,7 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
     before = checkpoints.read_params(2)
   with Checkpoints(workdir / 'non_finite_step_3' / 'checkpoints', read_only=True) as checkpoints:
     found = checkpoints.read_params(2)
-  before['person_detector']['proposal_boxes'][0, 2] = INF
+  before['person_detector']['stage_0']['class_logits']['bias'][0] = INF
   jax.tree.map(np.testing.assert_array_equal, found, before)
 
 
@@ -112,7 +112,7 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
 def test_the_step_can_be_computed_again(stopped):
   told = replay_step.replay(stopped[0] / 'non_finite_step_3')
   assert told[0].startswith('step 3: loss nan')
-  assert told[-1].endswith('before: person_detector/proposal_boxes')
+  assert told[-1].endswith('before: person_detector/stage_0/class_logits/bias')
 
 
 def test_skips_and_counts(config, tmp_path, capsys):
