@@ -1,12 +1,20 @@
 """Trains the tiny model of tests/test_main.py as a program of its own, as several processes too.
 
-python -m tests.run_tiny DATA WORKDIR [COORDINATOR PROCESSES PROCESS] [--config.key=value ...]
+  python -m tests.run_tiny DATA WORKDIR [COORDINATOR PROCESSES PROCESS] [--config.key=value ...]
+
+A step takes a tenth of a second at least, so that there is a middle of a run to interrupt. Process
+0 appends to WORKDIR/seen.jsonl which examples every step was given, and when it evaluates.
 """
 
+import json
 import sys
+import time
 from pathlib import Path
 
-from evad_jax import distributed, main
+import jax
+import numpy as np
+
+from evad_jax import distributed, evaluate, main, train
 from evad_jax.errors import exit_on_input_error
 from tests.test_main import tiny_config
 
@@ -27,18 +35,42 @@ def configuration(data, *settings):
   return config
 
 
+def record(workdir, what):
+  if distributed.is_first():
+    with open(workdir / 'seen.jsonl', 'a') as file:
+      file.write(json.dumps(what) + '\n')
+
+
+def watched(workdir):
+  """Slows steps down, and writes down what comes to them."""
+  call, update = train.Loop.call, evaluate.frame_map.update
+
+  def slow_call(self, state, batch, interval):
+    time.sleep(0.1)
+    whole = jax.jit(lambda x: x, out_shardings=jax.tree.leaves(state)[0].sharding)(batch.index)
+    record(workdir, {'step': int(state.step) + 1, 'examples': np.asarray(whole).tolist()})
+    return call(self, state, batch, interval)
+
+  def slow_update(*arguments):
+    record(workdir, {'evaluation': True})
+    time.sleep(0.1)
+    return update(*arguments)
+
+  train.Loop.call, evaluate.frame_map.update = slow_call, slow_update
+
+
 if __name__ == '__main__':
   settings = [argument for argument in sys.argv[1:] if argument.startswith('--')]
-  arguments = [argument for argument in sys.argv[1:] if not argument.startswith('--')]
+  data, workdir, *launch = (argument for argument in sys.argv[1:] if argument[:2] != '--')
   with exit_on_input_error():
-    config = configuration(arguments[0], *settings)
-    if len(arguments) > 2:
+    config = configuration(data, *settings)
+    if launch:
+      address, processes, process = launch[0], int(launch[1]), int(launch[2])
       config.hosts.update(
-        launch='explicit',
-        coordinator=arguments[2],
-        processes=int(arguments[3]),
-        process=int(arguments[4]),
+        launch='explicit', coordinator=address, processes=processes, process=process
       )
     distributed.start(config.hosts)
-    main.run(config, Path(arguments[1]), 'train')
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    watched(Path(workdir))
+    main.run(config, Path(workdir), 'train')
     distributed.stop()

@@ -35,6 +35,7 @@ def together(tmp_path_factory):
     subprocess.Popen(
       [*arguments, str(number), str(directory)],
       cwd=ROOT,
+      stdin=subprocess.DEVNULL,
       env=environment,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -1,0 +1,123 @@
+"""What a step costs a device of a mesh: memory and exchange, counted by compiling it. Runs nothing.
+
+  python -m evad_jax.tools.plan_scale --config=configs/demo.py --devices=8
+  python -m evad_jax.tools.plan_scale --config=configs/ava.py:L --devices=256 --mesh=1 --mesh=8
+
+The devices are simulated by one CPU, which compiles for as many as are asked for. Exchange is read
+from the compiled program, per device and step: an all-reduce of n bytes sends 2n (g-1)/g in a group
+of g, and a compiler for accelerators replaces one whose result is split again by half of it. Bytes
+of temporary memory are the CPU compiler's: a hint, not a promise, for other devices.
+"""
+
+import math
+import sys
+import time
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from evad_jax.errors import InputError, exit_on_input_error
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, FILE.py[:VARIANT].')
+_DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)
+_CLIPS = flags.DEFINE_integer('clips', 1, 'Clips of a batch for each of its parts.', lower_bound=1)
+_MESH = flags.DEFINE_multi_integer('mesh', None, 'config.mesh.model; default: 1 and 2.')
+_FSDP = flags.DEFINE_multi_enum('fsdp', ['no', 'yes'], ['no', 'yes'], 'config.mesh.fsdp.')
+_CANVAS = flags.DEFINE_integer('canvas', 0, 'Which of config.clip.canvases.', lower_bound=0)
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+
+
+class Cost(NamedTuple):
+  """Of one device and one step; sizes in bytes."""
+
+  state: int  # parameters and the optimizer's
+  temporary: int
+  sent: dict[str, int]  # by kind of exchange
+  flops: float  # as the compiler counts; loops once
+  seconds: float  # of compilation
+
+
+def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Any:
+  """Shapes and types of a global batch."""
+  import jax
+  import numpy as np
+
+  from evad_jax.structures import Batch, Targets
+
+  def shape(kind: Any, *axes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((clips, *axes), kind)
+
+  boxes, actions = config.clip.max_boxes, config.model.num_actions
+  f32, i32 = np.float32, np.int32
+  return Batch(
+    shape(np.uint8, config.clip.clip_frames, *canvas, 3),
+    shape(i32, 2),
+    shape(f32, boxes, 4),
+    Targets(shape(f32, boxes, 4), shape(f32, boxes, actions), shape(bool, boxes)),
+    shape(bool),
+    shape(i32),
+  )
+
+
+def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
+  """Compiles the step for all devices; clips: of each part of a batch."""
+  import jax
+
+  from evad_jax import collectives, from_config, sharding, train
+
+  model = from_config.make_model(config)
+  mesh = sharding.make_mesh(config.mesh.model)
+  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
+  sharding.check_model_axis(mesh, heads)
+  optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
+  state = train.abstract_state(config, model, optimizer)
+  batch = abstract_batch(config, clips * mesh.shape['data'], canvas)
+  begin = time.perf_counter()
+  step = train.compile_step(config, model, optimizer, mesh)
+  compiled = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0))).compile()
+  seconds = time.perf_counter() - begin
+  shardings = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
+  held = sum(
+    x.dtype.itemsize * math.prod(place.shard_shape(x.shape))
+    for x, place in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True)
+  )
+  sent = collectives.sent_by_kind(collectives.read(compiled.as_text()))
+  flops = compiled.cost_analysis()['flops']
+  return Cost(held, compiled.memory_analysis().temp_size_in_bytes, sent, flops, seconds)
+
+
+def main(argv: list[str]) -> None:
+  """Exit status 0, or 2 with one sentence on standard error for bad input."""
+  with exit_on_input_error():
+    app.define_help_flags()
+    flags.FLAGS(argv)
+    if _CONFIG.value is None:
+      raise InputError('--config is missing; for a first table give --config=configs/demo.py.')
+    import jax
+
+    jax.config.update('jax_num_cpu_devices', _DEVICES.value)
+    jax.config.update('jax_platforms', 'cpu')
+    config = _CONFIG.value
+    canvas = tuple(config.clip.canvases[_CANVAS.value])
+    print(
+      f'{config.name}, {_DEVICES.value} devices, {_CLIPS.value} clips of {canvas} for each part of '
+      'a batch; MB of a device and step\n\n| data x model | fsdp | state | temporary | '
+      f'{" | ".join(f"{kind} sent" for kind in KINDS)} | GFLOP | compiled in |\n|{"---|" * 11}',
+    )
+    for model_size in _MESH.value or (1, 2):
+      for fully_sharded in _FSDP.value:
+        config.mesh.update(model=model_size, fsdp=fully_sharded == 'yes')
+        found = cost(config, _CLIPS.value, canvas)
+        numbers = [found.state, found.temporary, *(found.sent.get(kind, 0) for kind in KINDS)]
+        print(
+          f'| {_DEVICES.value // model_size} x {model_size} | {fully_sharded} | '
+          f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | {found.flops / 1e9:.2f} | '
+          f'{found.seconds:.0f} s |',
+          flush=True,
+        )
+
+
+if __name__ == '__main__':
+  main(sys.argv)
