@@ -276,7 +276,7 @@ def run(args: argparse.Namespace) -> Summary:
     if args.seconds is not None:
       opened = _until(opened, args.seconds)
     with DetectionFiles(prefix, name, detector.classes, args.lowest_score) as files:
-      writer = None if args.no_video else VideoWriter(args.output, opened.fps)
+      writer = None if args.no_video else VideoWriter(args.output, opened.fps, endless=live)
       try:
         return detect(
           detector, opened, settings, files, writer, Style(lowest_score=args.action_threshold)
