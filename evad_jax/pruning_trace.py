@@ -4,6 +4,7 @@ Blocks leave behind which tokens they kept and how important each was, in an ord
 Here that becomes grids in time order, which `pruning_pictures` can draw.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +34,12 @@ def trace_pruning(
   _, state = model.apply(variables, x, sizes, train=False, mutable=['intermediates'])
   t, h, w = clips.shape[1] // model.tubelet, *(side // model.patch for side in clips.shape[2:4])
   return pruning_stages(state['intermediates'].get('encoder', {}), (t, h, w))
+
+
+def of_clip(stages: Sequence[PruningStage], place: int) -> list[PruningStage]:
+  """The stages of one clip of the batch, for pictures: without the axis B, on the host."""
+  stages = jax.device_get(list(stages))
+  return [PruningStage(int(s.block), s.kept[place], s.importance[place]) for s in stages]
 
 
 def pruning_stages(sown: dict[str, Any], grid: tuple[int, int, int]) -> list[PruningStage]:

@@ -21,17 +21,15 @@ def traced(padding):
   """The stages of BATCH, compiled, which places every block returned, and what it sowed."""
   model = micro_model(padding=padding)
   params = random_parameters(model)
-  arguments = params, BATCH.clips, BATCH.sizes
-  stages = jax.device_get(jax.jit(functools.partial(trace_pruning, model))(*arguments))
 
   @jax.jit
-  def blocks(params, clips, sizes):
-    clips = normalize_clips(clips, sizes)
-    _, trace, sown = traced_apply(model, params, clips, sizes)
-    places = [trace.result(f'encoder/block_{i}').places for i in range(model.depth)]
-    return places, sown['encoder']
+  def run(params, clips, sizes):
+    stages = trace_pruning(model, params, clips, sizes)
+    _, calls, sown = traced_apply(model, params, normalize_clips(clips, sizes), sizes)
+    places = [calls.result(f'encoder/block_{i}').places for i in range(model.depth)]
+    return stages, places, sown['encoder']
 
-  return stages, *jax.device_get(blocks(*arguments))
+  return jax.device_get(run(params, BATCH.clips, BATCH.sizes))
 
 
 def cell(place):
