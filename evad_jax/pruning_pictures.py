@@ -188,7 +188,10 @@ def _sheet(
   return sheet
 
 
-def _draw_tiles(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: int, column: int):
+def _draw_tiles(
+  sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: int, column: int
+) -> None:
+  """The tiles of a row, the keyframe's marked, with what is written below them."""
   for slot, tile in enumerate(row.tiles):
     left = MARGIN + slot * column
     box = picture_parts.paste(sheet, tile, left, top + 2, column - GAP)
