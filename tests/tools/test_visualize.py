@@ -70,7 +70,7 @@ def test_what_is_drawn_is_the_picture_and_its_tokens(folder):
     ({'flags': ['--keyframe', '12']}, r'walk\.mp4: frame 12 is past its end, it has 12 frames'),
     ({'flags': ['--keep-rate', '1']}, r'keeps every token \(keep rate 1\.0\).* --keep-rate below'),
     ({'checkpoint': 'none'}, r'none: none of its blocks prunes'),
-    ({'flags': ['--keep-rate', 'nan']}, 'The keep rate of block 1 is nan'),
+    ({'flags': ['--keep-rate', 'nan']}, r'keep_rate=nan must be in \(0, 1\]'),
     ({'flags': ['--keep-rate', '0.4']}, '0.4 at block 2 would drop tokens of the keyframe'),
     ({'flags': ['--keep-rate', '0.9', '0.8', '0.7']}, '3 rates for 2 prune_blocks'),
     ({'video': 'run.mp4'}, r'run\.mp4: there is no such file'),
