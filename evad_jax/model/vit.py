@@ -46,7 +46,8 @@ class Block(nn.Module):
     if self.keep_rate != 1:
       kept = num_kept(n, n_keyframe, self.keep_rate, self.index)
       tokens = prune(tokens, importance, kept)  # (B, S + K, D)
-      self.sow('intermediates', 'importance', importance)
+      self.sow('intermediates', 'importance', importance)  # (B, n), of those that came in
+      self.sow('intermediates', 'kept_places', tokens.places)  # (B, K)
 
     x = tokens.x
     residual = Mlp(4 * width, dtype=self.dtype, name='mlp')(
