@@ -1,7 +1,6 @@
 """Videos as streams: the same as clip by clip, in bounded memory, late or not."""
 
 import itertools
-import threading
 import weakref
 from types import SimpleNamespace
 
@@ -247,12 +246,12 @@ def test_a_detector_that_keeps_up_skips_nothing():
 
 
 def test_whoever_stops_looking_stops_the_reading():
-  before = threading.active_count()
-  people_of = iter(Stream(FakeDetector(), itertools.repeat(grey(0)), Settings(live=True)))
+  stream = Stream(FakeDetector(), itertools.repeat(grey(0)), Settings(live=True))
+  people_of = iter(stream)
   next(people_of)
-  assert threading.active_count() == before + 1
+  assert stream._waiting._thread.is_alive()
   people_of.close()
-  assert threading.active_count() == before
+  assert not stream._waiting._thread.is_alive()
 
 
 SECONDS = {1.0: 0.3, 0.7: 0.2, 0.5: 0.1}
