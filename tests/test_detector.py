@@ -150,8 +150,8 @@ def test_settings_that_are_older_or_newer(tmp_path):
     ({'frame_stride': 0}, 'frame_stride=0 must be 1 or more'),
     ({'clip_frames': 0}, 'clip_frames=0 must be 1 or more'),
     ({'short_side': -32}, 'short_side=-32 must be 1 or more'),
-    ({'step': 5}, r'there is no checkpoint for .*step=5; give one of \[0\]'),
-    ({'step': -1}, 'there is no checkpoint for .*step=-1'),
+    ({'step': 5}, r'there is no checkpoint of step 5 .*give one of \[0\]'),
+    ({'step': -1}, 'there is no checkpoint of step -1'),
   ],
 )
 def test_arguments_that_do_not_fit(directory, arguments, words):

@@ -193,8 +193,8 @@ def test_a_video_that_breaks_off(checkpoint, video, tmp_path, capsys, monkeypatc
   assert caught.value.code == 2 and 'error: a.mp4: breaks off' in capsys.readouterr().err
   assert len(read(tmp_path / 'seen.mp4')[0]) == 20
   files = read_files(tmp_path / 'seen')
-  # Four keyframes make a call: keyframe 16 was still waiting for others.
-  assert [line['frame'] for line in files[1]] == [1, 5, 9, 13]
+  # Four keyframes make a call; keyframe 16 had waited for others in vain.
+  assert [line['frame'] for line in files[1]] == [1, 5, 9, 13, 17]
   assert_agree(files)
 
 
@@ -257,7 +257,7 @@ def test_the_first_signal_ends_the_source_and_the_second_everything(capsys):
     ({}, ['--seconds', '0'], '--seconds 0.0 must be above 0'),
     ({}, ['--rate', '-5'], '--rate -5 must be above 0'),
     ({}, ['--dtype', 'int8'], "dtype='int8' is not one of float32, bfloat16"),
-    ({}, ['--step', '9'], 'there is no checkpoint for'),
+    ({}, ['--step', '9'], 'there is no checkpoint of step 9'),
   ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
