@@ -105,6 +105,7 @@ class ContextRefinement(nn.Module):
   token_restoring: str
   drop_path: float
   remat: bool
+  attention: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -154,7 +155,10 @@ class ContextRefinement(nn.Module):
     logits = []
     for i in range(self.depth):
       rate = self.drop_path * i / max(1, self.depth - 1)
-      x = call(Block(self.num_heads, rate, dtype=self.dtype, name=f'block_{i}'), x)
+      block = Block(
+        self.num_heads, rate, attention=self.attention, dtype=self.dtype, name=f'block_{i}'
+      )
+      x = call(block, x)
       head = ActionHead(self.num_actions, self.action_hidden, self.dtype, name=f'action_head_{i}')
       logits.append(head(x[:, -num_actors:]))
     return jnp.stack(logits)
