@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from evad_jax.model.layers import at_least_float32
 
@@ -19,6 +20,7 @@ Array = jax.Array
 
 # Queries of a block. On CPU 288 to 864 were equally fast, and smaller blocks slower.
 ROWS = 512
+SAVED = 'attention'  # name of what a policy of recomputation may keep
 
 
 def attend_blocked(
@@ -57,6 +59,7 @@ def _attend_forward(query, key, value, key_mask, query_weight, rows, one_by_one)
   arrays = (query, key, value, *_for_heads(query, key_mask, query_weight))
   call = functools.partial(_forward, rows=rows)
   out, log_total, columns = _over_heads(call, arrays, one_by_one)
+  out, log_total = checkpoint_name((out, log_total), SAVED)
   importance = None
   if query_weight is not None:
     importance = columns.mean(axis=1) / query.shape[2]
