@@ -89,9 +89,10 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import evaluate, train
+  from evad_jax import compile_cache, evaluate, train
 
   start = time.perf_counter()
+  compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   make_missing_data(config)
   if mode == 'train':

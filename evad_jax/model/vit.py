@@ -21,6 +21,7 @@ class Block(nn.Module):
   keep_rate: float = 1.0  # of all tokens that come in
   enhanced_weight: float = 1.0  # of the keyframe's queries in the importance
   index: int = 0  # for error messages
+  attention: str = 'auto'  # form of its computation
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -36,7 +37,7 @@ class Block(nn.Module):
       if tokens.mask is not None:
         query_weight = jnp.where(tokens.mask, query_weight, 0)
 
-    attention = SelfAttention(self.num_heads, dtype=self.dtype, name='attention')
+    attention = SelfAttention(self.num_heads, self.attention, self.dtype, name='attention')
     residual, importance = attention(
       LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm1')(x),
       key_mask=tokens.mask,
@@ -100,6 +101,7 @@ class Encoder(nn.Module):
   feature_blocks: tuple[int, ...]  # blocks whose keyframe tokens become feature maps
   drop_path: float  # of the last block; rises linearly from 0
   remat: bool
+  attention: str = 'auto'  # form of its computation
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -131,6 +133,7 @@ class Encoder(nn.Module):
         keep_rate=self.keep_rates[i],
         enhanced_weight=self.enhanced_weight,
         index=i,
+        attention=self.attention,
         dtype=self.dtype,
         name=f'block_{i}',
       )
