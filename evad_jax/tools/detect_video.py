@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import ava_files, detection_files, streaming
+from evad_jax import ava_files, compile_cache, detection_files, streaming
 from evad_jax.annotated_video import AnnotatedVideo
 from evad_jax.data import video_source, video_writer
 from evad_jax.data.video_source import OpenSource, TimedPicture
@@ -300,6 +300,7 @@ def _until(source: OpenSource, seconds: float) -> OpenSource:
 def main(argv: list[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
+  compile_cache.use_default()
   with exit_on_input_error():
     summary = run(args)
   print(summary.text())

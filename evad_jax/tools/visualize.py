@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 
-from evad_jax import picture_parts
+from evad_jax import compile_cache, picture_parts
 from evad_jax.data import video_source
 from evad_jax.data.video_clip import VideoClip, read_clip
 from evad_jax.detector import Detector
@@ -106,6 +106,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
+  compile_cache.use_default()
   source = video_source.find(args.video)
   rates = args.keep_rate and (args.keep_rate[0] if len(args.keep_rate) == 1 else args.keep_rate)
   detector = Detector.from_checkpoint(args.checkpoint, keep_rate=rates)
