@@ -9,6 +9,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from evad_jax.errors import InputError
+from evad_jax.measured_cost import compilers_count
 from evad_jax.model.evad import EVAD
 from evad_jax.model_cost import count_tokens, multiply_adds, roi_multiply_adds
 from tests.micro_evad import micro_model
@@ -79,6 +80,13 @@ def test_equals_the_products_of_the_program(model, frames, canvas):
     importance += model.num_heads * n**2 * (rate != 1)
   ours = sum(parts.values()) + roi_multiply_adds(model, tokens) + importance
   assert products_of(program(model.clone(attention='plain'), frames, canvas)) == ours
+
+
+def test_near_what_the_compiler_counts():
+  model, canvas = EVAD(keep_rate=0.7), (288, 288)
+  ours = sum(multiply_adds(model, 16, canvas, published=False).values())
+  roi = roi_multiply_adds(model, count_tokens(model, 16, canvas)) / 8  # its loop is counted once
+  assert compilers_count(model, 16, canvas) / (ours + roi) == pytest.approx(1, abs=0.02)
 
 
 def test_tokens_of_the_published_model():
