@@ -74,13 +74,15 @@ def test_ranking_is_the_same(name):
   np.testing.assert_array_equal(*order)
 
 
-@pytest.mark.parametrize('name, bound', [('blocked', 2e-3), ('fused', 1e-2)])
-def test_bfloat16_importance_is_within_its_bound(name, bound):
+# Values up to 0.63. From jax 0.12 on the library's own form rounds its weights: 0.0156 was seen
+# there, 0.0039 (a unit of the last place) before, and nothing for the blocked form.
+@pytest.mark.parametrize('name, bound, out_bound', [('blocked', 2e-3, 2e-3), ('fused', 1e-2, 0.02)])
+def test_bfloat16_importance_is_within_its_bound(name, bound, out_bound):
   case = random_case(jnp.bfloat16, tokens=700, scale=1.0)
   found, wanted = (results(form, *case, True) for form in (FORMS[name], attend))
   assert found[1].dtype == jnp.float32
   np.testing.assert_allclose(found[1], wanted[1], rtol=bound)
-  np.testing.assert_allclose(found[0].astype(float), wanted[0].astype(float), atol=0.01)
+  np.testing.assert_allclose(found[0].astype(float), wanted[0].astype(float), atol=out_bound)
   for a, b in zip(found[2:], wanted[2:], strict=True):
     a, b = np.asarray(a, float), np.asarray(b, float)
     assert np.abs(a - b).max() < 0.03 * np.abs(b).max()

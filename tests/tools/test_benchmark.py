@@ -34,7 +34,8 @@ def test_figures_of_a_small_model(forward):
     assert figures['all_mb'] > figures['temporary_mb'] > 0
     assert 0 < figures['peak_share'] < 1
   assert pruned['gmac'] < whole['gmac']
-  assert Image.open(forward / 'cost.png').size == (3 * (cost_chart.LEFT + 400) + 20, 460)
+  # Three panels, and a legend of the one model: four rows below them.
+  assert Image.open(forward / 'cost.png').size == (3 * (cost_chart.LEFT + 400) + 20, 420)
 
 
 def test_a_step_of_training_costs_more(forward, tmp_path, capsys):
