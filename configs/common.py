@@ -131,6 +131,7 @@ def vit_b() -> ConfigDict:
   model.action_hidden = 2048
   model.padding = 'masked'
   model.remat = True
+  model.attention = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
   model.dtype = 'float32'  # of the computation, or 'bfloat16'
   return model
 

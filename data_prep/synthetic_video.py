@@ -11,6 +11,7 @@ she has no label.
 
 import argparse
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--people', type=int, default=2, help='1 to 3 (default 2)')
   add('--seed', type=int, default=0)
   args = parser.parse_args(argv)
-  if not 1 <= args.people <= 3 or args.seconds * FPS < 1 or args.seed < 0:
+  if not (1 <= args.people <= 3 and 1 <= args.seconds * FPS < math.inf and args.seed >= 0):
     raise InputError(
       f'--people {args.people} --seconds {args.seconds} --seed {args.seed}: give 1 to 3 people, '
       f'at least 1/{FPS} of a second, and a seed of 0 or more.'

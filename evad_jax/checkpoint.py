@@ -109,8 +109,8 @@ class Checkpoints:
     chosen = {0: self.latest_step(), -1: self.best_step()}.get(step, step)
     if chosen not in have:
       raise InputError(
-        f'{self.directory}: there is no checkpoint for config.eval.step={step}; give one of '
-        f'{have}, 0 for the newest, or -1 for the best that was evaluated.'
+        f'{self.directory}: there is no checkpoint of step {step} (config.eval.step, or --step); '
+        f'give one of {have}, 0 for the newest, or -1 for the best that was evaluated.'
       )
     return chosen
 

@@ -83,7 +83,8 @@ class Detector:
     dtype = dtype or arguments['dtype']
     if dtype not in from_config.DTYPES:
       raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}.')
-    arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False}
+    # How it is computed is a matter of this machine, and not of the one that trained it.
+    arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False, 'attention': 'auto'}
     model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})
     check_keep_rate(model)
     if classes is None:

@@ -18,7 +18,7 @@ GOLDEN = 0.618034  # of the circle of hues, between one id and the next
 class Style(NamedTuple):
   """What is written on people."""
 
-  lowest_score: float = 0.3  # actions below are not named, except a person's best
+  lowest_score: float = 0.3  # actions below are not named
   most_names: int = 3  # actions named on one person
   panel_opacity: float = 0.65
 
@@ -44,9 +44,9 @@ def colour_of(person_id: int) -> tuple[int, int, int]:
 
 def describe(action_scores: np.ndarray, classes: Sequence[str], style: Style) -> tuple[str, ...]:
   """(A,) scores -> the best actions as 'walk 0.82', one a line, the best first."""
-  ranked = np.argsort(-action_scores, kind='stable')[: style.most_names]
-  shown = [a for i, a in enumerate(ranked) if i == 0 or action_scores[a] >= style.lowest_score]
-  return tuple(f'{classes[a]} {action_scores[a]:.2f}' for a in shown)
+  ranked = np.argsort(-action_scores, kind='stable')[: style.most_names].tolist()
+  shown = [action for action in ranked if action_scores[action] >= style.lowest_score]
+  return tuple(f'{classes[action]} {action_scores[action]:.2f}' for action in shown)
 
 
 def figures_of(people: People, classes: Sequence[str], style: Style) -> list[Figure]:

@@ -96,20 +96,17 @@ def detection_losses(
   action_weight: float,  # 12 for ViT-B, 6 for ViT-L
 ) -> Terms:
   """All weighted terms. Without any person the box and action terms are zero and still count."""
-  person, l1, giou = [], [], []
-  for stage, proposal in enumerate(matches.proposal):
-    logits, boxes = outputs.person_logits[stage], outputs.boxes[stage]
-    person.append(person_loss(logits, proposal, targets.box_mask) / norms.proposals)
-    stage_l1, stage_giou = box_losses(boxes, proposal, targets, sizes)
-    l1.append(stage_l1 / norms.boxes)
-    giou.append(stage_giou / norms.boxes)
-  action = [
-    action_loss(logits, matches.proposal[-1], targets) / norms.boxes
-    for logits in outputs.action_logits
-  ]
-  return Terms(
-    PERSON_WEIGHT * jnp.stack(person),
-    L1_WEIGHT * jnp.stack(l1),
-    GIOU_WEIGHT * jnp.stack(giou),
-    action_weight * jnp.stack(action),
-  )
+
+  def of_stage(logits: Array, boxes: Array, proposal: Array) -> tuple[Array, Array, Array]:
+    return (
+      person_loss(logits, proposal, targets.box_mask) / norms.proposals,
+      *(loss / norms.boxes for loss in box_losses(boxes, proposal, targets, sizes)),
+    )
+
+  def of_block(logits: Array) -> Array:
+    return action_loss(logits, matches.proposal[-1], targets) / norms.boxes
+
+  stages = (outputs.person_logits, outputs.boxes, matches.proposal)
+  person, l1, giou = jax.vmap(of_stage)(*stages)  # each (stages,)
+  action = jax.vmap(of_block)(outputs.action_logits)  # (blocks,)
+  return Terms(PERSON_WEIGHT * person, L1_WEIGHT * l1, GIOU_WEIGHT * giou, action_weight * action)

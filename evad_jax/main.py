@@ -89,10 +89,11 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import distributed, evaluate, storage, train
+  from evad_jax import compile_cache, distributed, evaluate, storage, train
   from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
+  compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if distributed.is_first():
     make_missing_data(config)

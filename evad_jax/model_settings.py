@@ -8,7 +8,7 @@ from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
 # Of training or of the computation: a checkpoint can be used with any.
-FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'dtype')
+FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'attention', 'dtype')
 # What the same parameters can be run with; their figures are those of what they learned with.
 BEHAVIOUR = (
   'keep_rate',

@@ -7,6 +7,7 @@ its detections, a live stream does not: when they are late, the oldest keyframes
 dropped, and never a frame of those that are looked at.
 """
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,42 +93,73 @@ class Stream:
 
   def __iter__(self) -> Iterator[People]:
     """The people of every keyframe in order; InputError for frames that cannot be used."""
-    arrived: Iterable[Arrived] = self._arrivals()
+    frames = iter(self._frames)
+    first = next(frames, None)
+    if first is None:
+      raise InputError('The video holds no picture; give another one.')
+    first = _pixels(first)
+    self._prepare(first)
+    arrived: Iterable[Arrived] = self._arrivals(itertools.chain([first], frames))
     if self.settings.live:
       # The newest keyframes alone wait, as many as one call takes.
       arrived = self._waiting = DropOldest(arrived, self.settings.batch_size)
     try:
-      batch: list[Arrived] = []
-      for item in arrived:
-        batch.append(item)
-        if len(batch) == self.settings.batch_size:
-          yield from self._look(batch)
-          batch = []
-      if batch:
+      for batch in self._batches(arrived):
         yield from self._look(batch)
     finally:
       if self._waiting:
         self._waiting.stop()
 
-  def _arrivals(self) -> Iterator[Arrived]:
+  def _prepare(self, frame: Any) -> None:
+    """Compiles for the size of the video before anything waits; with a budget, measures, too."""
+    placed = self._place(frame)
+    shape = (self.settings.batch_size, self.detector.clip_frames, *placed.shape)
+    clips, sizes = np.broadcast_to(placed, shape), self._sizes()
+    rates = self.settings.keep_rates or (self.keep_rate,)
+    seconds = {rate: self._measure(clips, sizes, rate) for rate in rates}
+    if self.settings.latency_budget is not None:
+      self._choice = keep_rate_choice.start(seconds)
+
+  def _measure(self, clips: np.ndarray, sizes: np.ndarray, rate: KeepRate) -> float:
+    self.detector.run(clips, sizes, rate)  # compiles
+    if self.settings.latency_budget is None:
+      return 0.0
+    start = time.perf_counter()
+    self.detector.run(clips, sizes, rate)
+    return time.perf_counter() - start
+
+  def _sizes(self) -> np.ndarray:
+    """(B, 2) height and width of the picture inside the canvas."""
+    return np.tile(np.array(self._resize[1:], np.int32), (self.settings.batch_size, 1))
+
+  def _batches(self, arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
+    """As many as one call takes; fewer at the end, also where the video breaks off."""
+    batch: list[Arrived] = []
+    try:
+      for item in arrived:
+        batch.append(item)
+        if len(batch) == self.settings.batch_size:
+          yield batch
+          batch = []
+    except InputError:
+      if batch:
+        yield batch
+      raise
+    if batch:
+      yield batch
+
+  def _arrivals(self, frames: Iterable[Any]) -> Iterator[Arrived]:
     """The clips, as soon as they are complete."""
-    for frame in self._frames:
+    for frame in frames:
       self._clips, complete = clip_stream.push(self._clips, frame, self._plan, self._place)
       for clip in complete:
         yield Arrived(clip, time.perf_counter())
-    if not self._clips.count:
-      raise InputError('The video holds no picture; give another one.')
     for clip in clip_stream.finish(self._clips, self._plan, self._place):
       yield Arrived(clip, time.perf_counter())
 
   def _place(self, frame: Any) -> np.ndarray:
     """A frame as it comes -> (H, W, 3) uint8 on the canvas of the video."""
-    frame = frame.rgb() if hasattr(frame, 'rgb') else np.asarray(frame)
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-      raise InputError(
-        f'A frame of the video is {frame.dtype} of shape {frame.shape}; give uint8 RGB of shape '
-        '(height, width, 3).'
-      )
+    frame = _pixels(frame)
     if self._shape is None:
       self._shape = frame.shape[:2]
       self._resize, self._canvas = self.detector.picture(*self._shape)
@@ -146,10 +178,10 @@ class Stream:
     # The last call of a file is filled up, so that it needs no program of its own.
     filled = batch + [batch[-1]] * (self.settings.batch_size - len(batch))
     clips = np.stack([np.stack(item.clip.frames) for item in filled])
-    sizes = np.tile(np.array(self._resize[1:], np.int32), (len(clips), 1))
-    self._choose(clips, sizes)
+    if self._choice is not None:
+      self.keep_rate = keep_rate_choice.choose(self._choice, self.settings.latency_budget)
     start = time.perf_counter()
-    found = self.detector.run(clips, sizes, self.keep_rate)
+    found = self.detector.run(clips, self._sizes(), self.keep_rate)
     seconds = time.perf_counter() - start
     self.model_seconds += seconds
     if self._choice is not None:
@@ -165,23 +197,16 @@ class Stream:
       self.latencies.add(time.perf_counter() - item.seconds)
       yield present
 
-  def _choose(self, clips: np.ndarray, sizes: np.ndarray) -> None:
-    """Sets the keep rate of the next call; compiles, and measures all of them, before the first."""
-    if not self.latencies.count:
-      rates = self.settings.keep_rates or (self.keep_rate,)
-      seconds = {rate: self._measure(clips, sizes, rate) for rate in rates}
-      if self.settings.latency_budget is not None:
-        self._choice = keep_rate_choice.start(seconds)
-    if self._choice is not None:
-      self.keep_rate = keep_rate_choice.choose(self._choice, self.settings.latency_budget)
 
-  def _measure(self, clips: np.ndarray, sizes: np.ndarray, rate: KeepRate) -> float:
-    self.detector.run(clips, sizes, rate)  # compiles
-    if self.settings.latency_budget is None:
-      return 0.0
-    start = time.perf_counter()
-    self.detector.run(clips, sizes, rate)
-    return time.perf_counter() - start
+def _pixels(frame: Any) -> np.ndarray:
+  """(H, W, 3) uint8 of an array, or of an object whose rgb() gives one."""
+  frame = frame.rgb() if hasattr(frame, 'rgb') else np.asarray(frame)
+  if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+    raise InputError(
+      f'A frame of the video is {frame.dtype} of shape {frame.shape}; give uint8 RGB of shape '
+      '(height, width, 3).'
+    )
+  return frame
 
 
 class Latencies:

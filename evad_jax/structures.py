@@ -1,9 +1,10 @@
-"""What travels between the parts: Batch, Targets, Outputs, Detections.
+"""What travels between the parts: Batch, Targets, Outputs, Detections, PruningStage.
 
 Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
 tuples are pytrees). Axis letters as in the README's glossary: B batch, T frames, H W canvas pixels,
-G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32 pixels of the
-network input, whose origin is the top left corner; masks are True where something is real.
+t h w token grid, G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32
+pixels of the network input, whose origin is the top left corner; masks are True where something is
+real.
 """
 
 from typing import Any, NamedTuple
@@ -44,3 +45,17 @@ class Detections(NamedTuple):
   boxes: Array  # (B, P, 4) float32 xyxy, clipped to the picture, divided by its width and height
   person_scores: Array  # (B, P) float32 in [0, 1]
   action_scores: Array  # (B, P, A) float32 in [0, 1]
+
+
+class PruningStage(NamedTuple):
+  """What one block that prunes did with every token of the grid, whose slots are in time order.
+
+  Tokens outside the picture are those of padding: where padding is masked, they are kept only when
+  too few others are left, and their importance is 0. Of a single clip without the axis B.
+  """
+
+  block: Any  # int, counted from 0
+  kept: Array  # (B, t, h, w) bool; the keyframe's slot, t // 2, is always kept
+  importance: (
+    Array  # (B, t, h, w) float32, at least 0; NaN where an earlier block dropped the token
+  )

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(directory) / 'seen.mp4'
     source = OpenSource('made as it is read', FPS, count, pictures(count, told))
     files = DetectionFiles(output.with_suffix(''), 'made', detector.classes, 0.05)
-    with files, VideoWriter(output, FPS) as writer:
+    with files, VideoWriter(output, FPS, endless=True) as writer:
       summary = detect(detector, source, settings, files, writer, Style())
     told.append(memory())
     size = output.stat().st_size / 2**20

@@ -130,7 +130,7 @@ def test_a_step_without_checkpoint_is_named(trained, tmp_path):
   config, workdir = trained
   config = config.copy_and_resolve_references()
   config.checkpoint, config.eval.step = str(workdir / 'checkpoints'), 3
-  with pytest.raises(InputError, match=r'config.eval.step=3; give one of \[2, 4\]'):
+  with pytest.raises(InputError, match=r'of step 3 .config.eval.step.*; give one of \[2, 4\]'):
     main.run(config, tmp_path, 'eval')
 
 

@@ -17,6 +17,7 @@ from evad_jax.errors import InputError
 
 DEFAULT_RATE = 25  # frames a second where nothing tells
 LIVE_ADDRESSES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'rtp', 'udp', 'srt', 'tcp')
+LONGEST_SILENCE = 30.0  # seconds that an address may take to answer, or to go on
 # The names under which FFmpeg reads a camera, by operating system; {} is the camera's number.
 CAMERAS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
 
@@ -60,7 +61,9 @@ def find(text: str, input_format: str | None = None) -> Source:
   if scheme == 'webcam' and colon:
     return _camera(text, rest)
   if '://' in text:
-    return Source(text, text, scheme.lower() in LIVE_ADDRESSES, options)
+    return Source(
+      text, text, scheme.lower() in LIVE_ADDRESSES, options | {'timeout': LONGEST_SILENCE}
+    )
   if text.startswith('/dev/video'):
     return Source(text, text, True, {'format': 'v4l2'} | options)
   if input_format is None and not Path(text).is_file():

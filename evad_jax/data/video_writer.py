@@ -1,7 +1,8 @@
 """Writes an annotated video as it is made, so that it can be played whatever ends the writing.
 
 MP4 files are written in fragments and rearranged into a plain file when they are closed: one whose
-program was killed still plays up to its last fragment.
+program was killed still plays up to its last fragment. For that the place of every picture is
+remembered, some 6 MB an hour. Videos without an end stay in fragments, and need no such memory.
 """
 
 import os
@@ -21,6 +22,7 @@ CONTAINERS = {
   '.mov': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
   '.mkv': {'flush_packets': '1'},
 }
+ENDLESS = {'movflags': 'frag_keyframe+empty_moov+default_base_moof', 'flush_packets': '1'}
 CODEC = 'libx264'
 ENCODING = {'preset': 'veryfast', 'crf': '20'}
 TIME_BASE = Fraction(1, 90000)  # seconds
@@ -35,8 +37,8 @@ def check_name(path: Path) -> None:
 class VideoWriter:
   """A video file that grows; close it, or use it as a context."""
 
-  def __init__(self, path: str | os.PathLike, fps: float):
-    """fps: about how many frames a second; every frame has its own time.
+  def __init__(self, path: str | os.PathLike, fps: float, endless: bool = False):
+    """fps: about how many frames a second; every frame has its own time. endless: no memory grows.
 
     Raises InputError for a name whose end is no container that is known, or a file that cannot be
     written.
@@ -44,6 +46,8 @@ class VideoWriter:
     self.path = Path(path)
     check_name(self.path)
     options = CONTAINERS[self.path.suffix.lower()]
+    if endless and 'movflags' in options:
+      options = ENDLESS
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       self.path.open('wb').close()  # the container itself is opened with the codec's first packet

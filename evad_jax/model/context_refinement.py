@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
+from evad_jax.model.attention import KEEP_ATTENTION
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
 from evad_jax.model.position_embedding import position_table
-from evad_jax.model.roi_align import roi_align, roi_weights
+from evad_jax.model.roi_align import roi_weights, whole_weights
 from evad_jax.model.token_pruning import Tokens
 from evad_jax.model.vit import Block, keyframe_first
 
@@ -62,10 +63,15 @@ def actor_features(grid: Array, boxes: Array, stride: float) -> Array:
 
   grid (B, t, h, w, C), boxes (B, P, 4) xyxy pixels -> (B, P, C).
   """
-  rows, columns = roi_weights(boxes, stride, *grid.shape[2:4])
+  b, t, h, w, width = grid.shape
+  weights = whole_weights(*roi_weights(boxes, stride, h, w)).astype(grid.dtype)  # (B, P, 49, hw)
+
+  def strongest(slot: Array) -> Array:  # (B, hw, C) -> (B, P, C)
+    return jnp.einsum('bpis,bsc->bpic', weights, slot).max(axis=2)
+
   # One slot at a time: the bins of all slots at once would be the largest tensor of the model.
-  slots = [roi_align(grid[:, i], rows, columns).max(axis=(2, 3)) for i in range(grid.shape[1])]
-  return sum(slots) / len(slots)
+  slots = jnp.moveaxis(grid.reshape(b, t, h * w, width), 1, 0)  # (t, B, hw, C)
+  return jax.lax.map(strongest, slots).mean(axis=0)
 
 
 class ActionHead(nn.Module):
@@ -105,6 +111,7 @@ class ContextRefinement(nn.Module):
   token_restoring: str
   drop_path: float
   remat: bool
+  attention: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -150,11 +157,14 @@ class ContextRefinement(nn.Module):
       return block(Tokens(x, places, mask), train=train).x
 
     if self.remat:
-      call = nn.remat(call)
+      call = nn.remat(call, policy=KEEP_ATTENTION)
     logits = []
     for i in range(self.depth):
       rate = self.drop_path * i / max(1, self.depth - 1)
-      x = call(Block(self.num_heads, rate, dtype=self.dtype, name=f'block_{i}'), x)
+      block = Block(
+        self.num_heads, rate, attention=self.attention, dtype=self.dtype, name=f'block_{i}'
+      )
+      x = call(block, x)
       head = ActionHead(self.num_actions, self.action_hidden, self.dtype, name=f'action_head_{i}')
       logits.append(head(x[:, -num_actors:]))
     return jnp.stack(logits)

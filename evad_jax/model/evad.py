@@ -78,6 +78,7 @@ class EVAD(nn.Module):
   # All
   padding: str = 'masked'  # 'released' for published weights: padding counts as picture
   remat: bool = False  # recompute the blocks' activations in the backward pass
+  attention: str = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
   dtype: jnp.dtype = jnp.float32  # of the computation; parameters are float32
 
   def block_keep_rates(self) -> tuple[float, ...]:
@@ -135,6 +136,7 @@ class EVAD(nn.Module):
       feature_blocks=tuple(self.feature_blocks),
       drop_path=self.drop_path,
       remat=self.remat,
+      attention=self.attention,
       dtype=self.dtype,
       name='encoder',
     )(
@@ -169,6 +171,7 @@ class EVAD(nn.Module):
       token_restoring=self.token_restoring,
       drop_path=self.decoder_drop_path,
       remat=self.remat,
+      attention=self.attention,
       dtype=self.dtype,
       name='context_refinement',
     )(tokens, (clips.shape[1] // self.tubelet, h, w), boxes[-1], sizes, train=train)

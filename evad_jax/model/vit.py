@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from evad_jax.errors import InputError
-from evad_jax.model.attention import SelfAttention
+from evad_jax.model.attention import KEEP_ATTENTION, SelfAttention
 from evad_jax.model.layers import Dense, DropPath, LayerNorm, Mlp
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.token_pruning import Tokens, num_kept, prune
@@ -21,6 +21,7 @@ class Block(nn.Module):
   keep_rate: float = 1.0  # of all tokens that come in
   enhanced_weight: float = 1.0  # of the keyframe's queries in the importance
   index: int = 0  # for error messages
+  attention: str = 'auto'  # form of its computation
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -36,7 +37,7 @@ class Block(nn.Module):
       if tokens.mask is not None:
         query_weight = jnp.where(tokens.mask, query_weight, 0)
 
-    attention = SelfAttention(self.num_heads, dtype=self.dtype, name='attention')
+    attention = SelfAttention(self.num_heads, self.attention, self.dtype, name='attention')
     residual, importance = attention(
       LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm1')(x),
       key_mask=tokens.mask,
@@ -46,7 +47,8 @@ class Block(nn.Module):
     if self.keep_rate != 1:
       kept = num_kept(n, n_keyframe, self.keep_rate, self.index)
       tokens = prune(tokens, importance, kept)  # (B, S + K, D)
-      self.sow('intermediates', 'importance', importance)
+      self.sow('intermediates', 'importance', importance)  # (B, n), of those that came in
+      self.sow('intermediates', 'kept_places', tokens.places)  # (B, K)
 
     x = tokens.x
     residual = Mlp(4 * width, dtype=self.dtype, name='mlp')(
@@ -99,6 +101,7 @@ class Encoder(nn.Module):
   feature_blocks: tuple[int, ...]  # blocks whose keyframe tokens become feature maps
   drop_path: float  # of the last block; rises linearly from 0
   remat: bool
+  attention: str = 'auto'  # form of its computation
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -121,7 +124,7 @@ class Encoder(nn.Module):
       return block(tokens, train=train)
 
     if self.remat:
-      call = nn.remat(call)
+      call = nn.remat(call, policy=KEEP_ATTENTION)
     maps = []
     for i in range(self.depth):
       block = Block(
@@ -130,6 +133,7 @@ class Encoder(nn.Module):
         keep_rate=self.keep_rates[i],
         enhanced_weight=self.enhanced_weight,
         index=i,
+        attention=self.attention,
         dtype=self.dtype,
         name=f'block_{i}',
       )

@@ -22,6 +22,7 @@ from typing import Any
 
 from evad_jax import (
   checkpoint,
+  compile_cache,
   known_answers,
   model_settings,
   published_files,
@@ -204,6 +205,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
+  compile_cache.use_default()
   flags = {
     'keep_rate': args.keep_rate,
     'enhanced_weight': args.enhanced_weight,

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import ava_files, detection_files, streaming
+from evad_jax import ava_files, compile_cache, detection_files, streaming
 from evad_jax.annotated_video import AnnotatedVideo
 from evad_jax.data import video_source, video_writer
 from evad_jax.data.video_source import OpenSource, TimedPicture
@@ -276,7 +276,7 @@ def run(args: argparse.Namespace) -> Summary:
     if args.seconds is not None:
       opened = _until(opened, args.seconds)
     with DetectionFiles(prefix, name, detector.classes, args.lowest_score) as files:
-      writer = None if args.no_video else VideoWriter(args.output, opened.fps)
+      writer = None if args.no_video else VideoWriter(args.output, opened.fps, endless=live)
       try:
         return detect(
           detector, opened, settings, files, writer, Style(lowest_score=args.action_threshold)
@@ -300,6 +300,7 @@ def _until(source: OpenSource, seconds: float) -> OpenSource:
 def main(argv: list[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
+  compile_cache.use_default()
   with exit_on_input_error():
     summary = run(args)
   print(summary.text())

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from evad_jax import (
   checkpoint,
+  compile_cache,
   known_answers,
   model_settings,
   published_models,
@@ -212,6 +213,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
+  compile_cache.use_default()
   with exit_on_input_error():
     directory, step = checkpoint.locate(args.checkpoint)
     with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:

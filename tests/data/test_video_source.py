@@ -35,10 +35,10 @@ def read(source, rate=None):
 @pytest.mark.parametrize(
   'text, target, live, options',
   [
-    ('rtsp://10.0.0.1/door', 'rtsp://10.0.0.1/door', True, {}),
-    ('RTSP://10.0.0.1/door', 'RTSP://10.0.0.1/door', True, {}),
-    ('tcp://127.0.0.1:9000', 'tcp://127.0.0.1:9000', True, {}),
-    ('https://example.org/a.mp4', 'https://example.org/a.mp4', False, {}),
+    ('rtsp://10.0.0.1/door', 'rtsp://10.0.0.1/door', True, {'timeout': 30.0}),
+    ('RTSP://10.0.0.1/door', 'RTSP://10.0.0.1/door', True, {'timeout': 30.0}),
+    ('tcp://127.0.0.1:9000', 'tcp://127.0.0.1:9000', True, {'timeout': 30.0}),
+    ('https://example.org/a.mp4', 'https://example.org/a.mp4', False, {'timeout': 30.0}),
     ('/dev/video0', '/dev/video0', True, {'format': 'v4l2'}),
     ('webcam:0', '/dev/video0', True, {'format': 'v4l2'}),
     ('webcam:12', '/dev/video12', True, {'format': 'v4l2'}),

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evad_jax.model.roi_align import multilevel_roi_align, roi_align, roi_levels, roi_weights
+from evad_jax.model.roi_align import (
+  multilevel_by_gathers,
+  multilevel_by_products,
+  multilevel_roi_align,
+  roi_align,
+  roi_levels,
+  roi_weights,
+)
 
 BINS, SAMPLES = 7, 2
 # On a map of 6 x 8 at stride 4, that is 24 x 32 pixels.
@@ -89,15 +96,46 @@ def test_levels_by_hand():
   np.testing.assert_array_equal(roi_levels(boxes, 224, 4)[0], [*wanted, 3, 0])
 
 
-def test_every_box_is_read_from_its_own_level():
+def random_pyramid(batch, dtype=np.float32):
   rng = np.random.default_rng(1)
-  pyramid = [rng.normal(size=(1, 32 >> i, 32 >> i, 2)).astype(np.float32) for i in range(4)]
+  return [rng.normal(size=(batch, 32 >> i, 40 >> i, 2)).astype(dtype) for i in range(4)]
+
+
+@pytest.mark.parametrize('form', [multilevel_by_gathers, multilevel_by_products])
+def test_every_box_is_read_from_its_own_level(form):
+  pyramid = random_pyramid(1)
   sides = np.array([8, 60, 110, 120, 30], np.float32)  # canonical 56: levels 0, 2, 2, 3, 1
   boxes = np.stack([3 + 0 * sides, 5 + 0 * sides, 3 + sides, 5 + sides], axis=-1)[None]
-  found = jax.jit(multilevel_roi_align, static_argnums=(2, 3))(pyramid, boxes, 4.0, 56.0)
+  levels = roi_levels(boxes, 56.0, 4)
+  found = jax.jit(form, static_argnums=3)(pyramid, boxes, levels, 4.0)
   for box, rois, level in zip(boxes[0], found[0], [0, 2, 2, 3, 1], strict=True):
     wanted = slow_roi_align(pyramid[level][0], box, 4 * 2**level)
     np.testing.assert_allclose(rois, wanted, atol=1e-5)
+
+
+def test_forms_agree_at_every_border_and_so_do_their_gradients():
+  with jax.enable_x64(True):
+    pyramid = random_pyramid(2, np.float64)
+    boxes = np.array([BOXES, [[7.3 * x for x in box] for box in BOXES]], float)
+    weights = np.random.default_rng(2).normal(size=(2, len(BOXES), 7, 7, 2))
+
+    def by_products(pyramid, boxes, stride, size):
+      return multilevel_by_products(pyramid, boxes, roi_levels(boxes, size, 4), stride)
+
+    def value_and_gradient(form):
+      def call(pyramid, boxes):
+        return (form(pyramid, boxes, 4.0, 56.0) * weights).sum()
+
+      return jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(pyramid, boxes)
+
+    (value, grads), (wanted, wanted_grads) = map(
+      value_and_gradient, (multilevel_roi_align, by_products)
+    )
+  np.testing.assert_allclose(value, wanted, rtol=1e-12)
+  for a, b in zip(grads[0], wanted_grads[0], strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+    assert np.abs(b).max() > 0.1
+  assert (np.asarray(grads[1]) == 0).all()
 
 
 def test_bfloat16_maps_give_bfloat16_rois(maps):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evad_jax.tubes import offline, online
 from evad_jax.tubes.overlap import Tube, tube_iou
-from evad_jax.tubes.rules import RULES
+from evad_jax.tubes.rules import PEOPLE, RULES
 from tests.metrics import slow_map
 
 GREEDY, VITERBI, MULTISPORTS = (RULES[name] for name in ('greedy', 'viterbi', 'multisports'))
@@ -214,3 +214,94 @@ def test_tube_overlaps_by_hand():
   odd = Tube(0, np.array([2, 4, 12]), np.tile([0.0, 0, 2, 1], (3, 1)))
   even = Tube(0, np.array([1, 3, 13]), np.tile([0.0, 0, 2, 1], (3, 1)))
   assert tube_iou(odd, even) == 0.0  # no frame in common
+
+
+def follow(frames_of_boxes, scores=None):
+  """PEOPLE over frames 0, 1, ...: the ids of every frame's boxes, and which ended with it."""
+  state, ids, ended = online.start(PEOPLE), [], []
+  for frame, boxes in enumerate(frames_of_boxes):
+    here = np.full(len(boxes), 0.9) if scores is None else np.array(scores[frame])
+    state, links = online.step(state, frame, np.reshape(boxes, (-1, 4)), here)
+    ids.append(links.ids.tolist())
+    ended.append(links.ended)
+  return ids, ended
+
+
+def test_people_who_cross_keep_their_ids():
+  """Two people walk past each other, 4 pixels a frame, one 2 pixels lower than the other.
+
+  Everybody overlaps his or her last box by 60/140; where they meet, the other's by 48/152.
+  """
+  right = [(4 * i, 0, 4 * i + 10, 10) for i in range(7)]
+  left = [(24 - 4 * i, 2, 34 - 4 * i, 12) for i in range(7)]
+  # The order of the boxes changes: nobody can be told by it, and scores are the same.
+  frames = [
+    (a, b) if i % 2 == 0 else (b, a) for i, (a, b) in enumerate(zip(right, left, strict=True))
+  ]
+  ids, ended = follow(frames)
+  assert ids == [[0, 1], [1, 0]] * 3 + [[0, 1]]
+  assert ended == [()] * 7
+
+
+def test_the_nearest_pair_is_joined_first_whatever_the_scores():
+  # Boxes of 10 x 10; IoUs of 10 - d by d pixels moved are (10 - d) / (10 + d). The first tube
+  # overlaps the box at 4 with 6/14 and that at -3 with 7/13; the second, which is at 6, overlaps
+  # the box at 4 with 8/12 and takes it, although the first tube and that box score highest.
+  first = [(0, 0, 10, 10), (6, 0, 16, 10)]
+  then = [(4, 0, 14, 10), (-3, 0, 7, 10)]
+  ids, _ = follow([first, then], [[0.95, 0.8], [0.99, 0.75]])
+  assert ids == [[0, 1], [1, 0]]
+  # By score, the better tube would take the higher box.
+  state, links = online.step(online.start(GREEDY), 0, np.array(first, float), np.array([0.95, 0.8]))
+  _, links = online.step(state, 1, np.array(then, float), np.array([0.99, 0.75]))
+  assert links.ids.tolist() == [0, 2]
+
+
+def test_people_may_be_missing_for_five_frames():
+  box = [(0, 0, 10, 10)]
+  ids, ended = follow([box, *[[]] * 5, box])
+  assert ids[-1] == [0] and ended == [()] * 7
+  ids, ended = follow([box, *[[]] * 6, box])
+  assert ids[-1] == [1] and ended == [(), (), (), (), (), (), (0,), ()]
+
+
+def test_somebody_too_far_is_somebody_new():
+  # 6 pixels: IoU 4/16 links, 7 pixels: 3/17 does not; the least is 0.2.
+  assert follow([[(0, 0, 10, 10)], [(6, 0, 16, 10)]])[0] == [[0], [0]]
+  assert follow([[(0, 0, 10, 10)], [(7, 0, 17, 10)]])[0] == [[0], [1]]
+
+
+def test_nearly_the_same_box_is_the_same_person():
+  # A pixel apart: IoU 9/11 is above 0.7; two apart: 8/12 is not.
+  assert follow([[(0, 0, 10, 10), (1, 0, 11, 10)]], [[0.8, 0.9]])[0] == [[-1, 0]]
+  assert follow([[(0, 0, 10, 10), (2, 0, 12, 10)]], [[0.8, 0.9]])[0] == [[1, 0]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.tuples(side, side), max_size=3), min_size=1, max_size=6))
+def test_pairs_in_falling_overlap_against_a_slow_search(frames_of_corners):
+  """No pair that is left overlaps more than the pairs that stood in its way."""
+  rule = PEOPLE._replace(suppression_iou=1.0)
+  state = online.start(rule)
+  for frame, corners in enumerate(frames_of_corners):
+    boxes = np.array([(x, y, x + 5, y + 5) for x, y in corners], float).reshape(-1, 4)
+    before = {track.id: track.box for track in state.tracks}
+    state, links = online.step(state, frame, boxes, np.full(len(boxes), 0.9))
+    ids = links.ids.tolist()
+    joined = {number: place for place, number in enumerate(ids) if number in before}
+    assert len(set(ids)) == len(ids)
+    for number, old in before.items():
+      for place, box in enumerate(boxes):
+        iou = slow_map.iou(old, box)
+        if joined.get(number) == place:
+          assert iou >= rule.link_iou
+          continue
+        ways = [slow_map.iou(old, boxes[joined[number]])] if number in joined else []
+        if ids[place] in before:
+          ways.append(slow_map.iou(before[ids[place]], box))
+        assert iou < rule.link_iou or max(ways) >= iou
+
+
+def test_people_are_linked_online_alone():
+  with pytest.raises(ValueError, match="the rule 'people' links online, frame by frame, alone"):
+    link([0], [(0, 0, 1, 1)], [0.9], PEOPLE)

@@ -1,0 +1,102 @@
+"""What a keep rate costs, as a picture of lines: multiply-adds and time against the keep rate."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+FONT_SIZE = 14
+WIDTH, HEIGHT = 380, 260  # pixels of one panel
+MARGIN, LEFT, ROW = 20, 64, 20  # pixels: around all, for a panel's numbers, from line to line
+INK, PALE = '#202020', '#d8d8d8'
+COLOURS = ('#3b75af', '#c44e25', '#4f8a3c', '#8256a5', '#a8862b', '#4b9c9c', '#b4558a', '#666666')
+
+
+class Line(NamedTuple):
+  """One model on one canvas."""
+
+  name: str
+  points: Sequence[tuple[float, float]]  # keep rate in (0, 1], cost
+
+
+class Panel(NamedTuple):
+  """One kind of cost."""
+
+  title: str  # with its unit
+  lines: Sequence[Line]
+
+
+def write_cost_chart(path: str | os.PathLike, title: str, panels: Sequence[Panel]) -> None:
+  """A PNG of the panels side by side; lines of one name have one colour."""
+  picture = draw(title, panels)
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    picture.save(temporary, format='PNG')
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def draw(title: str, panels: Sequence[Panel]) -> Image.Image:
+  """The picture."""
+  font = ImageFont.load_default(FONT_SIZE)
+  names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
+  colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+  width = max(len(panels) * (LEFT + WIDTH + MARGIN), int(font.getlength(title))) + MARGIN
+  top = MARGIN + 3 * ROW
+  bottom = top + HEIGHT
+  picture = Image.new('RGB', (width, bottom + (len(names) + 3) * ROW), 'white')
+  pen = ImageDraw.Draw(picture)
+  pen.text((MARGIN, MARGIN - 6), title, INK, font)
+  for number, panel in enumerate(panels):
+    _draw_panel(pen, font, panel, number * (LEFT + WIDTH + MARGIN) + LEFT, top, colours)
+  for row, name in enumerate(names):
+    y = bottom + (row + 2) * ROW + ROW / 2
+    pen.line((MARGIN, y, MARGIN + 24, y), colours[name], 3)
+    pen.text((MARGIN + 32, y), name, INK, font, anchor='lm')
+  return picture
+
+
+def _draw_panel(
+  pen: ImageDraw.ImageDraw,
+  font: ImageFont.FreeTypeFont,
+  panel: Panel,
+  left: int,
+  top: int,
+  colours: dict[str, str],
+) -> None:
+  """Axes from zero, so that lengths may be compared, and the lines."""
+  points = [point for line in panel.lines for point in line.points]
+  highest = _round_up(max((cost for _, cost in points), default=1.0))
+  bottom = top + HEIGHT
+  pen.text((left, top - ROW), panel.title, INK, font)
+  for part in range(5):
+    y = bottom - HEIGHT * part / 4
+    pen.line((left, y, left + WIDTH, y), PALE)
+    pen.text((left - 8, y), f'{highest * part / 4:g}', INK, font, anchor='rm')
+  for rate in sorted({rate for rate, _ in points}):
+    pen.text((left + WIDTH * rate, bottom + 6), f'{rate:g}', INK, font, anchor='mt')
+  pen.text((left, bottom + 6), 'keep rate', INK, font, anchor='lt')
+  for line in panel.lines:
+    places = [
+      (left + WIDTH * rate, bottom - HEIGHT * cost / highest) for rate, cost in sorted(line.points)
+    ]
+    pen.line(places, colours[line.name], 2)
+    for x, y in places:
+      pen.ellipse((x - 4, y - 4, x + 4, y + 4), colours[line.name])
+
+
+def _round_up(value: float) -> float:
+  """The next of 1, 2, 4, 8 times a power of ten: its quarters are short numbers."""
+  if value <= 0:
+    return 1.0
+  scale = 1.0
+  while scale > value:
+    scale /= 10
+  while 10 * scale <= value:
+    scale *= 10
+  return next(step * scale for step in (1, 2, 4, 8, 10) if step * scale >= value)

@@ -1,0 +1,222 @@
+"""Attention and importance with memory linear in N: a block of queries at a time.
+
+What `attention.attend` computes, with the same arguments. A block holds its rows of the attention
+matrix, all N columns of them, and forgets them; the backward pass makes them again from the kept
+logarithm of every row's sum, as in arXiv 2205.14135. The weighted column sums of the importance
+(paper section 3.2) are taken from a block while it is at hand.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from evad_jax.model.layers import at_least_float32
+
+Array = jax.Array
+
+# Queries of a block. On CPU 288 to 864 were equally fast, and smaller blocks slower.
+ROWS = 512
+SAVED = 'attention'  # name of what a policy of recomputation may keep
+
+
+def attend_blocked(
+  query: Array,  # (B, heads, N, d)
+  key: Array,  # (B, heads, N, d)
+  value: Array,  # (B, heads, N, d)
+  *,
+  key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
+  query_weight: Array | None = None,  # (B, N); weight of each row in the importance
+  rows: int = ROWS,  # of a block, at most
+  one_by_one: bool = True,  # clips and heads, each on its own
+) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
+  """Softmax attention, and the importance of every token if `query_weight` is given.
+
+  One head of one clip after the other is what suits a CPU, whose caches hold a block then. Where
+  many are computed at once (an accelerator, a batch that is split over devices) all share a block.
+  """
+  return _attend(query, key, value, key_mask, query_weight, rows, one_by_one)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(
+  query: Array,
+  key: Array,
+  value: Array,
+  key_mask: Array | None,
+  query_weight: Array | None,
+  rows: int,
+  one_by_one: bool,
+) -> tuple[Array, Array | None]:
+  return _attend_forward(query, key, value, key_mask, query_weight, rows, one_by_one)[0]
+
+
+def _attend_forward(query, key, value, key_mask, query_weight, rows, one_by_one):
+  """The two results, and what the backward pass needs."""
+  arrays = (query, key, value, *_for_heads(query, key_mask, query_weight))
+  call = functools.partial(_forward, rows=rows)
+  out, log_total, columns = _over_heads(call, arrays, one_by_one)
+  out, log_total = checkpoint_name((out, log_total), SAVED)
+  importance = None
+  if query_weight is not None:
+    importance = columns.mean(axis=1) / query.shape[2]
+  return (out, importance), (query, key, value, key_mask, out, log_total)
+
+
+def _attend_backward(rows, one_by_one, residuals, cotangents):
+  """No gradient flows through the choice of tokens: the cotangent of the importance is left out."""
+  query, key, value, key_mask, out, log_total = residuals
+  out_grad = cotangents[0]
+  (mask,) = _for_heads(query, key_mask)
+  arrays = (query, key, value, mask, out, log_total, out_grad)
+  grads = _over_heads(functools.partial(_backward, rows=rows), arrays, one_by_one)
+  return (*grads, None, None)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def column_sums(
+  query: Array,  # (..., N, d)
+  key: Array,  # (..., N, d)
+  log_total: Array | None,  # (..., N), logarithm of every row's sum of exp(logits), if known
+  key_mask: Array | None,  # (..., N)
+  query_weight: Array,  # (..., N)
+  rows: int = ROWS,
+) -> Array:  # (..., N)
+  """sum_q query_weight[q] * attention[q, k], for a kernel that keeps the attention to itself."""
+  query = query * query.shape[-1] ** -0.5
+
+  def add_block(columns: Array, block: Any) -> tuple[Array, None]:
+    q, total, weight = block
+    logits = _logits(q, key, key_mask)  # (..., r, N)
+    total = jax.nn.logsumexp(logits, axis=-1) if total is None else total
+    attention = jnp.exp(logits - total[..., None].astype(logits.dtype))
+    return columns + jnp.einsum('...q,...qk->...k', weight, attention), None
+
+  start = jnp.zeros(key.shape[:-1], query_weight.dtype)
+  totals = None if log_total is None else _split(log_total, -1, rows)
+  blocks = (_split(query, -2, rows), totals, _split(query_weight, -1, rows))
+  return jax.lax.scan(add_block, start, blocks)[0]
+
+
+def _forward(
+  query: Array,  # (..., N, d)
+  key: Array,  # (..., N, d)
+  value: Array,  # (..., N, d)
+  key_mask: Array | None,  # (..., N)
+  query_weight: Array | None,  # (..., N)
+  *,
+  rows: int,
+) -> tuple[Array, Array, Array | None]:  # out (..., N, d), log of row sums and columns (..., N)
+  wide = at_least_float32(query.dtype)
+  query = query * query.shape[-1] ** -0.5
+
+  def add_block(columns: Array | None, block: Any) -> tuple[Array | None, tuple[Array, Array]]:
+    q, weight = block
+    logits = _logits(q, key, key_mask)  # (..., r, N)
+    largest = logits.max(axis=-1, keepdims=True)
+    weights = jnp.exp(logits - largest)
+    total = weights.sum(axis=-1)
+    out = _product('...qk,...kd->...qd', weights.astype(value.dtype), value) / total[..., None]
+    if columns is not None:
+      columns = columns + jnp.einsum('...q,...qk->...k', weight / total, weights)
+    return columns, (out.astype(value.dtype), largest[..., 0] + jnp.log(total))
+
+  start, weights = None, None
+  if query_weight is not None:
+    start = jnp.zeros(key.shape[:-1], wide)
+    weights = _split(query_weight.astype(wide), -1, rows)
+  columns, (out, log_total) = jax.lax.scan(add_block, start, (_split(query, -2, rows), weights))
+  length = query.shape[-2]
+  return _join(out, -2, length), _join(log_total, -1, length), columns
+
+
+def _backward(
+  query: Array,  # (..., N, d)
+  key: Array,  # (..., N, d)
+  value: Array,  # (..., N, d)
+  key_mask: Array | None,  # (..., N)
+  out: Array,  # (..., N, d)
+  log_total: Array,  # (..., N)
+  out_grad: Array,  # (..., N, d)
+  *,
+  rows: int,
+) -> tuple[Array, Array, Array]:  # gradients of query, key and value
+  wide, scale = at_least_float32(query.dtype), query.shape[-1] ** -0.5
+  query = query * scale
+  # What a row's normalisation takes from the gradient of its logits.
+  shared = (out_grad.astype(wide) * out.astype(wide)).sum(axis=-1)  # (..., N)
+
+  def add_block(grads: tuple[Array, Array], block: Any) -> tuple[tuple[Array, Array], Array]:
+    q, total, g, common = block
+    key_grad, value_grad = grads
+    attention = jnp.exp(_logits(q, key, key_mask) - total[..., None])  # (..., r, N)
+    value_grad += _product('...qk,...qd->...kd', attention.astype(g.dtype), g)
+    logits_grad = attention * (_product('...qd,...kd->...qk', g, value) - common[..., None])
+    logits_grad = logits_grad.astype(q.dtype)
+    key_grad += _product('...qk,...qd->...kd', logits_grad, q)
+    query_grad = _product('...qk,...kd->...qd', logits_grad, key) * scale
+    return (key_grad, value_grad), query_grad.astype(q.dtype)
+
+  start = jnp.zeros(key.shape, wide), jnp.zeros(value.shape, wide)
+  blocks = (
+    _split(query, -2, rows),
+    _split(log_total, -1, rows),
+    _split(out_grad, -2, rows),
+    _split(shared, -1, rows),
+  )
+  (key_grad, value_grad), query_grad = jax.lax.scan(add_block, start, blocks)
+  query_grad = _join(query_grad, -2, query.shape[-2])
+  return query_grad, key_grad.astype(key.dtype), value_grad.astype(value.dtype)
+
+
+def _product(letters: str, a: Array, b: Array) -> Array:
+  return jnp.einsum(letters, a, b, preferred_element_type=at_least_float32(a.dtype))
+
+
+def _logits(query: Array, key: Array, key_mask: Array | None) -> Array:
+  """query (..., r, d), already scaled -> (..., r, N)."""
+  logits = _product('...qd,...kd->...qk', query, key)
+  return logits if key_mask is None else jnp.where(key_mask[..., None, :], logits, -jnp.inf)
+
+
+def _split(x: Array, axis: int, rows: int) -> Array:
+  """The axis of N in equal blocks of at most `rows`: a new first axis, zeros behind the end.
+
+  Rows of zeros do no harm: their weight is zero, and so is what they send back.
+  """
+  axis %= x.ndim
+  length = x.shape[axis]
+  blocks = -(-length // rows)
+  size = -(-length // blocks)
+  x = jnp.pad(x, [(0, (blocks * size - length) * (i == axis)) for i in range(x.ndim)])
+  x = x.reshape(*x.shape[:axis], blocks, size, *x.shape[axis + 1 :])
+  return jnp.moveaxis(x, axis, 0)
+
+
+def _join(x: Array, axis: int, length: int) -> Array:
+  """The way back from `_split`."""
+  axis %= x.ndim - 1
+  x = jnp.moveaxis(x, 0, axis)
+  x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+  return jax.lax.slice_in_dim(x, 0, length, axis=axis)
+
+
+def _for_heads(query: Array, *arrays: Array | None) -> tuple[Array | None, ...]:
+  """(B, N) -> (B, heads, N)."""
+  shape = query.shape[:3]
+  return tuple(None if x is None else jnp.broadcast_to(x[:, None], shape) for x in arrays)
+
+
+def _over_heads(function: Callable, arrays: Any, one_by_one: bool) -> Any:
+  """`function` of arrays (B, heads, ...), for all at once, or for each (...) on its own."""
+  if not one_by_one:
+    return function(*arrays)
+  batch, heads = arrays[0].shape[:2]
+  flat = jax.tree.map(lambda x: x.reshape(batch * heads, *x.shape[2:]), arrays)
+  result = jax.lax.map(lambda part: function(*part), flat)
+  return jax.tree.map(lambda x: x.reshape(batch, heads, *x.shape[1:]), result)

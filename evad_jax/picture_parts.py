@@ -1,0 +1,65 @@
+"""The little that pictures of tokens are put together from: colours, lines, tiles, files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from evad_jax import drawing
+from evad_jax.data.whole_files import temporary
+
+FAINT_COLOUR = (150, 156, 166)
+MARK_COLOUR = (255, 158, 44)
+FONT_SIZE = 15  # pixels
+
+
+def write_picture(path: str | os.PathLike, picture: Image.Image) -> None:
+  """Writes a PNG file, which appears under its name only when it is whole."""
+  _write(Path(path), picture, format='PNG')
+
+
+def write_animation(
+  path: str | os.PathLike, pictures: Sequence[Image.Image], milliseconds: int = 250
+) -> None:
+  """Writes a GIF file that repeats for ever, each picture shown so long; whole or not at all."""
+  more = {'save_all': True, 'append_images': pictures[1:], 'duration': milliseconds, 'loop': 0}
+  _write(Path(path), pictures[0], format='GIF', **more)
+
+
+def _write(path: Path, picture: Image.Image, **arguments) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = temporary(path)
+  try:
+    picture.save(unfinished, **arguments)
+    os.replace(unfinished, path)
+  finally:
+    unfinished.unlink(missing_ok=True)
+
+
+def paste(
+  sheet: Image.Image, tile: np.ndarray, left: int, top: int, width: int
+) -> tuple[int, int, int, int]:
+  """Pastes (height, width, 3) uint8 in the middle of a column; returns its xyxy, ends excluded."""
+  left += (width - tile.shape[1]) // 2
+  sheet.paste(Image.fromarray(tile), (left, top))
+  return left, top, left + tile.shape[1], top + tile.shape[0]
+
+
+def mark(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
+  """A line around a box, outside it, where nothing of it is covered."""
+  draw.rectangle((box[0] - 3, box[1] - 3, box[2] + 2, box[3] + 2), outline=MARK_COLOUR, width=2)
+
+
+def write_line(
+  draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, width: float, colour: tuple
+) -> None:
+  """Writes one line from its top left corner, cut with an ellipsis after `width` pixels."""
+  font = drawing.font_of(FONT_SIZE)
+  draw.text(xy, drawing.fit(text, width, font), colour, font)
+
+
+def line_height() -> int:
+  """From one line of text to the next, pixels."""
+  return drawing.line_height(FONT_SIZE)

@@ -1,0 +1,155 @@
+"""What every keep rate costs: tokens, multiply-adds, time, memory, compilation, share of the peak.
+
+  python -m evad_jax.tools.benchmark --sizes B --keep-rates 1.0 0.7 0.6
+  python -m evad_jax.tools.benchmark --train --batches 4 --json train.json --plot train.png
+
+A line for every combination of size, canvas, type, batch and keep rate, on one device: uint8 clips
+in, detections out, or with --train one step of training. Parameters and clips are random. The keep
+rates of a combination take turns, so that a drift of the machine meets all of them.
+
+gmac      multiply-adds of one clip, forward, as the literature counts them (model_cost.py)
+counted   half the operations in our program by the compiler's count, as a share of our own count;
+          off by norms, activations and the like, and by what borders spare a convolution
+memory    temporary: what the program needs besides arguments and results; all: with them
+peak      multiply-adds of a second (three times the forward's for a step), as a share of those of a
+          product of two large matrices on this device, measured here
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import common
+from evad_jax import cost_chart
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.measured_cost import Measurement, measure
+
+SIZES = ('B', 'L', 'small')
+DTYPES = ('float32', 'bfloat16')
+HEADER = (
+  f'{"size":6}{"canvas":>8}  {"type":9}{"batch":>6}{"keep":>6}  {"tokens":28}{"gmac":>9}'
+  f'{"counted":>9}{"ms":>10}{"clips/s":>9}{"memory":>14}{"compile":>9}{"peak":>7}'
+)
+
+
+def make_config(
+  size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
+) -> ConfigDict:
+  """The configuration of a size, on one canvas."""
+  config = common.get_config()
+  common.set_size(config, size)
+  config.model.update(keep_rate=keep_rate, dtype=dtype)
+  config.clip.canvases = (canvas,)
+  config.train.batch_size = batch
+  return config
+
+
+def line(m: Measurement) -> str:
+  """One row of the table."""
+  tokens = ' '.join(map(str, m.tokens))
+  memory = f'{m.temporary_mb:.0f}/{m.all_mb:.0f} MB'
+  return (
+    f'{m.size:6}{m.canvas:>8}  {m.dtype:9}{m.batch:6}{m.keep_rate:6g}  {tokens:28}{m.gmac:9.2f}'
+    f'{m.counted:9.3f}{1e3 * m.seconds:10.1f}{m.clips_per_second:9.2f}{memory:>14}'
+    f'{m.compile_seconds:7.1f} s{100 * m.peak_share:5.0f} %'
+  )
+
+
+def panels(measurements: Sequence[Measurement]) -> list[cost_chart.Panel]:
+  """Multiply-adds and time of a clip against the keep rate."""
+
+  def of(title: str, cost) -> cost_chart.Panel:
+    lines = {}
+    for m in measurements:
+      name = f'{m.size} {m.canvas} {m.dtype} batch {m.batch}'
+      lines.setdefault(name, []).append((m.keep_rate, cost(m)))
+    return cost_chart.Panel(title, [cost_chart.Line(*item) for item in lines.items()])
+
+  return [
+    of('10^9 multiply-adds of a clip, forward', lambda m: m.gmac),
+    of('milliseconds a clip', lambda m: 1e3 / m.clips_per_second),
+    of('temporary memory, MB', lambda m: m.temporary_mb),
+  ]
+
+
+def canvas(text: str) -> tuple[int, int]:
+  """'288x512' -> (288, 512), height and width."""
+  height, _, width = text.partition('x')
+  if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 288x512')
+  return int(height), int(width)
+
+
+def positive(text: str) -> int:
+  """An integer above 0."""
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is not an integer above 0')
+  return int(text)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.benchmark',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--sizes', nargs='+', choices=SIZES, default=['B'], help='default B')
+  add('--canvases', nargs='+', type=canvas, default=[(288, 288)], metavar='HxW', help='(288x288)')
+  add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='default 1.0 0.7 0.6')
+  add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='default float32')
+  add('--batches', nargs='+', type=positive, default=[1], help='clips at once (default 1)')
+  add('--train', action='store_true', help='a step of training instead of a prediction')
+  add('--rounds', type=positive, default=5, help='calls of each program (default 5)')
+  add('--json', type=Path, help='also write the figures to this file')
+  add('--plot', type=Path, help='also draw cost against keep rate, a PNG')
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  args = parse_arguments(argv)
+  jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the figures
+  jax.config.update('jax_default_matmul_precision', common.get_config().matmul_precision)
+  device = jax.devices()[0]
+  what = 'a step of training' if args.train else 'prediction'
+  print(f'{what} on one device: {device.device_kind} ({device.platform}), jax {jax.__version__}')
+  print(HEADER, flush=True)
+  found = []
+  for combination in itertools.product(args.sizes, args.canvases, args.dtypes, args.batches):
+    configs = [make_config(*combination, rate) for rate in args.keep_rates]
+    try:
+      measured = measure(combination[0], configs, training=args.train, rounds=args.rounds)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      print(f'{combination}: the device has too little memory', flush=True)
+      continue
+    for m in measured:
+      print(line(m), flush=True)
+    found += measured
+  write(args, f'{what}, {device.device_kind}', found)
+
+
+def write(args: argparse.Namespace, title: str, found: Sequence[Measurement]) -> None:
+  """The figures and the picture. Raises InputError where a file cannot be written."""
+  try:
+    if args.json:
+      args.json.write_text(json.dumps([m._asdict() for m in found], indent=2) + '\n')
+    if args.plot:
+      cost_chart.write_cost_chart(args.plot, title, panels(found))
+  except OSError as error:
+    raise InputError(
+      f'{error.filename}: cannot be written ({error.strerror}); choose another file.'
+    ) from error
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    main()
