@@ -28,7 +28,7 @@ from tests.test_interruptions import figures, same, saved
 from tests.test_main import make_data
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES, BATCH, EPOCHS = 24, 4, 40
+EXAMPLES, BATCH, EPOCHS = 24, 4, 70
 STEPS = EXAMPLES // BATCH * EPOCHS
 SETTINGS = (f'--config.train.epochs={EPOCHS}', '--config.train.checkpoint_every=5')
 SETTINGS += ('--config.train.eval_every=12',)
@@ -76,8 +76,8 @@ def interrupt(output, number, generator):
   workdir = output / 'disturbed'
   before = len(seen(workdir))
   process = start(output, 'disturbed')
-  if generator.random() < 0.85:  # not only while it starts
-    while process.poll() is None and len(seen(workdir)) == before:
+  if generator.random() < 0.85:  # not only while it starts, and compiles in its first step
+    while process.poll() is None and len(seen(workdir)) < before + 2:
       time.sleep(0.02)
     wait = generator.uniform(0, 4)
   else:
@@ -92,7 +92,7 @@ def interrupt(output, number, generator):
   os.killpg(process.pid, number)
   process.wait(timeout=120)
   early = doing == 'starting'  # before the handler is there, SIGTERM ends the program as ever
-  allowed = {-signal.SIGKILL} if number == signal.SIGKILL else {0} | {-signal.SIGTERM} * early
+  allowed = [-signal.SIGKILL] if number == signal.SIGKILL else [0] + [-signal.SIGTERM] * early
   assert process.returncode in allowed, f'exit status {process.returncode} while {doing}'
   return doing
 

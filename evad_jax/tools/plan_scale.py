@@ -4,9 +4,10 @@
   python -m evad_jax.tools.plan_scale --config=configs/ava.py:L --devices=256 --mesh=1 --mesh=8
 
 The devices are simulated by one CPU, which compiles for as many as are asked for. Exchange is read
-from the compiled program, per device and step: an all-reduce of n bytes sends 2n (g-1)/g in a group
-of g, and a compiler for accelerators replaces one whose result is split again by half of it. Bytes
-of temporary memory are the CPU compiler's: a hint, not a promise, for other devices.
+from the compiled program, per device and step, and worked out by hand beside it: an all-reduce of n
+bytes sends 2n (g-1)/g in a group of g. Where only a part of a sum is used, compilers for
+accelerators send half of that. Bytes of temporary memory are the CPU compiler's: a hint, not a
+promise, for other devices.
 """
 
 import math
@@ -35,6 +36,7 @@ class Cost(NamedTuple):
   state: int  # parameters and the optimizer's
   temporary: int
   sent: dict[str, int]  # by kind of exchange
+  by_hand: Any  # Exchange, of evad_jax/exchange_plan.py
   flops: float  # as the compiler counts; loops once
   seconds: float  # of compilation
 
@@ -65,7 +67,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
   import jax
 
-  from evad_jax import collectives, from_config, sharding, train
+  from evad_jax import collectives, exchange_plan, from_config, sharding, train
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
@@ -84,15 +86,21 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
     for x, place in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True)
   )
   sent = collectives.sent_by_kind(collectives.read(compiled.as_text()))
-  flops = compiled.cost_analysis()['flops']
-  return Cost(held, compiled.memory_analysis().temp_size_in_bytes, sent, flops, seconds)
+  by_hand = exchange_plan.by_hand(
+    model, state.params, mesh, config.mesh.fsdp, config.clip.clip_frames, canvas, clips
+  )
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  return Cost(held, temporary, sent, by_hand, compiled.cost_analysis()['flops'], seconds)
 
 
 def main(argv: list[str]) -> None:
   """Exit status 0, or 2 with one sentence on standard error for bad input."""
   with exit_on_input_error():
     app.define_help_flags()
-    flags.FLAGS(argv)
+    try:
+      flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+      raise InputError(' '.join(str(error).split())) from error
     if _CONFIG.value is None:
       raise InputError('--config is missing; for a first table give --config=configs/demo.py.')
     import jax
@@ -100,11 +108,14 @@ def main(argv: list[str]) -> None:
     jax.config.update('jax_num_cpu_devices', _DEVICES.value)
     jax.config.update('jax_platforms', 'cpu')
     config = _CONFIG.value
+    if _CANVAS.value >= len(config.clip.canvases):
+      raise InputError(f'--canvas={_CANVAS.value}: there are {len(config.clip.canvases)}, from 0.')
     canvas = tuple(config.clip.canvases[_CANVAS.value])
     print(
       f'{config.name}, {_DEVICES.value} devices, {_CLIPS.value} clips of {canvas} for each part of '
       'a batch; MB of a device and step\n\n| data x model | fsdp | state | temporary | '
-      f'{" | ".join(f"{kind} sent" for kind in KINDS)} | GFLOP | compiled in |\n|{"---|" * 11}',
+      f'{" | ".join(f"{kind} sent" for kind in KINDS)} | the first two by hand | GFLOP | '
+      f'compiled in |\n|{"---|" * 12}',
     )
     for model_size in _MESH.value or (1, 2):
       for fully_sharded in _FSDP.value:
@@ -113,7 +124,9 @@ def main(argv: list[str]) -> None:
         numbers = [found.state, found.temporary, *(found.sent.get(kind, 0) for kind in KINDS)]
         print(
           f'| {_DEVICES.value // model_size} x {model_size} | {fully_sharded} | '
-          f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | {found.flops / 1e9:.2f} | '
+          f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | '
+          f'{found.by_hand.all_reduce() / 1e6:.2f}, {found.by_hand.all_gather() / 1e6:.2f} | '
+          f'{found.flops / 1e9:.2f} | '
           f'{found.seconds:.0f} s |',
           flush=True,
         )

@@ -1,0 +1,62 @@
+"""The plan of what a mesh costs: batches as they come, sums by hand, what is refused."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh
+
+from evad_jax import exchange_plan, from_config, sharding, train
+from evad_jax.tools import plan_scale
+from tests.micro_evad import SIDE, micro_config, random_batch
+
+
+def test_the_abstract_batch_is_what_the_pipeline_makes():
+  found = plan_scale.abstract_batch(micro_config(), 8, (SIDE, SIDE))
+  wanted = random_batch(8)
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    assert (ours.shape, ours.dtype) == (theirs.shape, np.asarray(theirs).dtype)
+
+
+def plan(mesh, fully_sharded=False, **changes):
+  config = micro_config(num_stages=1, **changes)
+  model = from_config.make_model(config)
+  params = jax.eval_shape(functools.partial(train.init_params, config, model))
+  mesh = AbstractMesh(mesh, sharding.AXES)
+  found = exchange_plan.by_hand(model, params, mesh, fully_sharded, 8, (SIDE, SIDE), 2)
+  return found, sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_gradients_go_around_once_and_back():
+  found, numbers = plan((8, 1))
+  assert found == (pytest.approx(2 * 7 / 8 * 4 * numbers), 0, 0, 0)
+
+
+def test_what_a_block_that_is_split_in_two_exchanges():
+  # 64, 64, 45 and 32 tokens enter the four blocks, 64, 45, 32 and 32 leave, of width 32; those of
+  # the last and 6 proposals enter the decoder's one block, of width 32 too. Two clips, float32.
+  entering, leaving = 32 * (64 + 64 + 45 + 32 + 38), 32 * (64 + 45 + 32 + 32 + 38)
+  found, _ = plan((4, 2))
+  assert found.gathers == 0.5 * 3 * entering * 2 * 4
+  assert found.sums == 2 * 0.5 * (entering + 2 * leaving) * 2 * 4
+  again, _ = plan((4, 2), remat=True)
+  assert again.sums == 2 * 0.5 * (2 * entering + 2 * leaving) * 2 * 4
+
+
+def test_weights_that_are_split_are_gathered():
+  found, numbers = plan((4, 1), True)
+  assert 0.9 * 3 / 4 * 4 * numbers < found.weights < 3 / 4 * 4 * numbers  # vectors are not split
+  assert found.all_gather() == found.weights and found.all_reduce() == found.gradients
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [(['--devices=0'], 'devices'), (['--mesh=x'], 'mesh'), ([], '--config is missing')],
+)
+def test_bad_flags_are_one_sentence(arguments, words, capsys):
+  with pytest.raises(SystemExit) as caught:
+    plan_scale.main(['plan_scale', *arguments])
+  told = capsys.readouterr().err
+  assert caught.value.code == 2 and words in told and len(told.splitlines()) == 1
