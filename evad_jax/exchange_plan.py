@@ -3,7 +3,8 @@
 Bytes that a device sends, float32, where every exchange goes around a ring. Of a block, split over
 m devices: sums of its two outputs on the way forward, and of the gradient of the MLP's input on the
 way back; there the gradients of queries, keys and values are gathered, because their matrix is
-whole. Recomputing activations sums the attention's output a second time.
+whole. Recomputing a block's activations sums the attention's output, and gathers split weights, a
+second time.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from evad_jax import sharding
+from evad_jax import parameter_rules, sharding
 from evad_jax.model.evad import EVAD
 from evad_jax.model_cost import count_tokens
 
@@ -44,7 +45,12 @@ def by_hand(
   sizes = jax.tree.map(lambda x: math.prod(x.shape) * FLOAT, params)
   specs = sharding.parameter_specs(params, mesh, fully_sharded)
   kept = jax.tree.map(lambda size, spec: size / (parts if 'model' in spec else 1), sizes, specs)
-  split = jax.tree.map(lambda size, spec: size if 'data' in spec else 0, kept, specs)
+  repeated = parameter_rules.by_rules(
+    params, ((rf'{sharding.BLOCK}/.*', 2 if model.remat else 1), ('.*', 1)), __name__
+  )
+  split = jax.tree.map(
+    lambda size, spec, times: times * size if 'data' in spec else 0, kept, specs, repeated
+  )
   once, twice = _rows(model, frames, canvas)
   around = (parts - 1) / parts * FLOAT * clips
   return Exchange(

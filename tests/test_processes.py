@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 STEPS = 12
 
 
-def start(data, workdir, cache, processes=1, devices=1):
+def start(data, workdir, cache, processes=1, devices=1, settings=()):
   """A run of so many processes with so many devices each."""
   launch = [f'localhost:{free_port()}', str(processes)]
   environment = {
@@ -34,7 +36,7 @@ def start(data, workdir, cache, processes=1, devices=1):
   command = [sys.executable, '-m', 'tests.run_tiny', str(data), str(workdir)]
   return [
     subprocess.Popen(
-      command + [*launch, str(number)] * (processes > 1),
+      [*command, *[*launch, str(number)] * (processes > 1), *settings],
       cwd=ROOT,
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
@@ -94,11 +96,19 @@ def same_as_alone(workdir, folder, expected):
   assert (workdir / 'eval_test_sheet.png').exists()
 
 
-def test_two_processes_then_one_with_two_devices(alone):
+SETTINGS = {
+  'data': (),
+  'model': ('--config.mesh.model=2',),  # both processes read the same clips then
+  'fsdp': ('--config.mesh.fsdp=True',),
+}
+
+
+@pytest.mark.parametrize('mesh', SETTINGS)
+def test_two_processes_then_one_with_two_devices(alone, mesh):
   data, folder, expected = alone
-  workdir = folder / 'two_then_one'
-  kill_after(start(data, workdir, folder / 'cache', 2), workdir, 6)
-  told = finish(start(data, workdir, folder / 'cache', 1, 2))
+  workdir = folder / f'two_then_one_{mesh}'
+  kill_after(start(data, workdir, folder / 'cache', 2, 1, SETTINGS[mesh]), workdir, 6)
+  told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever it was before
   assert re.search('Continuing from step [4-8] of 12', told[0])
   assert '2 devices in 1 processes: 2 parts of every batch' in told[0]
   same_as_alone(workdir, folder, expected)
@@ -123,3 +133,30 @@ def test_sigterm_to_one_of_two_stops_both_and_one_goes_on(alone):
   assert 'Stopped by SIGTERM in step ' in told[0]
   finish(start(data, workdir, folder / 'cache'))
   same_as_alone(workdir, folder, expected)
+
+
+def test_two_processes_evaluate_as_one_does(alone):
+  """Six clips in batches of four: the last batch has none for the second process."""
+  data, folder, _ = alone
+  workdir = folder / 'evaluated_by_two'
+  shutil.copytree(folder / 'alone', workdir)
+  for name in ('eval_test.json', 'eval_test_detections.csv', 'eval_test_sheet.png'):
+    (workdir / name).unlink()
+  finish(start(data, workdir, folder / 'cache', 2))  # it is trained already
+  assert losses(workdir) == losses(folder / 'alone')
+  ours, theirs = (
+    json.loads((path / 'eval_test.json').read_text()) for path in (workdir, folder / 'alone')
+  )
+  assert ours['counts'] == theirs['counts']
+  for figure in ('frame_mAP@0.5', 'person_AP@0.5'):
+    assert ours[figure] == pytest.approx(theirs[figure], abs=1e-6)
+  tables = [
+    np.array([[float(x) for x in row.split(',')[1:]] for row in text.splitlines()])
+    for text in (
+      (path / 'eval_test_detections.csv').read_text() for path in (workdir, folder / 'alone')
+    )
+  ]
+  np.testing.assert_allclose(*tables, atol=2e-6)
+  sheets = [cv2.imread(str(path / 'eval_test_sheet.png')) for path in (workdir, folder / 'alone')]
+  # The same clips, but those of process 0 first.
+  assert sheets[0].shape == sheets[1].shape and abs(sheets[0].mean() - sheets[1].mean()) < 0.5

@@ -49,6 +49,9 @@ def test_weights_that_are_split_are_gathered():
   found, numbers = plan((4, 1), True)
   assert 0.9 * 3 / 4 * 4 * numbers < found.weights < 3 / 4 * 4 * numbers  # vectors are not split
   assert found.all_gather() == found.weights and found.all_reduce() == found.gradients
+  again, _ = plan((4, 1), True, remat=True)
+  width = 32  # of encoder and decoder: four and one blocks, with 12 width^2 in matrices each
+  assert again.weights - found.weights == 3 / 4 * 4 * 5 * 12 * width**2
 
 
 @pytest.mark.parametrize(
