@@ -167,7 +167,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      why = storage.reason(error)
+      why = storage.why_unwritable(error)
       if why is None:
         raise
       last = _whole_steps(self.directory)

@@ -44,6 +44,10 @@ class Preemption:
   def _receive(self, *_: Any) -> None:
     self._received = True
 
+  def received(self) -> bool:
+    """Whether the signal came to this process, whatever the others know; without asking them."""
+    return self._received
+
   def requested(self) -> bool:
     """Whether to stop now; once true, always true."""
     self._asked += 1

@@ -1,6 +1,7 @@
 """Disks that are full, read-only or failing: the reason in words, whoever raised the error."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -10,16 +11,32 @@ from evad_jax.errors import InputError
 
 # How TensorStore, below Orbax, quotes the operating system inside an error of another type.
 _QUOTED_ERRNO = re.compile(r"os_error_code='(\d+)'")
+# What keeps a file from being written, whatever the program does right.
+_UNWRITABLE = {
+  getattr(errno, name)
+  for name in 'ENOSPC EDQUOT EROFS EACCES EPERM EIO EFBIG ENOTDIR EISDIR ESTALE ENODEV'.split()
+}
 
 
 def reason(error: BaseException | None) -> str | None:
   """What the operating system said, or None where the error is not about files."""
+  number = _number(error)
+  return None if number is None else os.strerror(number)
+
+
+def why_unwritable(error: BaseException | None) -> str | None:
+  """The same, where it is about a file that cannot be written."""
+  number = _number(error)
+  return os.strerror(number) if number in _UNWRITABLE else None
+
+
+def _number(error: BaseException | None) -> int | None:
   while error is not None:
     quoted = _QUOTED_ERRNO.search(str(error))
     if quoted:
-      return os.strerror(int(quoted[1]))
+      return int(quoted[1])
     if isinstance(error, OSError) and error.errno is not None:
-      return error.strerror or os.strerror(error.errno)
+      return error.errno
     error = error.__cause__ or error.__context__
   return None
 
@@ -32,7 +49,7 @@ def told(path: Path) -> Iterator[None]:
   except InputError:
     raise
   except Exception as error:
-    why = reason(error)
+    why = why_unwritable(error)
     if why is None:
       raise
     raise InputError(

@@ -147,7 +147,14 @@ class Loop:
     )
     with batches:
       for step in range(start + 1, self.total + 1):
-        batch = sharding.put_batch(progress.interval.wait_for(batches), self.mesh)
+        try:
+          local = progress.interval.wait_for(batches)
+        except Exception:
+          # A SIGTERM to a whole group of processes ends those that make batches as well.
+          if self.preemption.received():
+            self.leave(state, step - 1, start, checkpoints)
+          raise
+        batch = sharding.put_batch(local, self.mesh)
         state, metrics = self.call(state, batch, progress.interval)
         self.watch.look(step, state, batch, metrics)
         checkpoints.check()
@@ -163,9 +170,15 @@ class Loop:
         if due or stop or step % train.checkpoint_every == 0:
           self.save(state, step, evaluation, due and evaluation is None, checkpoints)
         if stop:
-          checkpoints.wait()
-          raise Preempted(f'step {step} of {self.total}')
+          self.leave(state, step, start, checkpoints)
     return evaluation
+
+  def leave(self, state: TrainState, step: int, start: int, checkpoints: Checkpoints) -> None:
+    """Saves the state after a step, unless it is there already, and raises Preempted."""
+    if step not in (start, checkpoints.latest_step()):
+      self.save(state, step, None, False, checkpoints)
+    checkpoints.wait()
+    raise Preempted(f'step {step} of {self.total}')
 
   def evaluate_step(
     self, state: TrainState, step: int, evaluator: Any, log: RunLog

@@ -10,6 +10,7 @@ import pytest
 
 from evad_jax import evaluate, main, train
 from evad_jax.checkpoint import Checkpoints
+from evad_jax.data.pipeline import BatchIterator
 from evad_jax.errors import InputError
 from evad_jax.preemption import Preemption
 from tests.test_main import make_data, tiny_config
@@ -83,6 +84,27 @@ def test_stopped_three_times(config, undisturbed, tmp_path, monkeypatch, capsys)
   main.run(config, tmp_path, 'train')
   assert figures(tmp_path) == undisturbed[0]
   same(saved(tmp_path), undisturbed[1])
+
+
+def test_a_sigterm_to_those_that_make_batches_too(config, tmp_path, monkeypatch, capsys):
+  """They end, so that there is no third batch: two steps are saved."""
+  following = BatchIterator.__next__
+  batches = []
+
+  def next_batch(self):
+    batches.append(following(self))
+    if len(batches) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+      raise RuntimeError('a worker process was terminated')
+    return batches[-1]
+
+  config = config.copy_and_resolve_references()
+  config.train.eval_every = 0
+  monkeypatch.setattr(BatchIterator, '__next__', next_batch)
+  main.run(config, tmp_path, 'train')
+  assert 'Stopped by SIGTERM in step 2 of 4' in capsys.readouterr().out
+  with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
+    assert checkpoints.all_steps() == [2]
 
 
 def test_a_full_disk_ends_a_run_with_one_sentence(config, tmp_path, monkeypatch):

@@ -183,7 +183,8 @@ def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatc
       main.run(config, tmp_path / 'run', 'train')
 
 
-def test_other_errors_stay_what_they_are(tmp_path):
-  with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize('error', [ZeroDivisionError('x'), ConnectionResetError(104, 'reset')])
+def test_other_errors_stay_what_they_are(tmp_path, error):
+  with pytest.raises(type(error)):
     with storage.told(tmp_path):
-      1 / 0  # noqa: B018
+      raise error
