@@ -7,7 +7,6 @@ names stand in a list below, where any number of people has room, above a strip 
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from evad_jax.drawing import (
   font_of,
   free_place,
   line_height,
+  write_picture,
 )
 from evad_jax.structures import Batch, Detections
 
@@ -85,14 +85,7 @@ def write_contact_sheet(
   style: Style | None = None,
 ) -> None:
   """Writes the sheet as PNG; the file appears under its name only when it is whole."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    contact_sheet(tiles, class_names, columns, style).save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  write_picture(path, contact_sheet(tiles, class_names, columns, style))
 
 
 def tiles_of_batch(

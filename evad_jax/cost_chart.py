@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
+
+from evad_jax.drawing import write_picture
 
 FONT_SIZE = 14
 WIDTH, HEIGHT = 380, 260  # pixels of one panel
@@ -30,15 +31,7 @@ class Panel(NamedTuple):
 
 def write_cost_chart(path: str | os.PathLike, title: str, panels: Sequence[Panel]) -> None:
   """A PNG of the panels side by side; lines of one name have one colour."""
-  picture = draw(title, panels)
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    picture.save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  write_picture(path, draw(title, panels))
 
 
 def draw(title: str, panels: Sequence[Panel]) -> Image.Image:

@@ -2,9 +2,12 @@
 
 import bisect
 import functools
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 BACKGROUND = (24, 26, 30)
 TEXT_COLOUR = (232, 234, 237)
@@ -57,3 +60,18 @@ def covered(a: Panel, b: Panel) -> int:
   """Pixels that two panels share."""
   width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
   return max(0, width) * max(0, height)
+
+
+def write_picture(path: str | os.PathLike, picture: Image.Image, **arguments: Any) -> None:
+  """Writes a picture, PNG unless the arguments of `save` say otherwise.
+
+  The file appears under its name only when it is whole.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    picture.save(temporary, **{'format': 'PNG'} | arguments)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

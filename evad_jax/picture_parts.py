@@ -1,23 +1,16 @@
-"""The little that pictures of tokens are put together from: colours, lines, tiles, files."""
+"""The little that pictures of tokens are put together from: colours, lines, tiles, animations."""
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from evad_jax import drawing
-from evad_jax.data.whole_files import temporary
 
 FAINT_COLOUR = (150, 156, 166)
 MARK_COLOUR = (255, 158, 44)
 FONT_SIZE = 15  # pixels
-
-
-def write_picture(path: str | os.PathLike, picture: Image.Image) -> None:
-  """Writes a PNG file, which appears under its name only when it is whole."""
-  _write(Path(path), picture, format='PNG')
 
 
 def write_animation(
@@ -25,17 +18,7 @@ def write_animation(
 ) -> None:
   """Writes a GIF file that repeats for ever, each picture shown so long; whole or not at all."""
   more = {'save_all': True, 'append_images': pictures[1:], 'duration': milliseconds, 'loop': 0}
-  _write(Path(path), pictures[0], format='GIF', **more)
-
-
-def _write(path: Path, picture: Image.Image, **arguments) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = temporary(path)
-  try:
-    picture.save(unfinished, **arguments)
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  drawing.write_picture(path, pictures[0], format='GIF', **more)
 
 
 def paste(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from evad_jax import picture_parts, pruning_animation, pruning_pictures
+from evad_jax import drawing, picture_parts, pruning_animation, pruning_pictures
 from evad_jax.picture_parts import MARK_COLOUR
 from evad_jax.pruning_pictures import GAP, MARGIN, PrunedClip
 from evad_jax.structures import PruningStage
@@ -151,7 +151,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 
   monkeypatch.setattr(Image.Image, 'save', broken)
   with pytest.raises(OSError, match='disk full'):
-    picture_parts.write_picture(path, Image.new('RGB', (2, 2)))
+    drawing.write_picture(path, Image.new('RGB', (2, 2)))
   assert path.read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 1
 
 

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
+
+from evad_jax.drawing import write_picture
 
 FONT_SIZE = 14
 ROW = 22  # pixels from one bar to the next
@@ -25,15 +26,7 @@ class Bar(NamedTuple):
 
 def write_bar_chart(path: str | os.PathLike, title: str, mean: float, bars: Sequence[Bar]) -> None:
   """A PNG of the bars by falling value, with the mean as a line and the truth counted behind."""
-  picture = draw(title, mean, bars)
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    picture.save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  write_picture(path, draw(title, mean, bars))
 
 
 def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:

@@ -25,6 +25,7 @@ from evad_jax import compile_cache, picture_parts
 from evad_jax.data import video_source
 from evad_jax.data.video_clip import VideoClip, read_clip
 from evad_jax.detector import Detector
+from evad_jax.drawing import write_picture
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.pruning_animation import pruning_animation
 from evad_jax.pruning_pictures import PrunedClip, importance_sheet, pruning_sheet
@@ -69,8 +70,8 @@ def write_all(clip: PrunedClip, directory: Path) -> list[Path]:
   """
   paths = [directory / name for name in ('pruning.png', 'importance.png', 'pruning.gif')]
   try:
-    picture_parts.write_picture(paths[0], pruning_sheet(clip))
-    picture_parts.write_picture(paths[1], importance_sheet(clip))
+    write_picture(paths[0], pruning_sheet(clip))
+    write_picture(paths[1], importance_sheet(clip))
     picture_parts.write_animation(paths[2], pruning_animation(clip))
   except OSError as error:
     raise InputError(
