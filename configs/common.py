@@ -72,6 +72,12 @@ def get_config() -> ConfigDict:
   config.train.epochs = 12.0
   config.train.accumulation = 1  # parts that a batch is computed in, to save memory
   config.train.ema_decay = 0.0  # of a moving average of the parameters; 0: off
+  # Keep rates that take turns, each a compiled program, so that one model serves every budget;
+  # empty: config.model.keep_rate alone. It stays the rate of evaluations.
+  config.train.keep_rates = ()
+  # Weight, against the action loss, of the distance to the actions that the same parameters give
+  # without pruning; 0: off. It costs one more forward pass of everything.
+  config.train.consistency = 0.0
   config.train.non_finite = 'stop'  # at such a loss or gradient, or 'skip' the update and count
   config.train.log_every = 50  # steps
   config.train.eval_every = 0  # steps; 0: after the last only

@@ -87,6 +87,29 @@ def action_loss(logits: Array, proposal: Array, targets: Targets) -> Array:
   return jnp.where(targets.box_mask, loss.mean(axis=-1), 0).sum()
 
 
+def consistency_loss(
+  logits: Array,  # (blocks, B, P, A)
+  proposal: Array,  # (B, G)
+  reference_logits: Array,  # (blocks, B, P, A), without gradient
+  reference_proposal: Array,  # (B, G)
+  box_mask: Array,  # (B, G)
+) -> Array:  # (blocks,)
+  """How far the actions of the matched people are from those of another pass over the clips.
+
+  Kullback-Leibler divergence of every class's Bernoulli distribution, from the reference; mean over
+  classes, summed over people. Zero where both are equal.
+  """
+
+  def of_block(logits: Array, reference: Array) -> Array:
+    logits, reference = _of_matched(logits, proposal), _of_matched(reference, reference_proposal)
+    wanted = jax.nn.sigmoid(reference)
+    distance = optax.sigmoid_binary_cross_entropy(logits, wanted)
+    distance -= optax.sigmoid_binary_cross_entropy(reference, wanted)
+    return jnp.where(box_mask, distance.mean(axis=-1), 0).sum()
+
+  return jax.vmap(of_block)(logits, jax.lax.stop_gradient(reference_logits))
+
+
 def detection_losses(
   outputs: Outputs,
   targets: Targets,

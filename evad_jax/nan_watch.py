@@ -45,6 +45,8 @@ def offenders(metrics: Any) -> list[str]:
   for name, term in metrics.terms._asdict().items():
     bad = np.flatnonzero(~np.isfinite(np.asarray(term)))
     found += [f'{named[name]} {i} ({np.asarray(term)[i]})' for i in bad]
+  if not math.isfinite(float(metrics.consistency)):
+    found.append(f'distance to the unpruned pass ({metrics.consistency})')
   if not found and not math.isfinite(float(metrics.grad_norm)):
     found.append(f'norm of the gradient ({metrics.grad_norm}), with all losses finite')
   return found

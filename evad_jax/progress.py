@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from evad_jax import keep_rates
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.distributed import tell
 from evad_jax.run_log import RunLog, Stopwatch, duration
@@ -45,6 +47,13 @@ class Progress:
       'examples_per_second': batch_size / pace,
       'data_wait_share': self.interval.waiting_share(),
     }
+    if self._config.train.consistency:
+      figures['loss/consistency'] = float(metrics.consistency)
+    drawn = ''
+    if self._config.train.keep_rates:
+      rate = keep_rates.of_step(keep_rates.listed(self._config), self._config.seed, step)
+      drawn = f'  keep rate {rate}'
+      figures['keep_rate'] = float(np.mean(rate))
     if self._config.train.non_finite == 'skip':
       figures['skipped_steps'] = skipped
     self._log.write(step, figures)
@@ -52,7 +61,7 @@ class Progress:
     eta = 'compiled' if first else f'ETA {duration(pace * (self._total - step))}'
     tell(
       f'step {step}/{self._total}  epoch {figures["epoch"]:.2f}  loss {loss:.4f}  '
-      f'rate {figures["learning_rate"]:.2e}  {batch_size / pace:.1f} clips/s  '
+      f'rate {figures["learning_rate"]:.2e}{drawn}  {batch_size / pace:.1f} clips/s  '
       f'waiting for data {100 * figures["data_wait_share"]:.0f} %  '
       f'{duration(self._whole.seconds())} elapsed, {eta}'
     )

@@ -6,13 +6,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import nan_watch, sharding
+from evad_jax import keep_rates, nan_watch, sharding
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.distributed import tell
 from evad_jax.errors import InputError
+from evad_jax.model.evad import EVAD
 
 
-def check(config: ConfigDict, mesh: Mesh) -> None:
+def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   """Raises InputError for settings that would fail only after the first compilation, or never."""
   train = config.train
   heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
@@ -23,6 +24,7 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
       f'config.train.accumulation={train.accumulation} must divide the clips of each device, '
       f'{train.batch_size // mesh.shape["data"]}.'
     )
+  keep_rates.check(config, model)
   if train.non_finite not in nan_watch.POLICIES:
     raise InputError(
       f'config.train.non_finite={train.non_finite!r} is not one of {nan_watch.POLICIES}.'

@@ -25,6 +25,7 @@ from evad_jax import (
   evaluate,
   from_config,
   init_from,
+  keep_rates,
   nan_watch,
   recovery,
   run_settings,
@@ -55,7 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   index = from_config.open_split(config, config.data.train_split)
   eval_index = from_config.open_split(config, config.data.eval_split)
   mesh = sharding.make_mesh(config.mesh.model)
-  run_settings.check(config, mesh)
+  run_settings.check(config, model, mesh)
   run_settings.tell_scale(config, mesh)
   total_steps = math.ceil(config.train.epochs * len(index) / config.train.batch_size)
   optimizer = make_optimizer(config, model, schedule(config, index))
@@ -112,11 +113,15 @@ class Loop:
     """Compiles nothing yet: jit does so at the first step."""
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
     self.preemption, self.watch = preemption, watch
-    self.step_fn = compile_step(config, model, optimizer, mesh)
+    self.rates = keep_rates.listed(config)
+    self.step_fns = {
+      rate: compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
+      for rate in self.rates
+    }
     self.key = jax.jit(
       lambda: jax.random.key(config.seed + 1), out_shardings=sharding.replicated(mesh)
     )()
-    self.compiled = set()  # shapes of clips, one program each
+    self.compiled = set()  # (shape of clips, keep rate), one program each
 
   def run(
     self,
@@ -155,7 +160,7 @@ class Loop:
             self.leave(state, step - 1, start, checkpoints)
           raise
         batch = sharding.put_batch(local, self.mesh)
-        state, metrics = self.call(state, batch, progress.interval)
+        state, metrics = self.call(state, batch, progress.interval, step)
         self.watch.look(step, state, batch, metrics)
         checkpoints.check()
         last = step == self.total
@@ -220,18 +225,21 @@ class Loop:
     checkpoints.save(step, state, settings, position, evaluation.metrics() if evaluation else None)
 
   def call(
-    self, state: TrainState, batch: Batch, interval: Stopwatch
+    self, state: TrainState, batch: Batch, interval: Stopwatch, step: int
   ) -> tuple[TrainState, StepMetrics]:
-    """One step. The first on each canvas compiles: that is told, and left out of the pace."""
-    shape = batch.clips.shape
-    if shape in self.compiled:
-      return self.step_fn(state, batch, self.key)
-    self.compiled.add(shape)
+    """One step. The first of each program compiles: that is told, and left out of the pace."""
+    rate = keep_rates.of_step(self.rates, self.config.seed, step)
+    step_fn, shape = self.step_fns[rate], batch.clips.shape
+    if (shape, rate) in self.compiled:
+      return step_fn(state, batch, self.key)
+    self.compiled.add((shape, rate))
     begin = time.perf_counter()
-    result = jax.block_until_ready(self.step_fn(state, batch, self.key))
+    result = jax.block_until_ready(step_fn(state, batch, self.key))
     seconds = time.perf_counter() - begin
     if len(self.compiled) > 1:  # the first is told with the first step
-      tell(f'compiled for clips of {shape[2]} x {shape[3]} in {duration(seconds)}')
+      tell(
+        f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
+      )
       interval.exclude(seconds)
     return result
 
@@ -328,6 +336,7 @@ def compile_step(
       model=model,
       optimizer=optimizer,
       action_weight=config.loss.action_weight,
+      consistency=config.train.consistency,
       accumulation=config.train.accumulation,
       ema_decay=config.train.ema_decay,
       mesh=mesh if mesh.size > 1 else None,

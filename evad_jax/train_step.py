@@ -31,6 +31,7 @@ class StepMetrics(NamedTuple):
   loss: Array  # ()
   terms: losses.Terms
   grad_norm: Array  # ()
+  consistency: Array  # () part of the loss that is the distance to the unpruned pass; 0: off
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
@@ -64,16 +65,34 @@ def loss_terms(
   *,
   model: nn.Module,
   action_weight: float,
+  consistency: float = 0.0,
   mesh: Mesh | None,
-) -> tuple[Array, losses.Terms]:
-  """The objective and its weighted terms, in training mode."""
+) -> tuple[Array, tuple[losses.Terms, Array]]:
+  """The objective; its weighted terms, and how much of it is consistency. In training mode."""
   clips = normalize_clips(batch.clips, batch.sizes, model.dtype)
+  match = _sharded_match(mesh)
   outputs = model.apply({'params': params}, clips, batch.sizes, train=True, rngs={'drop_path': key})
-  matches = _sharded_match(mesh)(outputs.person_logits, outputs.boxes, batch.targets, batch.sizes)
+  matches = match(outputs.person_logits, outputs.boxes, batch.targets, batch.sizes)
   terms = losses.detection_losses(
     outputs, batch.targets, batch.sizes, matches, norms, action_weight
   )
-  return terms.total(), terms
+  if not consistency or set(model.block_keep_rates()) == {1.0}:
+    return terms.total(), (terms, jnp.zeros((), terms.action.dtype))
+  # What all tokens say is the answer that pruning should not change, so nothing is dropped here.
+  whole = model.clone(keep_rate=1.0).apply({'params': params}, clips, batch.sizes, train=False)
+  whole = jax.lax.stop_gradient(whole)
+  found = match(whole.person_logits, whole.boxes, batch.targets, batch.sizes)
+  distance = losses.consistency_loss(
+    outputs.action_logits,
+    matches.proposal[-1],
+    whole.action_logits,
+    found.proposal[-1],
+    batch.targets.box_mask,
+  )
+  # Weighted, and divided by the number of terms, as the action loss is.
+  weight = consistency * action_weight / norms.boxes / sum(term.size for term in terms)
+  distance = weight * distance.sum()
+  return terms.total() + distance, (terms, distance)
 
 
 def _split(x: Array, parts: int) -> Array:
@@ -89,6 +108,7 @@ def train_step(
   model: nn.Module,
   optimizer: optax.GradientTransformation,
   action_weight: float,
+  consistency: float = 0.0,  # weight of the distance to the unpruned pass; 0: off
   accumulation: int = 1,  # parts that a batch is computed in
   ema_decay: float = 0.0,  # 0: no moving average
   mesh: Mesh | None = None,
@@ -99,12 +119,14 @@ def train_step(
   """
   norms = losses.normalizers(batch.targets, model.num_proposals)
   gradient = jax.value_and_grad(
-    functools.partial(loss_terms, model=model, action_weight=action_weight, mesh=mesh),
+    functools.partial(
+      loss_terms, model=model, action_weight=action_weight, consistency=consistency, mesh=mesh
+    ),
     has_aux=True,
   )
   key = jax.random.fold_in(key, state.step)
   if accumulation == 1:
-    (loss, terms), grads = gradient(state.params, batch, norms, key)
+    (loss, (terms, distance)), grads = gradient(state.params, batch, norms, key)
   else:
     parts = jax.tree.map(lambda x: _split(x, accumulation), batch)
 
@@ -115,7 +137,8 @@ def train_step(
 
     first = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts), norms, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-    ((loss, terms), grads), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulation), parts))
+    total, _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulation), parts))
+    (loss, (terms, distance)), grads = total
 
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -125,4 +148,4 @@ def train_step(
   new_state = TrainState(state.step, params, opt_state, ema_params)
   grad_norm = optax.tree.norm(grads)
   new_state = nan_watch.unless_non_finite(state, new_state, loss, grad_norm)
-  return new_state._replace(step=state.step + 1), StepMetrics(loss, terms, grad_norm)
+  return new_state._replace(step=state.step + 1), StepMetrics(loss, terms, grad_norm, distance)

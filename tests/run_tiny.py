@@ -45,11 +45,11 @@ def watched(workdir):
   """Slows steps down, and writes down what comes to them."""
   call, update = train.Loop.call, evaluate.frame_map.update
 
-  def slow_call(self, state, batch, interval):
+  def slow_call(self, state, batch, *rest):
     time.sleep(0.1)
     whole = jax.jit(lambda x: x, out_shardings=jax.tree.leaves(state)[0].sharding)(batch.index)
     record(workdir, {'step': int(state.step) + 1, 'examples': np.asarray(whole).tolist()})
-    return call(self, state, batch, interval)
+    return call(self, state, batch, *rest)
 
   def slow_update(*arguments):
     record(workdir, {'evaluation': True})

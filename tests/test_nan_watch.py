@@ -46,7 +46,8 @@ def test_the_offending_term_is_named(change, words):
   values |= change
   norm = values.pop('norm')
   terms = losses.Terms(**{name: np.array(x, np.float32) for name, x in values.items()})
-  assert nan_watch.offenders(StepMetrics(terms.total(), terms, np.float32(norm))) == words
+  found = StepMetrics(terms.total(), terms, np.float32(norm), np.float32(0))
+  assert nan_watch.offenders(found) == words
 
 
 @pytest.fixture(scope='module')
@@ -122,9 +123,9 @@ def test_skips_and_counts(config, tmp_path, capsys):
   watch = nan_watch.Watch(config, index, tmp_path, skipped=4)  # before an interruption
   batch = Batch(*[None] * 5, jnp.array([2, 0]))
   terms = losses.Terms(*(np.array([1.0]),) * 3, np.array([NAN]))
-  watch.look(6, None, batch, StepMetrics(np.float32(1), terms, np.float32(1)))
+  watch.look(6, None, batch, StepMetrics(np.float32(1), terms, np.float32(1), np.float32(0)))
   assert watch.skipped == 4 and not capsys.readouterr().out
-  watch.look(7, None, batch, StepMetrics(np.float32(NAN), terms, np.float32(1)))
+  watch.look(7, None, batch, StepMetrics(np.float32(NAN), terms, np.float32(1), np.float32(0)))
   assert watch.skipped == 5 and not list(tmp_path.iterdir())
   clips = ', '.join(f'{index.videos[i]} at {index.timestamps[i]}' for i in (2, 0))
   assert capsys.readouterr().out == (

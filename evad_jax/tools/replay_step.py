@@ -20,7 +20,7 @@ def replay(directory: Path) -> list[str]:
   import numpy as np
   from ml_collections import ConfigDict
 
-  from evad_jax import from_config, nan_watch, sharding, train
+  from evad_jax import from_config, keep_rates, nan_watch, sharding, train
   from evad_jax.checkpoint import Checkpoints
   from evad_jax.parameter_rules import path_of
 
@@ -41,11 +41,13 @@ def replay(directory: Path) -> list[str]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(state.params)
   bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]
   batch = sharding.put_batch(nan_watch.read_batch(directory), mesh)
-  step_fn = train.compile_step(config, model, optimizer, mesh)
+  rate = keep_rates.of_step(keep_rates.listed(config), config.seed, step + 1)
+  step_fn = train.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
   _, metrics = jax.device_get(step_fn(state, batch, jax.random.key(config.seed + 1)))
   lines = [f'step {step + 1}: loss {metrics.loss}, norm of the gradient {metrics.grad_norm}']
   for name, term in metrics.terms._asdict().items():
     lines += [f'  {name} {number}: {value}' for number, value in enumerate(term)]
+  lines.append(f'  consistency: {metrics.consistency}')
   return [*lines, f'parameters that were not finite before: {", ".join(bad) or "none"}']
 
 

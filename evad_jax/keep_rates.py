@@ -1,0 +1,57 @@
+"""Keep rates drawn step by step, so that one set of parameters serves every budget.
+
+The way of slimmable networks (arXiv 1812.08928): every rate is a compiled program of its own, and
+which one has its turn follows from seed and step alone, so that all hosts take the same, and a run
+that is resumed goes on with the one it would have had.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evad_jax import model_cost
+from evad_jax.errors import InputError
+from evad_jax.model.evad import EVAD
+
+KeepRate = float | tuple[float, ...]  # one for all blocks that prune, or one each
+
+_STREAM = 7  # tells this use of the seed from others
+
+
+def of_step(rates: Sequence[KeepRate], seed: int, step: int) -> KeepRate:
+  """The keep rate of a step, counted from 1.
+
+  Each round of len(rates) steps has every rate once, in an order of its own.
+  """
+  turn, place = divmod(step - 1, len(rates))
+  order = np.random.default_rng((_STREAM, seed, turn)).permutation(len(rates))
+  return rates[order[place]]
+
+
+def listed(config: ConfigDict) -> tuple[KeepRate, ...]:
+  """The rates that training draws from: config.train.keep_rates, or the model's own alone.
+
+  Raises InputError where one of them is no number.
+  """
+  rates = config.train.keep_rates or (config.model.keep_rate,)
+  listed_rates = tuple(tuple(rate) if isinstance(rate, tuple | list) else rate for rate in rates)
+  for rate in listed_rates:
+    if not all(isinstance(x, float | int) for x in (rate if isinstance(rate, tuple) else (rate,))):
+      raise InputError(
+        f'config.train.keep_rates={rates!r} must be a list of keep rates, such as (1.0,0.7,0.5); '
+        'one for all blocks that prune may also be a list with one for each.'
+      )
+  return listed_rates
+
+
+def check(config: ConfigDict, model: EVAD) -> None:
+  """Raises InputError for a rate that a canvas makes impossible, before anything is compiled."""
+  for rate in listed(config):
+    for canvas in config.clip.canvases:
+      model_cost.count_tokens(model.clone(keep_rate=rate), config.clip.clip_frames, tuple(canvas))
+  if config.train.consistency < 0:
+    raise InputError(
+      f'config.train.consistency={config.train.consistency} is the weight of a loss; it must be at '
+      'least 0.'
+    )
