@@ -12,41 +12,16 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import config_flag
+from evad_jax.errors import exit_on_input_error
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, FILE.py[:VARIANT].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
 _MODE = flags.DEFINE_enum(
   'mode', 'train', ['train', 'eval'], 'Train and evaluate, or evaluate a checkpoint.'
 )
-
-
-def parse(argv: list[str]) -> None:
-  """Reads the flags. Raises InputError where one is unknown, or its value unusable."""
-  app.define_help_flags()
-  try:
-    rest = flags.FLAGS(argv)
-    missing = _CONFIG.value is None or not _CONFIG.value.name  # fails if the file did not load
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-    # A configuration file is Python: whatever it raises belongs to the user, as one sentence.
-    raise InputError(
-      f'{_sentence(error)} (configs/common.py lists every key; --help explains the flags).'
-    ) from error
-  if len(rest) > 1:
-    raise InputError(f'{rest[1]!r} is not a flag; --help lists what is.')
-  if missing:
-    raise InputError('--config is missing; for a first run give --config=configs/demo.py.')
-
-
-def _sentence(error: Exception) -> str:
-  """The message on one line; where it quotes a stack trace, what stands at the trace's end."""
-  text = str(error.args[0]) if error.args else str(error)
-  if 'Traceback (most recent call last)' in text:
-    text = text.strip().splitlines()[-1].partition(': ')[2]
-  return ' '.join(text.split())
 
 
 def make_missing_data(config: ConfigDict) -> None:
@@ -68,21 +43,12 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import evaluate, from_config, model_settings, sharding, train
-  from evad_jax.checkpoint import Checkpoints, locate
+  from evad_jax import distributed, evaluate, saved_model
 
-  directory, step = locate(config.checkpoint or workdir / 'checkpoints')
-  with Checkpoints(directory, read_only=True) as checkpoints:
-    step = checkpoints.choose(config.eval.step if step is None else step)
-    where, settings = directory / str(step), checkpoints.settings(step)
-    config = model_settings.for_evaluation(config, settings, where)
-    model = from_config.make_model(config)
-    index = from_config.open_split(config, config.data.eval_split)
-    mesh = sharding.make_mesh(config.mesh.model)
-    params = train.restore_params(config, model, checkpoints, step, mesh)
-  model_settings.tell_other_classes(settings, index.classes)
-  print(f'Evaluating step {step} of {directory} on {index.split}', flush=True)
-  return evaluate.make_evaluator(config, model, index, mesh)(params)
+  saved = saved_model.open_checkpoint(config, config.checkpoint or workdir / 'checkpoints')
+  distributed.tell(f'Evaluating {saved.where} on {saved.index.split}')
+  evaluator = evaluate.make_evaluator(saved.config, saved.model, saved.index, saved.mesh)
+  return evaluator(saved.params)
 
 
 def run(config: ConfigDict, workdir: Path, mode: str) -> None:
@@ -125,8 +91,7 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 def main(argv: list[str]) -> None:
   """Exit status 0, or 2 with one sentence on standard error for bad input."""
   with exit_on_input_error():
-    parse(argv)
-    config = _CONFIG.value
+    config = config_flag.parse(argv)
     from evad_jax import distributed  # here for the reason that `run` gives
 
     distributed.start(config.hosts)

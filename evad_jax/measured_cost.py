@@ -66,17 +66,23 @@ def measure(
   programs = [
     make(config, model, params, batch) for config, model in zip(configs, models, strict=True)
   ]
-  seconds = [[] for _ in programs]
-  for program in programs:
-    program.call()
-  for _ in tqdm(range(rounds), 'measuring', unit='round', leave=False):
-    for program, times in zip(programs, seconds, strict=True):
-      times.append(seconds_of(program.call))
+  seconds = take_turns([program.call for program in programs], rounds)
   peak = measured_peak(models[0].dtype)
   return [
     _summary(size, config, model, program, statistics.median(times), peak, training)
     for config, model, program, times in zip(configs, models, programs, seconds, strict=True)
   ]
+
+
+def take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+  """Seconds of every call, a list each: once without a clock, then `rounds` times in turn."""
+  seconds = [[] for _ in calls]
+  for call in calls:
+    call()
+  for _ in tqdm(range(rounds), 'measuring', unit='round', leave=False):
+    for call, times in zip(calls, seconds, strict=True):
+      times.append(seconds_of(call))
+  return seconds
 
 
 def abstract_params(model: EVAD, frames: int) -> Any:

@@ -72,6 +72,7 @@ def test_configuration_takes_a_step(get_config):
     action_weight=config.loss.action_weight,
     accumulation=config.train.accumulation,
     ema_decay=config.train.ema_decay,
+    consistency=config.train.consistency,
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   after, metrics = jax.eval_shape(step, state, abstract_batch(config), key)

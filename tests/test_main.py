@@ -15,6 +15,7 @@ from data_prep import synthetic
 from evad_jax import main
 from evad_jax.data import records
 from evad_jax.errors import InputError
+from evad_jax.tools import compare_keep_rates
 from tests.data import toy_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +125,19 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
   main.run(config, tmp_path, 'eval')
   still = json.loads((tmp_path / 'eval_test_keyframe_only.json').read_text())
   assert still != json.loads(before)
+
+
+def test_a_checkpoint_at_several_keep_rates(trained):
+  config, workdir = trained
+  pruned, whole = compare_keep_rates.compare(config, [str(workdir)], (0.7, 1.0))
+  figures = json.loads((workdir / 'eval_test.json').read_text())  # of the run, at 0.7
+  assert pruned.frame_map == figures['frame_mAP@0.5']
+  assert pruned.person_ap == figures['person_AP@0.5']
+  # 2 slots of 4 x 4 patches: 32 tokens, then ceil(0.7 * 32) = 23, then ceil(0.7 * 23) = 17.
+  assert (pruned.tokens, whole.tokens) == (17, 32) and pruned.gmac < whole.gmac
+  assert whole.clips_per_second > 0
+  with pytest.raises(InputError, match='keep rate of 0.3 at block 1 would drop'):
+    compare_keep_rates.compare(config, [str(workdir)], (0.7, 0.3))
 
 
 def test_a_step_without_checkpoint_is_named(trained, tmp_path):

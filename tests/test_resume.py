@@ -98,7 +98,14 @@ def undisturbed(tmp_path_factory):
   return data, expected, folder
 
 
-@pytest.mark.parametrize('workers, kills', [(0, (5, 9)), (2, (3, 8))])
+@pytest.mark.parametrize(
+  'workers, kills',
+  [
+    # Without processes that decode there is less to go wrong: pytest -m slow tests/test_resume.py
+    pytest.param(0, (5, 9), marks=pytest.mark.slow),
+    (2, (3, 8)),
+  ],
+)
 def test_killed_twice_in_the_middle_of_an_epoch(undisturbed, workers, kills):
   data, expected, folder = undisturbed
   workdir = folder / f'killed_{workers}'

@@ -38,6 +38,7 @@ def test_figures_of_a_small_model(forward):
   assert Image.open(forward / 'cost.png').size == (3 * (cost_chart.LEFT + 400) + 20, 420)
 
 
+@pytest.mark.slow  # compiles long: python -m pytest -m slow tests/tools/test_benchmark.py
 def test_a_step_of_training_costs_more(forward, tmp_path, capsys):
   path = tmp_path / 'step.json'
   benchmark.main([*SMALL, '--keep-rates', '0.7', '--train', '--json', str(path)])

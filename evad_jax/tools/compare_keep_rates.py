@@ -1,0 +1,154 @@
+"""What checkpoints know and cost at every keep rate: figures of a split, and clips a second.
+
+  python -m evad_jax.tools.compare_keep_rates runs/demo --config=configs/demo.py
+  python -m evad_jax.tools.compare_keep_rates runs/a runs/b --keep-rates 1.0 0.7 0.5 \\
+    --config=configs/ucf24.py:small --json rates.json --plot rates.png
+
+The same parameters are evaluated at every rate on config.data.eval_split. clips/s is prediction
+alone, of config.eval.batch_size random clips at once on one device; the rates take turns.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from evad_jax import config_flag
+from evad_jax.errors import InputError, exit_on_input_error
+
+ROUNDS = 5  # calls of each program
+
+
+class Row(NamedTuple):
+  """One checkpoint at one keep rate."""
+
+  checkpoint: str
+  keep_rate: float
+  tokens: int  # that reach the decoder
+  gmac: float  # 10^9 multiply-adds of one clip
+  frame_map: float  # frame-mAP@0.5, 0 to 1
+  person_ap: float  # person AP@0.5, 0 to 1
+  clips_per_second: float
+
+
+def compare(config, paths: Sequence[str], rates: Sequence[float]) -> list[Row]:
+  """Evaluates every checkpoint at every rate; raises InputError as `saved_model` does."""
+  import jax
+
+  from evad_jax import evaluate, measured_cost, model_cost, saved_model
+  from evad_jax.predict import predict
+
+  frames, canvas = config.clip.clip_frames, tuple(config.clip.canvases[0])
+  opened = [saved_model.open_checkpoint(config, path) for path in paths]
+  costs = {}
+  for rate in rates:  # all impossible ones before the first evaluation
+    model = opened[0].model.clone(keep_rate=rate)
+    tokens = model_cost.count_tokens(model, frames, canvas)
+    costs[rate] = tokens.leaving[-1], sum(model_cost.multiply_adds(model, frames, canvas).values())
+  random = config.copy_and_resolve_references()
+  random.train.batch_size = config.eval.batch_size
+  batch = jax.device_put(measured_cost.random_batch(random), jax.devices()[0])
+  params = jax.device_put(opened[0].params, jax.devices()[0])
+  calls = []
+  for rate in rates:
+    predicted = jax.jit(functools.partial(predict, opened[0].model.clone(keep_rate=rate)))
+    calls.append(lambda predicted=predicted: jax.block_until_ready(predicted(params, batch)))
+  seconds = map(statistics.median, measured_cost.take_turns(calls, ROUNDS))
+  speed = dict(zip(rates, (config.eval.batch_size / s for s in seconds), strict=True))
+  rows = []
+  for saved in opened:
+    for rate in rates:
+      print(f'Evaluating {saved.where} on {saved.index.split} at keep rate {rate:g}', flush=True)
+      model = saved.model.clone(keep_rate=rate)
+      evaluator = evaluate.make_evaluator(saved.config, model, saved.index, saved.mesh)
+      figures = evaluator(saved.params).metrics()
+      found = figures['frame_mAP@0.5'], figures['person_AP@0.5']
+      tokens, products = costs[rate]
+      rows.append(Row(saved.where, rate, tokens, products / 1e9, *found, speed[rate]))
+  return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+  """For reading, and for a README."""
+  lines = [
+    '| checkpoint | keep rate | tokens left | G multiply-adds | frame-mAP@0.5 | person AP@0.5 '
+    f'| clips/s |\n|{"---|" * 7}'
+  ]
+  lines += [
+    f'| {row.checkpoint} | {row.keep_rate:g} | {row.tokens} | {row.gmac:.4g} '
+    f'| {row.frame_map:.3f} | {row.person_ap:.3f} | {row.clips_per_second:.1f} |'
+    for row in rows
+  ]
+  return '\n'.join(lines)
+
+
+def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
+  """The figures and the picture. Raises InputError where a file cannot be written."""
+  from evad_jax import cost_chart
+
+  def panel(title: str, value) -> cost_chart.Panel:
+    names = dict.fromkeys(row.checkpoint for row in rows)
+    return cost_chart.Panel(
+      title,
+      [
+        cost_chart.Line(
+          name, [(row.keep_rate, value(row)) for row in rows if row.checkpoint == name]
+        )
+        for name in names
+      ],
+    )
+
+  panels = [
+    panel('frame-mAP@0.5, %', lambda row: 100 * row.frame_map),
+    panel('clips a second', lambda row: row.clips_per_second),
+    panel('10^9 multiply-adds of a clip', lambda row: row.gmac),
+  ]
+  try:
+    if path:
+      path.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
+    if plot:
+      cost_chart.write_cost_chart(plot, 'one set of parameters at every keep rate', panels)
+  except OSError as error:
+    raise InputError(
+      f'{error.filename}: cannot be written ({error.strerror}); choose another file.'
+    ) from error
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+  """The command line's own flags, and those of the configuration."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.compare_keep_rates',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    epilog='--config=FILE.py[:VARIANT] says what they are evaluated on; --config.any.key=value '
+    'changes a key of it (configs/common.py lists them).',
+    allow_abbrev=False,
+  )
+  parser.add_argument('checkpoints', nargs='+', help='runs, or directories of checkpoints')
+  parser.add_argument('--keep-rates', nargs='+', type=float, default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+  parser.add_argument('--json', type=Path, help='also write the figures to this file')
+  parser.add_argument('--plot', type=Path, help='also draw them, a PNG')
+  return parser.parse_known_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Exit status 0, or 2 with one sentence on standard error for bad input."""
+  with exit_on_input_error():
+    args, rest = parse_arguments(argv)
+    config = config_flag.parse(['compare_keep_rates', *rest])
+    import jax
+
+    from evad_jax import compile_cache
+
+    compile_cache.use_default()
+    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+    rows = compare(config, args.checkpoints, args.keep_rates)
+    print(table(rows))
+    write(args.json, args.plot, rows)
+
+
+if __name__ == '__main__':
+  main()

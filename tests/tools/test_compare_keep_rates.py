@@ -1,0 +1,46 @@
+"""The table of keep rates: how it is written, and what is refused."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from evad_jax.errors import InputError
+from evad_jax.tools import compare_keep_rates
+from evad_jax.tools.compare_keep_rates import Row
+
+ROWS = [
+  Row('step 4 of a', 1.0, 2592, 424.672, 0.81234, 0.99, 0.41),
+  Row('step 4 of a', 0.7, 890, 243.04, 0.8, 0.98, 0.73),
+]
+
+
+def test_a_line_for_every_row():
+  lines = compare_keep_rates.table(ROWS).splitlines()
+  assert lines[2] == '| step 4 of a | 1 | 2592 | 424.7 | 0.812 | 0.990 | 0.4 |'
+  assert len(lines) == 4 and len({line.count('|') for line in lines}) == 1
+
+
+def test_figures_and_picture(tmp_path):
+  compare_keep_rates.write(tmp_path / 'rates.json', tmp_path / 'rates.png', ROWS)
+  assert [Row(**row) for row in json.loads((tmp_path / 'rates.json').read_text())] == ROWS
+  assert Image.open(tmp_path / 'rates.png').size[0] > 1000
+  with pytest.raises(InputError, match='cannot be written'):
+    compare_keep_rates.write(tmp_path / 'no' / 'rates.json', None, ROWS)
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (['runs/a'], '--config is missing'),
+    (['runs/a', '--config=configs/demo.py', '--config.modle.width=3'], 'modle'),
+    (['runs/a', '--keep-rate', '0.7', '--config=configs/demo.py'], 'keep-rate'),
+    (['/nowhere', '--config=configs/demo.py'], '/nowhere'),
+    ([], 'checkpoints'),
+  ],
+)
+def test_bad_flags_are_one_sentence(arguments, words, capsys):
+  with pytest.raises(SystemExit) as caught:
+    compare_keep_rates.main(arguments)
+  told = capsys.readouterr().err.strip().splitlines()
+  assert caught.value.code == 2 and words in told[-1]
