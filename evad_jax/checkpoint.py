@@ -54,6 +54,14 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
   return (inside if inside.is_dir() else path), None
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, but for what it does with other things than checkpoints."""
+
+  def reached_preemption(self, step: int) -> bool:
+    """When a run stops is for the run to say."""
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one directory; close it to wait for the last save."""
 
@@ -85,7 +93,7 @@ class Checkpoints:
     with storage.told(self.directory):
       if not read_only:
         self.directory.mkdir(parents=True, exist_ok=True)
-      self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+      self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
     """The newest complete checkpoint, or None."""

@@ -151,7 +151,7 @@ class Loop:
           local = progress.interval.wait_for(batches)
         except Exception:
           # A SIGTERM to a whole group of processes ends those that make batches as well.
-          if self.preemption.received():
+          if self.preemption.received_alone():
             self.leave(state, step - 1, start, checkpoints)
           raise
         batch = sharding.put_batch(local, self.mesh)
