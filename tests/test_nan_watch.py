@@ -65,23 +65,33 @@ def poisoned(state):
 
 @pytest.fixture(scope='module')
 def stopped(config, tmp_path_factory):
-  """A run that was poisoned before step 3: its directory, and what it said."""
+  """A run that was poisoned before step 3: its directory, what it said, and what it did."""
   workdir = tmp_path_factory.mktemp('stopped')
-  original = train.Loop.call
+  original, done = train.Loop.call, []
 
   def call(self, state, *arguments):
     state = poisoned(state) if int(state.step) == 2 else state
+    done.append('call')
     return original(self, state, *arguments)
+
+  def recorded(function, name):
+    return lambda *arguments: done.append(name) or function(*arguments)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train.Loop, 'call', call)
+    patch.setattr(train.Loop, 'fetch', recorded(train.Loop.fetch, 'fetch'))
+    patch.setattr(nan_watch.Watch, 'look', recorded(nan_watch.Watch.look, 'look'))
     with pytest.raises(InputError) as caught:
       main.run(config, workdir, 'train')
-  return workdir, str(caught.value)
+  return workdir, str(caught.value), done
+
+
+def test_a_batch_is_fetched_while_a_step_computes_and_no_step_follows_before_a_look(stopped):
+  assert stopped[2] == ['fetch', *['call', 'fetch', 'look'] * 3]
 
 
 def test_a_run_stops_with_step_terms_and_clips(stopped):
-  workdir, told = stopped
+  workdir, told, _ = stopped
   assert 'Step 3 is not finite: ' in told and 'person loss of stage 0 (nan)' in told
   clips = told.partition('clips: ')[2].partition('. Its inputs')[0].split(', ')
   assert len(clips) == 4 and all(clip.startswith('train_') and ' at ' in clip for clip in clips)
@@ -92,7 +102,7 @@ def test_a_run_stops_with_step_terms_and_clips(stopped):
 
 
 def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
-  workdir, told = stopped
+  workdir = stopped[0]
   batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
   index = RecordIndex.open(config.data.directory, 'train')
   settings = from_config.clip_settings(config)
