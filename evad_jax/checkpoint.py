@@ -8,7 +8,6 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from evad_jax import distributed, file_checksums, storage
+from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 
 Tree = Any
@@ -55,7 +55,18 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's, but for what it does with other things than checkpoints."""
+  """Orbax's, but for what it does about signals, and about figures that cannot be read."""
+
+  def metrics(self, step: int) -> dict | None:
+    """Figures of the evaluation; none where their file is damaged, so that the rest can be used.
+
+    Whoever uses that checkpoint is told of the file by its checksum.
+    """
+    try:
+      found = super().metrics(step)
+    except ValueError:
+      return None
+    return found if isinstance(found, dict) else None
 
   def reached_preemption(self, step: int) -> bool:
     """When a run stops is for the run to say."""
@@ -156,8 +167,9 @@ class Checkpoints:
     with self._written():
       directory = self.directory / str(step)
       if distributed.is_first():
+        # In this order a crash leaves a checkpoint without seal, and never one with a wrong seal.
         (directory / file_checksums.NAME).unlink(missing_ok=True)
-        (directory / 'metrics' / 'metrics').write_text(json.dumps(metrics))
+        whole_files.write_json(directory / 'metrics' / 'metrics', metrics)
         file_checksums.seal(directory)
       distributed.wait_for_all('metrics')
       self._manager.reload()
@@ -203,12 +215,18 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _read(self, step: int) -> Iterator[None]:
-    """Raises DamagedError for whatever keeps a checkpoint from being read."""
+    """Raises DamagedError for whatever is wrong with the files of a checkpoint.
+
+    Where its checksums say that nothing is, the error is another one, such as too little memory.
+    """
     try:
       yield
-    except InputError:
+    except (InputError, MemoryError):
       raise
     except Exception as error:
+      directory = self.directory / str(step)
+      if file_checksums.is_sealed(directory) and file_checksums.damage(directory) is None:
+        raise
       why = storage.reason(error) or ' '.join(str(error).split())[:200] or type(error).__name__
       raise DamagedError(
         f'{self.directory / str(step)}: the checkpoint cannot be read: {why}; take another one, '

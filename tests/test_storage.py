@@ -72,7 +72,16 @@ def empty(step):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def damage_figures(step):
+  (step / 'metrics' / 'metrics').write_text('{"frame_mAP@0.5": 0.')
+
+
+def damage_seal(step):
+  (step / file_checksums.NAME).write_text('{"state": 1}')
+
+
 DAMAGES = [damage_data, damage_position, truncate, remove_state, remove_parts, empty]
+DAMAGES += [damage_figures, damage_seal]
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -98,8 +107,29 @@ def test_damage_shows_without_checksums_too(saved, damage):
 def test_when_all_are_damaged_the_run_does_not_start_anew(saved):
   for step in (1, 2, 3):
     damage_data(saved / str(step))
-  with pytest.raises(InputError, match='none of its checkpoints can be read; .* damaged-'):
-    newest(saved)
+  for _ in range(2):  # nor when it is started once more
+    with pytest.raises(InputError, match='none of its checkpoints could be read; .* damaged-'):
+      newest(saved)
+
+
+def test_a_step_that_is_damaged_twice_is_set_aside_twice(saved):
+  for _ in range(2):
+    truncate(saved / '3')
+    assert newest(saved) == 2
+    with Checkpoints(saved, keep_last=3) as checkpoints:
+      save(checkpoints, 3)
+  assert sorted(path.name for path in saved.glob('damaged-*')) == ['damaged-3', 'damaged-3-2']
+
+
+def test_what_fails_with_good_files_is_no_damage(saved, monkeypatch):
+  def fail(*arguments, **keywords):
+    raise RuntimeError('RESOURCE_EXHAUSTED')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.StandardCheckpointHandler, 'restore', fail)
+    with pytest.raises(RuntimeError, match='RESOURCE_EXHAUSTED'):
+      newest(saved)
+  assert newest(saved) == 3
 
 
 def test_evaluation_of_a_damaged_checkpoint_names_the_file_and_the_others(saved):
