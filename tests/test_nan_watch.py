@@ -1,13 +1,16 @@
 """Losses that are no numbers: nothing is changed, all is told, and the step can be done again."""
 
+import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from evad_jax import from_config, losses, main, nan_watch, train
+from evad_jax import from_config, losses, main, nan_watch, sharding, train
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
@@ -16,6 +19,7 @@ from evad_jax.structures import Batch
 from evad_jax.tools import replay_step
 from evad_jax.train_step import StepMetrics
 from tests.test_main import make_data, tiny_config
+from tests.test_storage import fill_disk
 
 NAN, INF = float('nan'), float('inf')
 
@@ -141,6 +145,37 @@ def test_skips_and_counts(config, tmp_path, capsys):
     'step 7 is left out, the 5. of this run: not finite: action loss of decoder block 0 (nan); '
     f'clips: {clips}\n'
   )
+
+
+def test_a_second_dump_of_a_step_leaves_the_first_alone(config, stopped, monkeypatch):
+  workdir, told, _ = stopped
+  index = RecordIndex.open(config.data.directory, 'train')
+  batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
+  batch = sharding.put_batch(batch, sharding.make_mesh())
+  terms = losses.Terms(*(np.array([NAN]),) * 4)
+  state = train.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
+  watch = nan_watch.Watch(config, index, workdir)
+  look = functools.partial(
+    watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1))
+  )
+  with pytest.raises(InputError, match='Its inputs are in .*/non_finite_step_3-2 '):
+    look()
+  with monkeypatch.context() as patch:
+    fill_disk(patch)
+    with pytest.raises(InputError, match='Step 3 is not finite: .* could not be kept .*No space'):
+      look()
+
+
+def test_a_dump_that_is_not_whole_is_named(stopped, tmp_path):
+  dump = tmp_path / 'dump'
+  shutil.copytree(stopped[0] / 'non_finite_step_3', dump)
+  batch = dump / 'batch_0_of_1.npz'
+  batch.write_bytes(batch.read_bytes()[:-100])
+  with pytest.raises(InputError, match='batch_0_of_1.npz: cannot be read'):
+    nan_watch.read_batch(dump)
+  batch.rename(dump / 'batch_0_of_2.npz')
+  with pytest.raises(InputError, match='holds no whole batch'):
+    nan_watch.read_batch(dump)
 
 
 def test_a_directory_that_is_no_dump_is_named(tmp_path):
