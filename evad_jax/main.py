@@ -12,41 +12,17 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import exit_on_input_error
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, FILE.py[:VARIANT].')
+flags.adopt_module_key_flags(command_line)  # for --help
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
 _MODE = flags.DEFINE_enum(
   'mode', 'train', ['train', 'eval'], 'Train and evaluate, or evaluate a checkpoint.'
 )
-
-
-def parse(argv: list[str]) -> None:
-  """Reads the flags. Raises InputError where one is unknown, or its value unusable."""
-  app.define_help_flags()
-  try:
-    rest = flags.FLAGS(argv)
-    missing = _CONFIG.value is None or not _CONFIG.value.name  # fails if the file did not load
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-    # A configuration file is Python: whatever it raises belongs to the user, as one sentence.
-    raise InputError(
-      f'{_sentence(error)} (configs/common.py lists every key; --help explains the flags).'
-    ) from error
-  if len(rest) > 1:
-    raise InputError(f'{rest[1]!r} is not a flag; --help lists what is.')
-  if missing:
-    raise InputError('--config is missing; for a first run give --config=configs/demo.py.')
-
-
-def _sentence(error: Exception) -> str:
-  """The message on one line; where it quotes a stack trace, what stands at the trace's end."""
-  text = str(error.args[0]) if error.args else str(error)
-  if 'Traceback (most recent call last)' in text:
-    text = text.strip().splitlines()[-1].partition(': ')[2]
-  return ' '.join(text.split())
 
 
 def make_missing_data(config: ConfigDict) -> None:
@@ -68,7 +44,7 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import evaluate, from_config, model_settings, sharding, train
+  from evad_jax import distributed, evaluate, from_config, model_settings, sharding, train
   from evad_jax.checkpoint import Checkpoints, locate
 
   directory, step = locate(config.checkpoint or workdir / 'checkpoints')
@@ -79,9 +55,10 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
     model = from_config.make_model(config)
     index = from_config.open_split(config, config.data.eval_split)
     mesh = sharding.make_mesh(config.mesh.model)
+    sharding.check_model_axis(mesh, config.model)
     params = train.restore_params(config, model, checkpoints, step, mesh)
   model_settings.tell_other_classes(settings, index.classes)
-  print(f'Evaluating step {step} of {directory} on {index.split}', flush=True)
+  distributed.tell(f'Evaluating step {step} of {directory} on {index.split}')
   return evaluate.make_evaluator(config, model, index, mesh)(params)
 
 
@@ -125,8 +102,8 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 def main(argv: list[str]) -> None:
   """Exit status 0, or 2 with one sentence on standard error for bad input."""
   with exit_on_input_error():
-    parse(argv)
-    config = _CONFIG.value
+    command_line.parse(argv)
+    config = command_line.CONFIG.value
     from evad_jax import distributed  # here for the reason that `run` gives
 
     distributed.start(config.hosts)

@@ -15,12 +15,13 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
+from evad_jax import command_line
 from evad_jax.errors import InputError, exit_on_input_error
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, FILE.py[:VARIANT].')
+flags.adopt_module_key_flags(command_line)  # for --help
 _DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)
 _CLIPS = flags.DEFINE_integer('clips', 1, 'Clips of a batch for each of its parts.', lower_bound=1)
 _MESH = flags.DEFINE_multi_integer('mesh', None, 'config.mesh.model; default: 1 and 2.')
@@ -71,8 +72,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
-  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
-  sharding.check_model_axis(mesh, heads)
+  sharding.check_model_axis(mesh, config.model)
   optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
   state = train.abstract_state(config, model, optimizer)
   batch = abstract_batch(config, clips * mesh.shape['data'], canvas)
@@ -96,18 +96,12 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
 def main(argv: list[str]) -> None:
   """Exit status 0, or 2 with one sentence on standard error for bad input."""
   with exit_on_input_error():
-    app.define_help_flags()
-    try:
-      flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-      raise InputError(' '.join(str(error).split())) from error
-    if _CONFIG.value is None:
-      raise InputError('--config is missing; for a first table give --config=configs/demo.py.')
+    command_line.parse(argv)
     import jax
 
     jax.config.update('jax_num_cpu_devices', _DEVICES.value)
     jax.config.update('jax_platforms', 'cpu')
-    config = _CONFIG.value
+    config = command_line.CONFIG.value
     if _CANVAS.value >= len(config.clip.canvases):
       raise InputError(f'--canvas={_CANVAS.value}: there are {len(config.clip.canvases)}, from 0.')
     canvas = tuple(config.clip.canvases[_CANVAS.value])
