@@ -7,6 +7,7 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 0, and its settings say where it is from.
 """
 
+import concurrent.futures
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -101,6 +102,10 @@ class Checkpoints:
       'position': ocp.JsonCheckpointHandler(),
     }
     self._read_only = read_only
+    # Checksums read whole checkpoints: beside the steps of a run, not between them.
+    self._sealer = concurrent.futures.ThreadPoolExecutor(1)
+    self._sealing: tuple[int, concurrent.futures.Future] | None = None
+    self._sealed: int | None = None  # the newest step, once it is
     with storage.told(self.directory):
       if not read_only:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -147,25 +152,29 @@ class Checkpoints:
     )
     with self._written():
       self._manager.wait_until_finished()
-      self._seal()
+      self._seal(wait=True)
       # Orbax warns about None.
       self._manager.save(step, args=items, metrics=metrics or {}, force=True)
+      self._sealed = None
 
   def check(self) -> None:
-    """Seals a save that was completed; raises InputError where one failed. Never waits."""
+    """Begins to seal a completed save; raises InputError where one failed. Never waits."""
     if not self._manager.is_saving_in_progress():
-      self.wait()
+      with self._written():
+        self._manager.wait_until_finished()
+        self._seal(wait=False)
 
   def wait(self) -> None:
     """Waits until the last checkpoint is complete and sealed, or raises InputError."""
     with self._written():
       self._manager.wait_until_finished()
-      self._seal()
+      self._seal(wait=True)
 
   def set_metrics(self, step: int, metrics: dict) -> None:
     """Gives a checkpoint that was saved before its evaluation the figures of it."""
     with self._written():
       directory = self.directory / str(step)
+      self._seal(wait=True)
       if distributed.is_first():
         # In this order a crash leaves a checkpoint without seal, and never one with a wrong seal.
         (directory / file_checksums.NAME).unlink(missing_ok=True)
@@ -174,12 +183,20 @@ class Checkpoints:
       distributed.wait_for_all('metrics')
       self._manager.reload()
 
-  def _seal(self) -> None:
+  def _seal(self, wait: bool) -> None:
+    """Seals the newest checkpoint, unless it is; without waiting, sooner or later."""
     if self._read_only or not distributed.is_first():
       return
-    step = self._manager.latest_step()
-    if step is not None and not file_checksums.is_sealed(self.directory / str(step)):
-      file_checksums.seal(self.directory / str(step))
+    if self._sealing is None:
+      step = self._manager.latest_step()
+      if step is None or step == self._sealed:
+        return
+      self._sealing = step, self._sealer.submit(_seal_once, self.directory / str(step))
+    step, sealing = self._sealing
+    if wait or sealing.done():
+      self._sealing = None
+      sealing.result()
+      self._sealed = step
 
   @contextlib.contextmanager
   def _written(self) -> Iterator[None]:
@@ -277,6 +294,7 @@ class Checkpoints:
         number += 1
         place = self.directory / f'{SET_ASIDE}{step}-{number}'
       (self.directory / str(step)).rename(place)
+    self._sealed = None
     distributed.wait_for_all('set_aside')
     self._manager.reload()
 
@@ -307,6 +325,7 @@ class Checkpoints:
       if not self._read_only:
         self.wait()
     finally:
+      self._sealer.shutdown()
       with contextlib.suppress(OSError, ValueError):  # told by `wait`
         self._manager.close()
 
@@ -318,6 +337,11 @@ class Checkpoints:
     """Closes; an error that is on its way already is the one to be told."""
     with contextlib.suppress(InputError) if kind else contextlib.nullcontext():
       self.close()
+
+
+def _seal_once(directory: Path) -> None:
+  if not file_checksums.is_sealed(directory):
+    file_checksums.seal(directory)
 
 
 def _whole_steps(directory: Path) -> list[int]:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -147,6 +148,30 @@ def test_figures_that_come_later_are_kept(saved):
   with Checkpoints(saved, read_only=True) as checkpoints:
     assert checkpoints.best_step() == 2
   assert file_checksums.damage(saved / '2') is None
+
+
+def test_steps_do_not_wait_for_the_seal(tmp_path, monkeypatch):
+  seal, go_on = file_checksums.seal, threading.Event()
+  monkeypatch.setattr(file_checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
+  with Checkpoints(tmp_path) as checkpoints:
+    save(checkpoints, 1)
+    while checkpoints._sealing is None:
+      checkpoints.check()  # returns although the seal waits
+    assert not file_checksums.is_sealed(tmp_path / '1')
+    go_on.set()
+    checkpoints.wait()
+    assert file_checksums.is_sealed(tmp_path / '1')
+
+
+def test_a_seal_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  def fail(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(file_checksums, 'seal', fail)
+  with pytest.raises(InputError, match='No space left on device'):
+    with Checkpoints(tmp_path) as checkpoints:
+      save(checkpoints, 1)
+      checkpoints.wait()
 
 
 def test_seal_shares_its_work(saved):
