@@ -7,8 +7,8 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 0, and its settings say where it is from.
 """
 
+import concurrent.futures
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from evad_jax import distributed, file_checksums, storage
+from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 
 Tree = Any
@@ -54,6 +55,25 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
   return (inside if inside.is_dir() else path), None
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, but for what it does about signals, and about figures that cannot be read."""
+
+  def metrics(self, step: int) -> dict | None:
+    """Figures of the evaluation; none where their file is damaged, so that the rest can be used.
+
+    Whoever uses that checkpoint is told of the file by its checksum.
+    """
+    try:
+      found = super().metrics(step)
+    except ValueError:
+      return None
+    return found if isinstance(found, dict) else None
+
+  def reached_preemption(self, step: int) -> bool:
+    """When a run stops is for the run to say."""
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one directory; close it to wait for the last save."""
 
@@ -82,10 +102,14 @@ class Checkpoints:
       'position': ocp.JsonCheckpointHandler(),
     }
     self._read_only = read_only
+    # Checksums read whole checkpoints: beside the steps of a run, not between them.
+    self._sealer = concurrent.futures.ThreadPoolExecutor(1)
+    self._sealing: tuple[int, concurrent.futures.Future] | None = None
+    self._sealed: int | None = None  # the newest step, once it is
     with storage.told(self.directory):
       if not read_only:
         self.directory.mkdir(parents=True, exist_ok=True)
-      self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+      self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
     """The newest complete checkpoint, or None."""
@@ -128,38 +152,51 @@ class Checkpoints:
     )
     with self._written():
       self._manager.wait_until_finished()
-      self._seal()
+      self._seal(wait=True)
       # Orbax warns about None.
       self._manager.save(step, args=items, metrics=metrics or {}, force=True)
+      self._sealed = None
 
   def check(self) -> None:
-    """Seals a save that was completed; raises InputError where one failed. Never waits."""
+    """Begins to seal a completed save; raises InputError where one failed. Never waits."""
     if not self._manager.is_saving_in_progress():
-      self.wait()
+      with self._written():
+        self._manager.wait_until_finished()
+        self._seal(wait=False)
 
   def wait(self) -> None:
     """Waits until the last checkpoint is complete and sealed, or raises InputError."""
     with self._written():
       self._manager.wait_until_finished()
-      self._seal()
+      self._seal(wait=True)
 
   def set_metrics(self, step: int, metrics: dict) -> None:
     """Gives a checkpoint that was saved before its evaluation the figures of it."""
     with self._written():
       directory = self.directory / str(step)
+      self._seal(wait=True)
       if distributed.is_first():
+        # In this order a crash leaves a checkpoint without seal, and never one with a wrong seal.
         (directory / file_checksums.NAME).unlink(missing_ok=True)
-        (directory / 'metrics' / 'metrics').write_text(json.dumps(metrics))
+        whole_files.write_json(directory / 'metrics' / 'metrics', metrics)
         file_checksums.seal(directory)
       distributed.wait_for_all('metrics')
       self._manager.reload()
 
-  def _seal(self) -> None:
+  def _seal(self, wait: bool) -> None:
+    """Seals the newest checkpoint, unless it is; without waiting, sooner or later."""
     if self._read_only or not distributed.is_first():
       return
-    step = self._manager.latest_step()
-    if step is not None and not file_checksums.is_sealed(self.directory / str(step)):
-      file_checksums.seal(self.directory / str(step))
+    if self._sealing is None:
+      step = self._manager.latest_step()
+      if step is None or step == self._sealed:
+        return
+      self._sealing = step, self._sealer.submit(_seal_once, self.directory / str(step))
+    step, sealing = self._sealing
+    if wait or sealing.done():
+      self._sealing = None
+      sealing.result()
+      self._sealed = step
 
   @contextlib.contextmanager
   def _written(self) -> Iterator[None]:
@@ -195,12 +232,18 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _read(self, step: int) -> Iterator[None]:
-    """Raises DamagedError for whatever keeps a checkpoint from being read."""
+    """Raises DamagedError for whatever is wrong with the files of a checkpoint.
+
+    Where its checksums say that nothing is, the error is another one, such as too little memory.
+    """
     try:
       yield
-    except InputError:
+    except (InputError, MemoryError):
       raise
     except Exception as error:
+      directory = self.directory / str(step)
+      if file_checksums.is_sealed(directory) and file_checksums.damage(directory) is None:
+        raise
       why = storage.reason(error) or ' '.join(str(error).split())[:200] or type(error).__name__
       raise DamagedError(
         f'{self.directory / str(step)}: the checkpoint cannot be read: {why}; take another one, '
@@ -251,6 +294,7 @@ class Checkpoints:
         number += 1
         place = self.directory / f'{SET_ASIDE}{step}-{number}'
       (self.directory / str(step)).rename(place)
+    self._sealed = None
     distributed.wait_for_all('set_aside')
     self._manager.reload()
 
@@ -281,6 +325,7 @@ class Checkpoints:
       if not self._read_only:
         self.wait()
     finally:
+      self._sealer.shutdown()
       with contextlib.suppress(OSError, ValueError):  # told by `wait`
         self._manager.close()
 
@@ -292,6 +337,11 @@ class Checkpoints:
     """Closes; an error that is on its way already is the one to be told."""
     with contextlib.suppress(InputError) if kind else contextlib.nullcontext():
       self.close()
+
+
+def _seal_once(directory: Path) -> None:
+  if not file_checksums.is_sealed(directory):
+    file_checksums.seal(directory)
 
 
 def _whole_steps(directory: Path) -> list[int]:

@@ -3,14 +3,19 @@
 Every function works for a single process too, where it costs nothing.
 """
 
+import contextlib
+import os
 import pickle
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from evad_jax.errors import InputError
+from evad_jax.errors import EXIT_BAD_INPUT, InputError
 
 LAUNCHES = ('alone', 'auto', 'explicit')
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
@@ -22,7 +27,8 @@ def start(settings: Any) -> None:
   settings: launch ('alone', 'auto' for TPU pods, Slurm, MPI and the like, or 'explicit'), and for
   'explicit' coordinator ('host:port' of process 0), processes and process.
 
-  Raises InputError where the settings do not fit together or the others are not found.
+  Raises InputError where the settings do not fit together. Where the others do not come in time, it
+  says so and ends the program with the status of bad input.
   """
   if settings.launch not in LAUNCHES:
     raise InputError(f'config.hosts.launch={settings.launch!r} is not one of {LAUNCHES}.')
@@ -36,18 +42,40 @@ def start(settings: Any) -> None:
       'num_processes': settings.processes,
       'process_id': settings.process,
     }
+  # Its handler would keep a SIGTERM before the first step to itself; see preemption.py.
+  jax.config.update('jax_enable_preemption_service', False)
+  place = f'config.hosts.launch={settings.launch}: the processes did not find each other'
+  advice = (
+    f'start all of them at once, with the coordinator {settings.coordinator}, which has to be in '
+    'reach, and each with its own number'
+    if arguments
+    else 'start it by srun, mpirun or on all workers of a TPU pod, or use "explicit"'
+  )
   try:
-    jax.distributed.initialize(initialization_timeout=_TIMEOUT, **arguments)
+    with _ended_after(_TIMEOUT, f'{place} within {_TIMEOUT} seconds; {advice}.'):
+      jax.distributed.initialize(initialization_timeout=_TIMEOUT + 60, **arguments)
   except (RuntimeError, ValueError) as error:
-    advice = (
-      'start all of them at once, with the same coordinator, each with its own number'
-      if arguments
-      else 'start it by srun, mpirun or on all workers of a TPU pod, or use "explicit"'
-    )
-    raise InputError(
-      f'config.hosts.launch={settings.launch}: the processes did not find each other '
-      f'({" ".join(str(error).split())[:200]}); {advice}.'
-    ) from error
+    raise InputError(f'{place} ({" ".join(str(error).split())[:200]}); {advice}.') from error
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, told: str) -> Iterator[None]:
+  """Ends the program with a sentence unless the work inside is done in time.
+
+  Left to itself, the library below JAX aborts with a stack trace, which nothing can catch.
+  """
+
+  def end() -> None:
+    print(f'error: {told}', file=sys.stderr, flush=True)
+    os._exit(EXIT_BAD_INPUT)  # the main thread is not in Python
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def _check_explicit(settings: Any) -> None:

@@ -30,12 +30,14 @@ def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
   """
   try:
     sealed = json.loads((directory / NAME).read_text())
+    expected = [(name, *map(int, sealed[name])) for name in sorted(sealed)]
   except FileNotFoundError:
     return None
-  except ValueError:
-    return f'{NAME} is no JSON'
-  for name in sorted(sealed)[part::parts]:
-    size, checksum = sealed[name]
+  except OSError as error:
+    return f'{NAME} cannot be read ({os.strerror(error.errno)})'
+  except (ValueError, TypeError, KeyError):
+    return f'{NAME} is not what was written'
+  for name, size, checksum in expected[part::parts]:
     try:
       found_size, found = _measure(directory / name)
     except OSError as error:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from evad_jax import config_flag
 from evad_jax.errors import exit_on_input_error
 
+flags.adopt_module_key_flags(config_flag)  # for --help
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
 _MODE = flags.DEFINE_enum(
   'mode', 'train', ['train', 'eval'], 'Train and evaluate, or evaluate a checkpoint.'

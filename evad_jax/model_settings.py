@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from evad_jax.distributed import tell
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
@@ -74,10 +75,9 @@ def for_evaluation(config: ConfigDict, settings: dict[str, Any], where: Any) -> 
   if other:
     chosen = config.eval.settings
     rest = ' (--config.eval.settings=config takes those of the configuration)'
-    print(
+    tell(
       f"Using the {chosen}'s settings where they differ: {_pairs(other, ours, theirs)}"
       f'{rest if chosen == "checkpoint" else ""}',
-      flush=True,
     )
   if config.eval.settings == 'config' or not other:
     return config
@@ -106,11 +106,10 @@ def tell_other_classes(settings: dict[str, Any], classes: list[str]) -> None:
   other = [i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b]
   if other:
     i = other[0]
-    print(
+    tell(
       f'Attention: {len(other)} of {len(classes)} classes have other names in the data than when '
       f'the checkpoint was trained; the first is number {i}, {classes[i]!r} instead of '
       f'{known[i]!r}. If that is another order, the figures mean nothing.',
-      flush=True,
     )
 
 

@@ -8,6 +8,7 @@ with the step, the terms, and the clips, and leaves a dump with which
 
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from evad_jax import distributed
+from evad_jax import distributed, sharding, storage
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import whole_files
 from evad_jax.data.record_index import RecordIndex
@@ -77,11 +78,15 @@ class Watch:
         f'clips: {", ".join(clips)}'
       )
       return
-    directory = self._workdir / f'non_finite_step_{step}'
-    write_dump(directory, self._config, step, state, batch)
+    directory = _free_place(self._workdir / f'non_finite_step_{step}')
+    try:
+      with storage.told(directory):
+        write_dump(directory, self._config, step, state, batch)
+      kept = f'are in {directory} (python -m evad_jax.tools.replay_step {directory})'
+    except InputError as error:
+      kept = f'could not be kept ({error})'
     raise InputError(
-      f'Step {step} is not finite: {reasons}; clips: {", ".join(clips)}. Its inputs are in '
-      f'{directory} (python -m evad_jax.tools.replay_step {directory}). Lower '
+      f'Step {step} is not finite: {reasons}; clips: {", ".join(clips)}. Its inputs {kept}. Lower '
       'config.optimizer.rate or set config.optimizer.clip_norm, or set '
       'config.train.non_finite=skip, and start again: it continues from the last checkpoint.'
     )
@@ -92,13 +97,29 @@ class Watch:
     return [f'{self._index.videos[i]} at {self._index.timestamps[i]}' for i in numbers]
 
 
+def _free_place(path: Path) -> Path:
+  """The path, or with a number where an earlier run left a dump of the same step there."""
+  place, number = path, 1
+  while place.exists():
+    number += 1
+    place = path.with_name(f'{path.name}-{number}')
+  distributed.wait_for_all('dump')  # before any process makes it
+  return place
+
+
 def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch: Batch) -> None:
-  """Writes what a step is computed from: configuration, state before it, this process's clips."""
+  """Writes what a step is computed from: configuration, state before it, this process's clips.
+
+  Of processes that read the same part of every batch, the first writes it.
+  """
   directory.mkdir(parents=True, exist_ok=True)
-  process, count = distributed.share()
-  arrays = {name: _local(x) for name, x in batch._asdict().items() if name != 'targets'}
-  arrays |= {f'targets/{name}': _local(x) for name, x in batch.targets._asdict().items()}
-  whole_files.write_arrays(directory / f'batch_{process}_of_{count}.npz', arrays)
+  mesh = batch.index.sharding.mesh
+  part, parts = sharding.part_of_process(mesh)
+  others = range(jax.process_index())
+  if all(sharding.part_of_process(mesh, other)[0] != part for other in others):
+    arrays = {name: _local(x) for name, x in batch._asdict().items() if name != 'targets'}
+    arrays |= {f'targets/{name}': _local(x) for name, x in batch.targets._asdict().items()}
+    whole_files.write_arrays(directory / f'batch_{part}_of_{parts}.npz', arrays)
   if distributed.is_first():
     whole_files.write_json(directory / 'config.json', json.loads(config.to_json_best_effort()))
   with Checkpoints(directory / 'checkpoints') as checkpoints:
@@ -115,13 +136,23 @@ def _local(x: jax.Array) -> np.ndarray:
 def read_batch(directory: Path) -> Batch:
   """The global batch of a dump, of NumPy arrays."""
   paths = sorted(directory.glob('batch_*_of_*.npz'), key=lambda path: int(path.stem.split('_')[1]))
-  if not paths:
-    raise InputError(f'{directory}: holds no batch; give a directory non_finite_step_N of a run.')
+  if not paths or {path.stem for path in paths} != {
+    f'batch_{part}_of_{len(paths)}' for part in range(len(paths))
+  }:
+    raise InputError(
+      f'{directory}: holds no whole batch, but {[path.name for path in paths]}; give a directory '
+      'non_finite_step_N of a run.'
+    )
   whole: dict[str, list[np.ndarray]] = {}
   for path in paths:
-    with np.load(path) as file:
-      for name in file.files:
-        whole.setdefault(name, []).append(file[name])
+    try:
+      with np.load(path) as file:
+        for name in file.files:
+          whole.setdefault(name, []).append(file[name])
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+      raise InputError(
+        f'{path}: cannot be read ({error}); the dump is damaged: start the run again for another.'
+      ) from error
   arrays = {name: np.concatenate(parts) for name, parts in whole.items()}
   targets = Targets(**{name: arrays.pop(f'targets/{name}') for name in Targets._fields})
   return Batch(**arrays, targets=targets)

@@ -1,13 +1,17 @@
 """SIGTERM, with which clusters announce that they want a machine back: stop soon, at one step.
 
-Nothing is saved inside a signal handler; whoever works in steps asks between them.
+Nothing is saved inside a signal handler; whoever works in steps asks between them. Several
+processes answer with one exchange of a flag. JAX has a service for this too, which counts calls;
+Orbax counts its own steps with the same counter, so that a signal soon after a save was never
+heard. It is off (`distributed.start`).
 """
 
 import signal
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
+
+from evad_jax import distributed
 
 
 class Interrupted(Exception):
@@ -27,13 +31,11 @@ class Preemption:
   def __init__(self):
     """Does nothing until it is entered."""
     self._received = self._agreed = False
-    self._asked = 0
     self._before: Any = None
 
   def __enter__(self) -> 'Preemption':
     """From here on SIGTERM no longer ends the process."""
-    if jax.process_count() == 1:  # for several, JAX's own handler tells the others as well
-      self._before = signal.signal(signal.SIGTERM, self._receive)
+    self._before = signal.signal(signal.SIGTERM, self._receive)
     return self
 
   def __exit__(self, *exception: Any) -> None:
@@ -44,14 +46,11 @@ class Preemption:
   def _receive(self, *_: Any) -> None:
     self._received = True
 
-  def received(self) -> bool:
-    """Whether the signal came to this process, whatever the others know; without asking them."""
-    return self._received
+  def received_alone(self) -> bool:
+    """Whether the signal came and there is nobody to agree with; without asking anybody."""
+    return self._received and jax.process_count() == 1
 
   def requested(self) -> bool:
     """Whether to stop now; once true, always true."""
-    self._asked += 1
-    if jax.process_count() == 1:
-      return self._received
-    self._agreed = self._agreed or multihost_utils.reached_preemption_sync_point(self._asked)
+    self._agreed = self._agreed or distributed.any_of(self._received)
     return self._agreed

@@ -11,19 +11,30 @@ def restore_newest(checkpoints: Checkpoints, like: Any) -> tuple[int, Any, dict]
   """Step, state and data position of the newest checkpoint that is whole; None without any.
 
   like: shapes, types and shardings of the state. Damaged checkpoints are told, and set aside under
-  another name. Raises InputError where all are damaged, or where they are of another model.
+  another name. Raises InputError where all are damaged, where they are of another model, or where
+  the processes of a run find different ones.
   """
   steps = checkpoints.all_steps()
-  for step in reversed(steps):
-    try:
-      position = checkpoints.position(step)
-      return step, checkpoints.restore(step, like), position
-    except DamagedError as error:
-      distributed.tell(f'{error} It is set aside, and the one before it is taken.')
-      checkpoints.set_aside(step)
-  if steps:
+  if any(other != steps for other in distributed.gather([steps])):
     raise InputError(
-      f'{checkpoints.directory}: none of its checkpoints can be read; they were set aside as '
-      f'{SET_ASIDE}*. Copy one back from elsewhere, or start the run anew.'
+      f'{checkpoints.directory}: the processes of this run find different checkpoints there; give '
+      'a --workdir that all hosts share.'
+    )
+  for step in reversed(steps):
+    problem = found = None
+    try:
+      # `restore` looks at all files first, all processes together.
+      found = step, checkpoints.restore(step, like), checkpoints.position(step)
+    except DamagedError as error:
+      problem = error
+    if not distributed.any_of(problem is not None):
+      return found
+    problem = problem or f'{checkpoints.directory / str(step)}: another process cannot read it.'
+    distributed.tell(f'{problem} It is set aside, and the one before it is taken.')
+    checkpoints.set_aside(step)
+  if any(checkpoints.directory.glob(f'{SET_ASIDE}*')):
+    raise InputError(
+      f'{checkpoints.directory}: none of its checkpoints could be read; they were set aside as '
+      f'{SET_ASIDE}*. Copy one back from elsewhere, or start anew with another --workdir.'
     )
   return None

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,12 @@ class Stopwatch:
     """Begins a new interval."""
     self._start, self._waited, self._excluded = time.perf_counter(), 0.0, 0.0
 
-  def wait_for(self, iterator: Any) -> Any:
-    """next(iterator), counted as waiting."""
+  def wait_for(self, iterator: Any, busy: Callable[[], bool] = lambda: False) -> Any:
+    """next(iterator), counted as waiting unless there is other work that took even longer."""
     start = time.perf_counter()
     item = next(iterator)
-    self._waited += time.perf_counter() - start
+    if not busy():
+      self._waited += time.perf_counter() - start
     return item
 
   def exclude(self, seconds: float) -> None:

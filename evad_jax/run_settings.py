@@ -16,8 +16,7 @@ from evad_jax.model.evad import EVAD
 def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   """Raises InputError for settings that would fail only after the first compilation, or never."""
   train = config.train
-  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
-  sharding.check_model_axis(mesh, heads)
+  sharding.check_model_axis(mesh, config.model)
   sharding.check_batch_size(train.batch_size, mesh, 'config.train.batch_size')
   if train.accumulation < 1 or train.batch_size % (train.accumulation * mesh.shape['data']):
     raise InputError(

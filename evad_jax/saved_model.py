@@ -36,6 +36,7 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
     model = from_config.make_model(config)
     index = from_config.open_split(config, config.data.eval_split)
     mesh = sharding.make_mesh(config.mesh.model)
+    sharding.check_model_axis(mesh, config.model)
     params = train.restore_params(config, model, checkpoints, step, mesh)
   model_settings.tell_other_classes(settings, index.classes)
   return SavedModel(config, model, params, index, mesh, f'step {step} of {directory}')

@@ -120,14 +120,14 @@ def placed(shapes: Any, shardings: Any) -> Any:
   )
 
 
-def check_model_axis(mesh: Mesh, heads: dict[str, int]) -> None:
-  """Raises InputError unless the model axis divides the heads; heads: by configuration key."""
+def check_model_axis(mesh: Mesh, model: Any) -> None:
+  """Raises InputError unless the model axis divides the heads; model: num_heads, decoder_heads."""
   size = mesh.shape['model']
-  for key, number in heads.items():
-    if number % size:
+  for key in ('num_heads', 'decoder_heads'):
+    if model[key] % size:
       raise InputError(
         f'config.mesh.model={size} splits the heads of every block, so it must divide '
-        f'{key}={number}.'
+        f'config.model.{key}={model[key]}.'
       )
 
 

@@ -151,16 +151,17 @@ class Loop:
       **from_config.pipeline_settings(self.config),
     )
     with batches:
+      following = self.fetch(batches, progress.interval)
       for step in range(start + 1, self.total + 1):
-        try:
-          local = progress.interval.wait_for(batches)
-        except Exception:
+        if isinstance(following, Exception):
           # A SIGTERM to a whole group of processes ends those that make batches as well.
-          if self.preemption.received():
+          if self.preemption.received_alone():
             self.leave(state, step - 1, start, checkpoints)
-          raise
-        batch = sharding.put_batch(local, self.mesh)
+          raise following
+        batch = following
         state, metrics = self.call(state, batch, progress.interval, step)
+        if step < self.total:  # the next batch comes to the device while it computes
+          following = self.fetch(batches, progress.interval, metrics.loss)
         self.watch.look(step, state, batch, metrics)
         checkpoints.check()
         last = step == self.total
@@ -177,6 +178,19 @@ class Loop:
         if stop:
           self.leave(state, step, start, checkpoints)
     return evaluation
+
+  def fetch(
+    self, batches: pipeline.BatchIterator, interval: Stopwatch, computed: jax.Array | None = None
+  ) -> Batch | Exception:
+    """The next batch on the devices, or why there is none: to be raised where it is needed.
+
+    computed: what the devices are at work on. Until it is there, nothing waits for data.
+    """
+    try:
+      busy = (lambda: not computed.is_ready()) if computed is not None else lambda: False
+      return sharding.put_batch(interval.wait_for(batches, busy), self.mesh)
+    except Exception as error:
+      return error
 
   def leave(self, state: TrainState, step: int, start: int, checkpoints: Checkpoints) -> None:
     """Saves the state after a step, unless it is there already, and raises Preempted."""

@@ -66,14 +66,14 @@ def test_they_agree(together):
 
 def test_a_sigterm_to_one_stops_both_at_the_same_question(together):
   _, found, _ = together
-  (first, again), other = found[0]['stopped'], found[1]['stopped']
-  assert [first, again] == other and again and first >= 3
+  assert found[0]['stopped'] == found[1]['stopped'] == [3, True]
 
 
 def test_what_two_save_one_reads(together):
   directory, _, _ = together
   with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
-    assert checkpoints.all_steps() == [5] and checkpoints.position(5) == {'next_example': 1}
+    assert checkpoints.all_steps() == [5, 500]
+    assert checkpoints.position(5) == {'next_example': 1}
     state = checkpoints.read_params(5)
   np.testing.assert_array_equal(state['split'], np.arange(6.0).reshape(2, 3))
   assert state['whole'] == 7
@@ -95,6 +95,28 @@ def test_settings_that_cannot_work_are_named(changes, words):
   settings = ConfigDict({**common.get_config().hosts.to_dict(), **changes})
   with pytest.raises(InputError, match=words.replace('(', r'\(')):
     distributed.start(settings)
+
+
+def test_a_process_that_finds_nobody_ends_with_one_sentence():
+  script = f"""
+from ml_collections import ConfigDict
+from evad_jax import distributed
+distributed._TIMEOUT = 1
+settings = dict(launch='explicit', coordinator='localhost:{free_port()}', processes=2, process=1)
+distributed.start(ConfigDict(settings))
+"""
+  result = subprocess.run(
+    [sys.executable, '-c', script],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  )
+  lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+  assert result.returncode == 2 and len(lines) == 1, result.stderr
+  assert 'did not find each other within 1 seconds; start all of them at once' in lines[0]
+  assert 'Traceback' not in result.stderr
 
 
 def test_alone_is_a_program_of_one():

@@ -1,13 +1,16 @@
 """Losses that are no numbers: nothing is changed, all is told, and the step can be done again."""
 
+import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from evad_jax import from_config, losses, main, nan_watch, train
+from evad_jax import from_config, losses, main, nan_watch, sharding, train
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
@@ -16,6 +19,7 @@ from evad_jax.structures import Batch
 from evad_jax.tools import replay_step
 from evad_jax.train_step import StepMetrics
 from tests.test_main import make_data, tiny_config
+from tests.test_storage import fill_disk
 
 NAN, INF = float('nan'), float('inf')
 
@@ -66,23 +70,33 @@ def poisoned(state):
 
 @pytest.fixture(scope='module')
 def stopped(config, tmp_path_factory):
-  """A run that was poisoned before step 3: its directory, and what it said."""
+  """A run that was poisoned before step 3: its directory, what it said, and what it did."""
   workdir = tmp_path_factory.mktemp('stopped')
-  original = train.Loop.call
+  original, done = train.Loop.call, []
 
   def call(self, state, *arguments):
     state = poisoned(state) if int(state.step) == 2 else state
+    done.append('call')
     return original(self, state, *arguments)
+
+  def recorded(function, name):
+    return lambda *arguments: done.append(name) or function(*arguments)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train.Loop, 'call', call)
+    patch.setattr(train.Loop, 'fetch', recorded(train.Loop.fetch, 'fetch'))
+    patch.setattr(nan_watch.Watch, 'look', recorded(nan_watch.Watch.look, 'look'))
     with pytest.raises(InputError) as caught:
       main.run(config, workdir, 'train')
-  return workdir, str(caught.value)
+  return workdir, str(caught.value), done
+
+
+def test_a_batch_is_fetched_while_a_step_computes_and_no_step_follows_before_a_look(stopped):
+  assert stopped[2] == ['fetch', *['call', 'fetch', 'look'] * 3]
 
 
 def test_a_run_stops_with_step_terms_and_clips(stopped):
-  workdir, told = stopped
+  workdir, told, _ = stopped
   assert 'Step 3 is not finite: ' in told and 'person loss of stage 0 (nan)' in told
   clips = told.partition('clips: ')[2].partition('. Its inputs')[0].split(', ')
   assert len(clips) == 4 and all(clip.startswith('train_') and ' at ' in clip for clip in clips)
@@ -93,7 +107,7 @@ def test_a_run_stops_with_step_terms_and_clips(stopped):
 
 
 def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
-  workdir, told = stopped
+  workdir = stopped[0]
   batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
   index = RecordIndex.open(config.data.directory, 'train')
   settings = from_config.clip_settings(config)
@@ -132,6 +146,37 @@ def test_skips_and_counts(config, tmp_path, capsys):
     'step 7 is left out, the 5. of this run: not finite: action loss of decoder block 0 (nan); '
     f'clips: {clips}\n'
   )
+
+
+def test_a_second_dump_of_a_step_leaves_the_first_alone(config, stopped, monkeypatch):
+  workdir, told, _ = stopped
+  index = RecordIndex.open(config.data.directory, 'train')
+  batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
+  batch = sharding.put_batch(batch, sharding.make_mesh())
+  terms = losses.Terms(*(np.array([NAN]),) * 4)
+  state = train.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
+  watch = nan_watch.Watch(config, index, workdir)
+  look = functools.partial(
+    watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1))
+  )
+  with pytest.raises(InputError, match='Its inputs are in .*/non_finite_step_3-2 '):
+    look()
+  with monkeypatch.context() as patch:
+    fill_disk(patch)
+    with pytest.raises(InputError, match='Step 3 is not finite: .* could not be kept .*No space'):
+      look()
+
+
+def test_a_dump_that_is_not_whole_is_named(stopped, tmp_path):
+  dump = tmp_path / 'dump'
+  shutil.copytree(stopped[0] / 'non_finite_step_3', dump)
+  batch = dump / 'batch_0_of_1.npz'
+  batch.write_bytes(batch.read_bytes()[:-100])
+  with pytest.raises(InputError, match='batch_0_of_1.npz: cannot be read'):
+    nan_watch.read_batch(dump)
+  batch.rename(dump / 'batch_0_of_2.npz')
+  with pytest.raises(InputError, match='holds no whole batch'):
+    nan_watch.read_batch(dump)
 
 
 def test_a_directory_that_is_no_dump_is_named(tmp_path):

@@ -79,6 +79,7 @@ def test_stopwatch_tells_waiting_from_working():
   assert 0.05 / watch.seconds() <= watch.waiting_share() <= 1 - 0.05 / watch.seconds()
   assert watch.seconds() >= 0.1
   watch.restart()
+  assert watch.wait_for(slow(), busy=lambda: True) == 7
   assert watch.waiting_share() == 0
 
 

@@ -135,9 +135,9 @@ def test_batches_that_cannot_be_shared_are_errors():
 
 def test_heads_that_cannot_be_shared_are_errors():
   mesh = AbstractMesh((1, 4), sharding.AXES)
-  sharding.check_model_axis(mesh, {'config.model.num_heads': 12})
+  sharding.check_model_axis(mesh, {'num_heads': 12, 'decoder_heads': 4})
   with pytest.raises(InputError, match='config.mesh.model=4 .* config.model.decoder_heads=6'):
-    sharding.check_model_axis(mesh, {'config.model.decoder_heads': 6})
+    sharding.check_model_axis(mesh, {'num_heads': 12, 'decoder_heads': 6})
 
 
 def test_model_axis_must_divide_the_devices():

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -72,7 +73,16 @@ def empty(step):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def damage_figures(step):
+  (step / 'metrics' / 'metrics').write_text('{"frame_mAP@0.5": 0.')
+
+
+def damage_seal(step):
+  (step / file_checksums.NAME).write_text('{"state": 1}')
+
+
 DAMAGES = [damage_data, damage_position, truncate, remove_state, remove_parts, empty]
+DAMAGES += [damage_figures, damage_seal]
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -98,8 +108,29 @@ def test_damage_shows_without_checksums_too(saved, damage):
 def test_when_all_are_damaged_the_run_does_not_start_anew(saved):
   for step in (1, 2, 3):
     damage_data(saved / str(step))
-  with pytest.raises(InputError, match='none of its checkpoints can be read; .* damaged-'):
-    newest(saved)
+  for _ in range(2):  # nor when it is started once more
+    with pytest.raises(InputError, match='none of its checkpoints could be read; .* damaged-'):
+      newest(saved)
+
+
+def test_a_step_that_is_damaged_twice_is_set_aside_twice(saved):
+  for _ in range(2):
+    truncate(saved / '3')
+    assert newest(saved) == 2
+    with Checkpoints(saved, keep_last=3) as checkpoints:
+      save(checkpoints, 3)
+  assert sorted(path.name for path in saved.glob('damaged-*')) == ['damaged-3', 'damaged-3-2']
+
+
+def test_what_fails_with_good_files_is_no_damage(saved, monkeypatch):
+  def fail(*arguments, **keywords):
+    raise RuntimeError('RESOURCE_EXHAUSTED')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.StandardCheckpointHandler, 'restore', fail)
+    with pytest.raises(RuntimeError, match='RESOURCE_EXHAUSTED'):
+      newest(saved)
+  assert newest(saved) == 3
 
 
 def test_evaluation_of_a_damaged_checkpoint_names_the_file_and_the_others(saved):
@@ -117,6 +148,30 @@ def test_figures_that_come_later_are_kept(saved):
   with Checkpoints(saved, read_only=True) as checkpoints:
     assert checkpoints.best_step() == 2
   assert file_checksums.damage(saved / '2') is None
+
+
+def test_steps_do_not_wait_for_the_seal(tmp_path, monkeypatch):
+  seal, go_on = file_checksums.seal, threading.Event()
+  monkeypatch.setattr(file_checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
+  with Checkpoints(tmp_path) as checkpoints:
+    save(checkpoints, 1)
+    while checkpoints._sealing is None:
+      checkpoints.check()  # returns although the seal waits
+    assert not file_checksums.is_sealed(tmp_path / '1')
+    go_on.set()
+    checkpoints.wait()
+    assert file_checksums.is_sealed(tmp_path / '1')
+
+
+def test_a_seal_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  def fail(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(file_checksums, 'seal', fail)
+  with pytest.raises(InputError, match='No space left on device'):
+    with Checkpoints(tmp_path) as checkpoints:
+      save(checkpoints, 1)
+      checkpoints.wait()
 
 
 def test_seal_shares_its_work(saved):

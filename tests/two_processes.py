@@ -27,12 +27,19 @@ def state_of(mesh):
   return sharding.put(values, {'split': split, 'whole': sharding.replicated(mesh)})
 
 
-def stop_together():
-  """SIGTERM comes to process 1 alone, at its third question; when each was told to stop."""
+def stop_together(checkpoints, state):
+  """SIGTERM comes to process 1 alone, at its third question; when each was told to stop.
+
+  It comes just after a save, of a step that is far from the number of questions.
+  """
   with Preemption() as preemption:
-    for question in range(1, 200):
-      if question == 3 and jax.process_index() == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
+    for question in range(1, 20):
+      if question == 3:
+        checkpoints.save(500, {'params': state}, {}, {'next_example': 2}, None)
+        checkpoints.wait()
+        if jax.process_index() == 1:
+          os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.2)  # more than JAX's own service needs to hear of it
       if preemption.requested():
         return question, preemption.requested()
       time.sleep(0.02)
@@ -51,13 +58,14 @@ def main(coordinator, number, directory):
   state = state_of(mesh)
   with Checkpoints(directory / 'checkpoints') as checkpoints:
     checkpoints.save(5, {'params': state}, {}, {'next_example': 1}, None)
+    stopped = stop_together(checkpoints, state)
   found = {
     'part': sharding.part_of_process(mesh),
     'batch': np.asarray(jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(batch)),
     'any': [distributed.any_of(flag) for flag in (False, number == 1)],
     'gathered': distributed.gather(['of 0'] if number == 0 else ['of 1', 'also of 1']),
   }
-  found['stopped'] = stop_together()
+  found['stopped'] = stopped
   found['batch'] = found['batch'].tolist()
   (directory / f'{number}.json').write_text(json.dumps(found))
   distributed.stop()

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from evad_jax import config_flag
 from evad_jax.errors import InputError, exit_on_input_error
 
+flags.adopt_module_key_flags(config_flag)  # for --help
 _DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)
 _CLIPS = flags.DEFINE_integer('clips', 1, 'Clips of a batch for each of its parts.', lower_bound=1)
 _MESH = flags.DEFINE_multi_integer('mesh', None, 'config.mesh.model; default: 1 and 2.')
@@ -71,8 +72,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
-  heads = {f'config.model.{key}': config.model[key] for key in ('num_heads', 'decoder_heads')}
-  sharding.check_model_axis(mesh, heads)
+  sharding.check_model_axis(mesh, config.model)
   optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
   state = train.abstract_state(config, model, optimizer)
   batch = abstract_batch(config, clips * mesh.shape['data'], canvas)

@@ -27,7 +27,10 @@ def replay(directory: Path) -> list[str]:
   path = directory / 'config.json'
   if not path.is_file():
     raise InputError(f'{directory}: holds no config.json; give a directory non_finite_step_N.')
-  config = ConfigDict(json.loads(path.read_text()))
+  try:
+    config = ConfigDict(json.loads(path.read_text()))
+  except ValueError as error:
+    raise InputError(f'{path}: is no JSON ({error}); start the run again for another.') from error
   config.mesh.update(model=1, fsdp=False)
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   model = from_config.make_model(config)
@@ -36,7 +39,7 @@ def replay(directory: Path) -> list[str]:
   abstract = train.abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, False)
   with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
-    step = checkpoints.all_steps()[-1]
+    step = checkpoints.choose(0)
     state = checkpoints.restore(step, sharding.placed(abstract, shardings))
   leaves, _ = jax.tree_util.tree_flatten_with_path(state.params)
   bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]

@@ -56,7 +56,13 @@ def test_weights_that_are_split_are_gathered():
 
 @pytest.mark.parametrize(
   'arguments, words',
-  [(['--devices=0'], 'devices'), (['--mesh=x'], 'mesh'), ([], '--config is missing')],
+  [
+    (['--devices=0'], 'devices'),
+    (['--mesh=x'], 'mesh'),
+    ([], '--config is missing'),
+    (['--config=nothing.py'], 'nothing.py'),
+    (['--config=configs/demo.py', 'more'], "'more' is not a flag"),
+  ],
 )
 def test_bad_flags_are_one_sentence(arguments, words, capsys):
   with pytest.raises(SystemExit) as caught:
