@@ -14,6 +14,8 @@ def parse(argv: list[str]) -> ConfigDict:
   argv: with the program's name first.
   """
   app.define_help_flags()
+  for name in list(flags.FLAGS):
+    flags.FLAGS[name].unparse()  # what an earlier call in this process was given
   try:
     rest = flags.FLAGS(argv)
     missing = _CONFIG.value is None or not _CONFIG.value.name  # fails if the file did not load

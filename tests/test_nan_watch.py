@@ -157,7 +157,7 @@ def test_a_second_dump_of_a_step_leaves_the_first_alone(config, stopped, monkeyp
   state = train.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
   watch = nan_watch.Watch(config, index, workdir)
   look = functools.partial(
-    watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1))
+    watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1), np.float32(0))
   )
   with pytest.raises(InputError, match='Its inputs are in .*/non_finite_step_3-2 '):
     look()
