@@ -20,6 +20,7 @@ from evad_jax.errors import EXIT_BAD_INPUT, InputError
 
 LAUNCHES = ('alone', 'auto', 'explicit')
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
+_FAREWELL = 15  # at the end; so long the others are stuck when one of them fails alone
 
 
 def start(settings: Any) -> None:
@@ -54,7 +55,9 @@ def start(settings: Any) -> None:
   )
   try:
     with _ended_after(_TIMEOUT, f'{place} within {_TIMEOUT} seconds; {advice}.'):
-      jax.distributed.initialize(initialization_timeout=_TIMEOUT + 60, **arguments)
+      jax.distributed.initialize(
+        initialization_timeout=_TIMEOUT + 60, shutdown_timeout_seconds=_FAREWELL, **arguments
+      )
   except (RuntimeError, ValueError) as error:
     raise InputError(f'{place} ({" ".join(str(error).split())[:200]}); {advice}.') from error
 
@@ -96,6 +99,7 @@ def _check_explicit(settings: Any) -> None:
 def stop() -> None:
   """Disconnects, after waiting for the others; without connection it does nothing."""
   if jax.distributed.is_initialized():
+    wait_for_all('end')  # however long the first has to write
     jax.distributed.shutdown()
 
 
