@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from evad_jax.errors import EXIT_BAD_INPUT, InputError
 
 LAUNCHES = ('alone', 'auto', 'explicit')
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
+_FAREWELL = 15  # at the end; so long the others are stuck when one of them fails alone
 
 
 def start(settings: Any) -> None:
@@ -53,7 +55,9 @@ def start(settings: Any) -> None:
   )
   try:
     with _ended_after(_TIMEOUT, f'{place} within {_TIMEOUT} seconds; {advice}.'):
-      jax.distributed.initialize(initialization_timeout=_TIMEOUT + 60, **arguments)
+      jax.distributed.initialize(
+        initialization_timeout=_TIMEOUT + 60, shutdown_timeout_seconds=_FAREWELL, **arguments
+      )
   except (RuntimeError, ValueError) as error:
     raise InputError(f'{place} ({" ".join(str(error).split())[:200]}); {advice}.') from error
 
@@ -95,6 +99,7 @@ def _check_explicit(settings: Any) -> None:
 def stop() -> None:
   """Disconnects, after waiting for the others; without connection it does nothing."""
   if jax.distributed.is_initialized():
+    wait_for_all('end')  # however long the first has to write
     jax.distributed.shutdown()
 
 
@@ -127,14 +132,32 @@ def any_of(flag: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
+def same_everywhere(value: Any) -> bool:
+  """Whether all processes have this value, as its repr tells; all have to call it."""
+  if jax.process_count() == 1:
+    return True
+  checksums = multihost_utils.process_allgather(np.array(zlib.crc32(repr(value).encode())))
+  return len(set(checksums.tolist())) == 1
+
+
 def gather(items: list[Any]) -> list[Any]:
-  """The items of all processes, in order of the processes; on every one. They have to pickle."""
+  """The items of all processes, in order of the processes; on every one. They have to pickle.
+
+  One process after the other sends, and only those that have any: devices hold the items of one at
+  a time, however many processes there are.
+  """
   if jax.process_count() == 1:
     return items
-  own = np.frombuffer(pickle.dumps(items), np.uint8)
+  own = np.frombuffer(pickle.dumps(items) if items else b'', np.uint8)
   sizes = multihost_utils.process_allgather(np.array(len(own)))
-  padded = np.zeros(sizes.max(), np.uint8)
-  padded[: len(own)] = own
-  parts = multihost_utils.process_allgather(padded)
-  whole = zip(parts, sizes, strict=True)
-  return [item for part, size in whole for item in pickle.loads(part[:size].tobytes())]
+  found = []
+  for process, size in enumerate(sizes):
+    if not size:
+      continue
+    sender = process == jax.process_index()
+    padded = np.zeros(sizes.max(), np.uint8)  # one shape, one compiled program
+    if sender:
+      padded[:size] = own
+    sent = multihost_utils.broadcast_one_to_all(padded, is_source=sender)
+    found += pickle.loads(np.asarray(sent)[:size].tobytes())
+  return found

@@ -15,7 +15,7 @@ def restore_newest(checkpoints: Checkpoints, like: Any) -> tuple[int, Any, dict]
   the processes of a run find different ones.
   """
   steps = checkpoints.all_steps()
-  if any(other != steps for other in distributed.gather([steps])):
+  if not distributed.same_everywhere(steps):
     raise InputError(
       f'{checkpoints.directory}: the processes of this run find different checkpoints there; give '
       'a --workdir that all hosts share.'

@@ -60,6 +60,7 @@ def test_they_agree(together):
   for process in found:
     assert process['any'] == [False, True]
     assert process['gathered'] == ['of 0', 'of 1', 'also of 1']
+    assert process['of one'] == [1] and process['same'] == [True, False]
   lines = [[line for line in out.splitlines() if 'Gloo' not in line] for out in told]
   assert lines == [['process 0 speaks'], []]
 

@@ -64,6 +64,8 @@ def main(coordinator, number, directory):
     'batch': np.asarray(jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(batch)),
     'any': [distributed.any_of(flag) for flag in (False, number == 1)],
     'gathered': distributed.gather(['of 0'] if number == 0 else ['of 1', 'also of 1']),
+    'same': [distributed.same_everywhere([4, step]) for step in (5, number)],
+    'of one': distributed.gather([number] * number),
   }
   found['stopped'] = stopped
   found['batch'] = found['batch'].tolist()
