@@ -5,7 +5,6 @@ set has tubes, that is, where every annotated frame of a video is evaluated.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from evad_jax import contact_sheet, distributed, from_config, sharding
-from evad_jax.data import pipeline, tube_index
+from evad_jax.data import pipeline, tube_index, whole_files
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.metrics import detections_csv, frame_map, report, video_map
@@ -175,7 +174,7 @@ def _tubes_by_video(index: RecordIndex, truth: tube_index.TrueTubes) -> dict[str
 def write(evaluation: Evaluation, directory: Path, name: str) -> None:
   """Writes NAME.json, NAME_detections.csv and, with tiles, NAME_sheet.png."""
   directory.mkdir(parents=True, exist_ok=True)
-  (directory / f'{name}.json').write_text(json.dumps(evaluation.metrics(), indent=2) + '\n')
+  whole_files.write_json(directory / f'{name}.json', evaluation.metrics())
   detections_csv.write_detections(directory / f'{name}_detections.csv', evaluation.detections)
   if evaluation.tiles:
     contact_sheet.write_contact_sheet(

@@ -79,8 +79,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
         tell(f'config.init_from={config.init_from} was for the first step alone')
     else:
       step, position = 0, {}
-      state = first_state(config, model, optimizer, index.classes, workdir)
-      state = sharding.put(state, shardings)
+      params = first_params(config, model, index.classes, workdir)
+      state = place_state(config, params, optimizer, shardings)
       tell(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps')
     watch = nan_watch.Watch(config, index, workdir, position.get('skipped', 0))
     late = position.get('evaluation_due') and not checkpoints.was_evaluated(step)
@@ -282,39 +282,41 @@ def make_optimizer(
   return optimizers.make_optimizer(config.optimizer, params, rate)
 
 
-def start_state(
-  config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
-) -> TrainState:
-  """The state at step 0."""
-  params = jax.jit(functools.partial(init_params, config, model))()
-  return initial_state(params, optimizer, bool(config.train.ema_decay))
+def start_params(config: ConfigDict, model: EVAD) -> Any:
+  """The parameters of a run from scratch, on one device."""
+  return jax.jit(functools.partial(init_params, config, model))()
 
 
-def first_state(
-  config: ConfigDict,
-  model: EVAD,
-  optimizer: optax.GradientTransformation,
-  classes: list[str],
-  workdir: Path,
-) -> TrainState:
-  """The state at step 0 from config.init_from, or from scratch; says which, in words."""
-  state = start_state(config, model, optimizer)
+def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: Path) -> Any:
+  """The parameters at step 0, of config.init_from or from scratch; says which, in words."""
+  params = start_params(config, model)
   if not config.init_from:
     tell(f'Starting from scratch: start values of config.seed={config.seed}')
-    return state
-  params, report = init_from.load(config, state.params, classes)
+    return params
+  params, report = init_from.load(config, params, classes)
   tell(report.text())
   if jax.process_index() == 0:
     report.write(workdir / 'init_from.json')
-  ema_params = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
-  return state._replace(params=params, ema_params=ema_params)
+  return params
+
+
+def place_state(
+  config: ConfigDict, params: Any, optimizer: optax.GradientTransformation, shardings: Any
+) -> TrainState:
+  """The state at step 0, made where it stays: no device ever holds more than its part of it."""
+  start = functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
+  return jax.jit(start, out_shardings=shardings, donate_argnums=0)(
+    sharding.put(params, shardings.params)
+  )
 
 
 def abstract_state(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """Shapes and types of the state."""
-  return jax.eval_shape(functools.partial(start_state, config, model, optimizer))
+  params = jax.eval_shape(functools.partial(init_params, config, model))
+  start = functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
+  return jax.eval_shape(start, params)
 
 
 def restore_params(

@@ -3,11 +3,12 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from evad_jax import from_config, init_from, known_answers, published_names, train
+from evad_jax import from_config, init_from, known_answers, published_names, sharding, train
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.errors import InputError
 from evad_jax.tools import convert_checkpoint
@@ -172,27 +173,30 @@ def test_a_run_gives_its_moving_average_where_it_has_one(tmp_path, ema):
   assert report.fresh == report.left_over and len(report.fresh) == 2
 
 
-def test_the_first_state_says_where_it_is_from(converted, tmp_path, capsys, monkeypatch):
+def test_the_first_parameters_say_where_they_are_from(converted, tmp_path, capsys, monkeypatch):
   config = micro_evad.micro_config(token_restoring='released', padding='released')
   config.train.ema_decay = 0.9
   model = from_config.make_model(config)
-  optimizer = optax.adam(1e-3)
+  optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
   params = micro_evad.random_parameters(model, seed=2)
   # Without compiling the start values.
-  monkeypatch.setattr(train, 'start_state', lambda *a: initial_state(params, optimizer, True))
-  scratch = train.first_state(config, model, optimizer, CLASSES, tmp_path)
+  monkeypatch.setattr(train, 'start_params', lambda *a: params)
+  assert train.first_params(config, model, CLASSES, tmp_path) is params
   assert 'Starting from scratch: start values of config.seed=0' in capsys.readouterr().out
   assert not (tmp_path / 'init_from.json').exists()
   config.init_from = str(converted['detector'])
-  state = train.first_state(config, model, optimizer, CLASSES, tmp_path)
+  found = train.first_params(config, model, CLASSES, tmp_path)
   told = capsys.readouterr().out
   assert f'Starting from {config.init_from}/0 (EVAD detector, width 32, depth 4, 5 act' in told
   assert json.loads((tmp_path / 'init_from.json').read_text())['fresh'] == []
   with Checkpoints(converted['detector'], read_only=True) as checkpoints:
     saved = checkpoints.read_params(0)
+  abstract = train.abstract_state(config, model, optimizer)
+  shardings = sharding.state_shardings(abstract, optimizer, sharding.make_mesh(), False)
+  state = train.place_state(config, found, optimizer, shardings)
   for tree in (state.params, state.ema_params):
     jax.tree.map(np.testing.assert_array_equal, tree, saved)
-  assert jax.tree.structure(state) == jax.tree.structure(scratch)
+  assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, abstract)
   assert int(state.step) == 0
 
 
