@@ -7,7 +7,8 @@ The devices are simulated by one CPU, which compiles for as many as are asked fo
 from the compiled program, per device and step, and worked out by hand beside it: an all-reduce of n
 bytes sends 2n (g-1)/g in a group of g. Where only a part of a sum is used, compilers for
 accelerators send half of that. Bytes of temporary memory are the CPU compiler's: a hint, not a
-promise, for other devices.
+promise, for other devices. What the clips of a device keep for the backward pass is counted whole,
+whatever the model axis splits of it.
 """
 
 import math
@@ -35,6 +36,7 @@ class Cost(NamedTuple):
   """Of one device and one step; sizes in bytes."""
 
   state: int  # parameters and the optimizer's
+  kept: int  # from the forward for the backward pass
   temporary: int
   sent: dict[str, int]  # by kind of exchange
   by_hand: Any  # Exchange, of evad_jax/exchange_plan.py
@@ -68,7 +70,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
   import jax
 
-  from evad_jax import collectives, exchange_plan, from_config, sharding, train
+  from evad_jax import collectives, exchange_plan, from_config, kept_memory, sharding, train
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
@@ -90,7 +92,10 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
     model, state.params, mesh, config.mesh.fsdp, config.clip.clip_frames, canvas, clips
   )
   temporary = compiled.memory_analysis().temp_size_in_bytes
-  return Cost(held, temporary, sent, by_hand, compiled.cost_analysis()['flops'], seconds)
+  kept = clips * kept_memory.kept_of_a_clip(
+    model, state.params, lambda number: abstract_batch(config, number, canvas)
+  )
+  return Cost(held, kept, temporary, sent, by_hand, compiled.cost_analysis()['flops'], seconds)
 
 
 def main(argv: list[str]) -> None:
@@ -106,15 +111,20 @@ def main(argv: list[str]) -> None:
     canvas = tuple(config.clip.canvases[_CANVAS.value])
     print(
       f'{config.name}, {_DEVICES.value} devices, {_CLIPS.value} clips of {canvas} for each part of '
-      'a batch; MB of a device and step\n\n| data x model | fsdp | state | temporary | '
+      'a batch; MB of a device and step\n\n| data x model | fsdp | state | kept | temporary | '
       f'{" | ".join(f"{kind} sent" for kind in KINDS)} | the first two by hand | GFLOP | '
-      f'compiled in |\n|{"---|" * 12}',
+      f'compiled in |\n|{"---|" * 13}',
     )
     for model_size in _MESH.value or (1, 2):
       for fully_sharded in _FSDP.value:
         config.mesh.update(model=model_size, fsdp=fully_sharded == 'yes')
         found = cost(config, _CLIPS.value, canvas)
-        numbers = [found.state, found.temporary, *(found.sent.get(kind, 0) for kind in KINDS)]
+        numbers = [
+          found.state,
+          found.kept,
+          found.temporary,
+          *(found.sent.get(kind, 0) for kind in KINDS),
+        ]
         print(
           f'| {_DEVICES.value // model_size} x {model_size} | {fully_sharded} | '
           f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | '
