@@ -127,7 +127,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
     'changes a key of it (configs/common.py lists them).',
     allow_abbrev=False,
   )
-  parser.add_argument('checkpoints', nargs='+', help='runs, or directories of checkpoints')
+  parser.add_argument(
+    'checkpoints', nargs='+', metavar='CHECKPOINT', help='a run, or a directory of checkpoints'
+  )
   parser.add_argument('--keep-rates', nargs='+', type=float, default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
   parser.add_argument('--json', type=Path, help='also write the figures to this file')
   parser.add_argument('--plot', type=Path, help='also draw them, a PNG')
