@@ -36,7 +36,7 @@ def test_figures_and_picture(tmp_path):
     (['runs/a', '--config=configs/demo.py', '--config.modle.width=3'], 'modle'),
     (['runs/a', '--keep-rate', '0.7', '--config=configs/demo.py'], 'keep-rate'),
     (['/nowhere', '--config=configs/demo.py'], '/nowhere'),
-    ([], 'checkpoints'),
+    ([], 'CHECKPOINT'),
   ],
 )
 def test_bad_flags_are_one_sentence(arguments, words, capsys):
