@@ -78,9 +78,9 @@ def loss_terms(
   )
   if not consistency or set(model.block_keep_rates()) == {1.0}:
     return terms.total(), (terms, jnp.zeros((), terms.action.dtype))
-  # What all tokens say is the answer that pruning should not change, so nothing is dropped here.
-  whole = model.clone(keep_rate=1.0).apply({'params': params}, clips, batch.sizes, train=False)
-  whole = jax.lax.stop_gradient(whole)
+  # What all tokens say is the answer that pruning should not change: no drop path, no gradient.
+  fixed = {'params': jax.lax.stop_gradient(params)}
+  whole = model.clone(keep_rate=1.0).apply(fixed, clips, batch.sizes, train=False)
   found = match(whole.person_logits, whole.boxes, batch.targets, batch.sizes)
   distance = losses.consistency_loss(
     outputs.action_logits,
