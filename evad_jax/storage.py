@@ -17,6 +17,9 @@ _UNWRITABLE = {
   for name in 'ENOSPC EDQUOT EROFS EACCES EPERM EIO EFBIG ENOTDIR EISDIR ESTALE ENODEV'.split()
 }
 
+# Of those, what never happens to a file that is read.
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
 
 def reason(error: BaseException | None) -> str | None:
   """What the operating system said, or None where the error is not about files."""
@@ -52,7 +55,8 @@ def told(path: Path) -> Iterator[None]:
     why = why_unwritable(error)
     if why is None:
       raise
+    what = 'written' if _number(error) in _OF_WRITING else 'read or written'
     raise InputError(
-      f'{getattr(error, "filename", None) or path}: cannot be written: {why}; mend that, or give '
+      f'{getattr(error, "filename", None) or path}: cannot be {what}: {why}; mend that, or give '
       'another --workdir, and start the same command again.'
     ) from error

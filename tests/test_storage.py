@@ -243,3 +243,9 @@ def test_other_errors_stay_what_they_are(tmp_path, error):
   with pytest.raises(type(error)):
     with storage.told(tmp_path):
       raise error
+
+
+def test_what_may_have_been_reading_is_not_called_writing(tmp_path):
+  for number, words in ((errno.ENOSPC, 'be written: No space'), (errno.EIO, 'be read or written')):
+    with pytest.raises(InputError, match=f'clips/a: cannot {words}'), storage.told(tmp_path):
+      raise OSError(number, os.strerror(number), 'clips/a')
