@@ -27,11 +27,19 @@ Tree = Any
 BEST_METRIC = 'frame_mAP@0.5'
 SET_ASIDE = 'damaged-'  # what the name of a damaged checkpoint begins with
 
-# Orbax logs the stack trace of a failed save in each of its threads; the error itself is raised,
-# and told in one sentence.
-logging.getLogger('absl').addFilter(
-  lambda record: 'orbax' not in record.pathname or record.levelno < logging.ERROR
-)
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+  """Of Orbax's records neither the traces of a failed save nor that reading does not write.
+
+  It logs a trace in each of its threads; the error itself is raised, and told in one sentence.
+  """
+  if 'orbax' not in record.pathname:
+    return True
+  reading = 'read_only' in record.getMessage() or 'read only' in record.getMessage()
+  return record.levelno < logging.ERROR and not reading
+
+
+logging.getLogger('absl').addFilter(_worth_telling)
 
 
 class DamagedError(InputError):

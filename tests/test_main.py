@@ -1,6 +1,7 @@
 """The command line as a user meets it: bad input, one tiny run, evaluation of its checkpoint."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from configs import demo
 from data_prep import synthetic
 from evad_jax import main
+from evad_jax.checkpoint import Checkpoints
 from evad_jax.data import records
 from evad_jax.errors import InputError
 from evad_jax.tools import compare_keep_rates
@@ -125,6 +127,12 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
   main.run(config, tmp_path, 'eval')
   still = json.loads((tmp_path / 'eval_test_keyframe_only.json').read_text())
   assert still != json.loads(before)
+
+
+def test_reading_a_checkpoint_warns_of_nothing(trained, caplog):
+  with Checkpoints(trained[1] / 'checkpoints', read_only=True) as checkpoints:
+    assert checkpoints.latest_step() == 4
+  assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
 
 
 def test_a_checkpoint_at_several_keep_rates(trained):
