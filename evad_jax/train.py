@@ -303,11 +303,14 @@ def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: P
 def place_state(
   config: ConfigDict, params: Any, optimizer: optax.GradientTransformation, shardings: Any
 ) -> TrainState:
-  """The state at step 0, made where it stays: no device ever holds more than its part of it."""
-  start = functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
-  return jax.jit(start, out_shardings=shardings, donate_argnums=0)(
-    sharding.put(params, shardings.params)
-  )
+  """The state at step 0; what the optimizer keeps is made where it stays, whole on no device."""
+  start = jax.jit(state_of(config, optimizer), out_shardings=shardings, donate_argnums=0)
+  return start(sharding.put(params, shardings.params))
+
+
+def state_of(config: ConfigDict, optimizer: optax.GradientTransformation) -> Callable:
+  """params -> TrainState at step 0."""
+  return functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
 
 
 def abstract_state(
@@ -315,8 +318,7 @@ def abstract_state(
 ) -> TrainState:
   """Shapes and types of the state."""
   params = jax.eval_shape(functools.partial(init_params, config, model))
-  start = functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
-  return jax.eval_shape(start, params)
+  return jax.eval_shape(state_of(config, optimizer), params)
 
 
 def restore_params(

@@ -36,7 +36,6 @@ class Cost(NamedTuple):
   """Of one device and one step; sizes in bytes."""
 
   state: int  # parameters and the optimizer's
-  kept: int  # from the forward for the backward pass
   temporary: int
   sent: dict[str, int]  # by kind of exchange
   by_hand: Any  # Exchange, of evad_jax/exchange_plan.py
@@ -70,7 +69,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
   import jax
 
-  from evad_jax import collectives, exchange_plan, from_config, kept_memory, sharding, train
+  from evad_jax import collectives, exchange_plan, from_config, sharding, train
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
@@ -92,10 +91,20 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
     model, state.params, mesh, config.mesh.fsdp, config.clip.clip_frames, canvas, clips
   )
   temporary = compiled.memory_analysis().temp_size_in_bytes
-  kept = clips * kept_memory.kept_of_a_clip(
-    model, state.params, lambda number: abstract_batch(config, number, canvas)
+  return Cost(held, temporary, sent, by_hand, compiled.cost_analysis()['flops'], seconds)
+
+
+def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
+  """Bytes that a clip keeps from the forward for the backward pass."""
+  import jax
+
+  from evad_jax import from_config, kept_memory, train
+
+  model = from_config.make_model(config)
+  params = jax.eval_shape(lambda: train.init_params(config, model))
+  return kept_memory.kept_of_a_clip(
+    model, params, lambda clips: abstract_batch(config, clips, canvas)
   )
-  return Cost(held, kept, temporary, sent, by_hand, compiled.cost_analysis()['flops'], seconds)
 
 
 def main(argv: list[str]) -> None:
@@ -115,16 +124,13 @@ def main(argv: list[str]) -> None:
       f'{" | ".join(f"{kind} sent" for kind in KINDS)} | the first two by hand | GFLOP | '
       f'compiled in |\n|{"---|" * 13}',
     )
+    kept = _CLIPS.value * kept_of_a_clip(config, canvas)  # the same on every mesh
     for model_size in _MESH.value or (1, 2):
       for fully_sharded in _FSDP.value:
         config.mesh.update(model=model_size, fsdp=fully_sharded == 'yes')
         found = cost(config, _CLIPS.value, canvas)
-        numbers = [
-          found.state,
-          found.kept,
-          found.temporary,
-          *(found.sent.get(kind, 0) for kind in KINDS),
-        ]
+        sent = [found.sent.get(kind, 0) for kind in KINDS]
+        numbers = [found.state, kept, found.temporary, *sent]
         print(
           f'| {_DEVICES.value // model_size} x {model_size} | {fully_sharded} | '
           f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | '

@@ -1,4 +1,4 @@
-"""Published files become checkpoints and come back bit for bit; what does not fit is refused."""
+"""Published files become checkpoints and come back bit for bit."""
 
 import argparse
 import shutil
