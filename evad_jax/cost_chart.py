@@ -1,12 +1,15 @@
 """What a keep rate costs, as a picture of lines: multiply-adds and time against the keep rate."""
 
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from evad_jax.drawing import write_picture
+from evad_jax.errors import InputError
 
 FONT_SIZE = 14
 WIDTH, HEIGHT = 380, 260  # pixels of one panel
@@ -27,6 +30,28 @@ class Panel(NamedTuple):
 
   title: str  # with its unit
   lines: Sequence[Line]
+
+
+def write_files(
+  figures: Path | None,
+  picture: Path | None,
+  title: str,
+  rows: Sequence[NamedTuple],
+  panels: Sequence[Panel],
+) -> None:
+  """The rows as JSON and the panels as a PNG, each where a path is given.
+
+  Raises InputError where a file cannot be written.
+  """
+  try:
+    if figures:
+      figures.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
+    if picture:
+      write_cost_chart(picture, title, panels)
+  except OSError as error:
+    raise InputError(
+      f'{error.filename}: cannot be written ({error.strerror}); choose another file.'
+    ) from error
 
 
 def write_cost_chart(path: str | os.PathLike, title: str, panels: Sequence[Panel]) -> None:

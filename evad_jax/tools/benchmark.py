@@ -17,7 +17,6 @@ peak      multiply-adds of a second (three times the forward's for a step), as a
 
 import argparse
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from evad_jax import cost_chart
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import exit_on_input_error
 from evad_jax.measured_cost import Measurement, measure
 
 SIZES = ('B', 'L', 'small')
@@ -134,20 +133,8 @@ def main(argv: list[str] | None = None) -> None:
     for m in measured:
       print(line(m), flush=True)
     found += measured
-  write(args, f'{what}, {device.device_kind}', found)
-
-
-def write(args: argparse.Namespace, title: str, found: Sequence[Measurement]) -> None:
-  """The figures and the picture. Raises InputError where a file cannot be written."""
-  try:
-    if args.json:
-      args.json.write_text(json.dumps([m._asdict() for m in found], indent=2) + '\n')
-    if args.plot:
-      cost_chart.write_cost_chart(args.plot, title, panels(found))
-  except OSError as error:
-    raise InputError(
-      f'{error.filename}: cannot be written ({error.strerror}); choose another file.'
-    ) from error
+  title = f'{what}, {device.device_kind}'
+  cost_chart.write_files(args.json, args.plot, title, found, panels(found))
 
 
 if __name__ == '__main__':

@@ -10,14 +10,13 @@ alone, of config.eval.batch_size random clips at once on one device; the rates t
 
 import argparse
 import functools
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from evad_jax import config_flag
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import exit_on_input_error
 
 ROUNDS = 5  # calls of each program
 
@@ -106,15 +105,8 @@ def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
     panel('clips a second', lambda row: row.clips_per_second),
     panel('10^9 multiply-adds of a clip', lambda row: row.gmac),
   ]
-  try:
-    if path:
-      path.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
-    if plot:
-      cost_chart.write_cost_chart(plot, 'one set of parameters at every keep rate', panels)
-  except OSError as error:
-    raise InputError(
-      f'{error.filename}: cannot be written ({error.strerror}); choose another file.'
-    ) from error
+  title = 'one set of parameters at every keep rate'
+  cost_chart.write_files(path, plot, title, rows, panels)
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
