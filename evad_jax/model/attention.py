@@ -4,24 +4,36 @@ Paper section 3.2: the importance of a token is its column of the attention matr
 queries and heads, where some rows count more (the keyframe's, by the enhanced weight).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from evad_jax.errors import InputError
-from evad_jax.model.blocked_attention import SAVED, attend_blocked
+from evad_jax.model.blocked_attention import attend_blocked
 from evad_jax.model.fused_attention import attend_fused
-from evad_jax.model.layers import Dense, at_least_float32
+from evad_jax.model.layers import SAVED, Dense, at_least_float32
 
 Array = jax.Array
 
 FORMS = ('auto', 'plain', 'blocked', 'fused')
 # Tokens from which on blocks are the faster form on a CPU; below it the two are equal.
 BLOCKED_FROM = 512
-# What recomputation of a block's activations leaves out. A ViT-B step at keep rate 0.7 takes 12 %
-# longer with it than without any, and 20 % where everything is recomputed (two CPU cores), which
-# would save little more: of 4,459 MB that a clip of 288 x 512 keeps it saves 3,667 MB already.
-KEEP_ATTENTION = jax.checkpoint_policies.save_only_these_names(SAVED)
+_NAMED = jax.checkpoint_policies.save_only_these_names(SAVED)
+
+
+def keep_attention(primitive: Any, *args: Any, **params: Any) -> bool:
+  """What recomputation of a block's activations leaves out: attention, and the choice of tokens.
+
+  cuDNN's kernel gives its results no name, so it is known by its own. A ViT-B step at keep rate 0.7
+  takes 12 % longer with this policy than without recomputation, and 20 % where everything is
+  recomputed (two CPU cores), which would save little more: of 4,459 MB that a clip of 288 x 512
+  keeps it saves 3,667 MB already.
+  """
+  if primitive.name.startswith('dot_product_attention_fwd'):
+    return True
+  return _NAMED(primitive, *args, **params)
 
 
 def attend(
@@ -66,8 +78,8 @@ def form_for(attention: str, tokens: int, dtype: jnp.dtype) -> str:
   if attention not in FORMS:
     raise InputError(f'attention={attention!r} is not one of {FORMS}.')
   platform, half = jax.default_backend(), jnp.dtype(dtype).itemsize == 2
-  # cuDNN's kernel takes 16-bit types only; a Pallas kernel is not split over devices by itself.
-  fused = (platform == 'gpu' and half) or platform == 'tpu'
+  # cuDNN's kernel takes 16-bit types only, and has no form for older cards.
+  fused = (platform == 'gpu' and half and cuda_capability() >= 8) or platform == 'tpu'
   if attention == 'fused' and not fused:
     raise InputError(
       f"attention='fused' has no kernel for {jnp.dtype(dtype).name} on this platform, {platform}; "
@@ -77,7 +89,15 @@ def form_for(attention: str, tokens: int, dtype: jnp.dtype) -> str:
     return attention
   if tokens < BLOCKED_FROM:
     return 'plain'
-  return 'fused' if fused and (platform == 'gpu' or jax.device_count() == 1) else 'blocked'
+  return 'fused' if fused else 'blocked'
+
+
+def cuda_capability() -> float:
+  """Compute capability of the first device, such as 9.0; 0 where it is not a CUDA device."""
+  device = jax.local_devices()[0]
+  if 'cuda' not in device.client.platform_version.lower():  # ROCm counts otherwise
+    return 0.0
+  return float(device.compute_capability)
 
 
 def attend_as(

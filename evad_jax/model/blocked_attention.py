@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from evad_jax.model.layers import at_least_float32
+from evad_jax.model.layers import SAVED, at_least_float32
 
 Array = jax.Array
 
 # Queries of a block. On CPU 288 to 864 were equally fast, and smaller blocks slower.
 ROWS = 512
-SAVED = 'attention'  # name of what a policy of recomputation may keep
 
 
 def attend_blocked(

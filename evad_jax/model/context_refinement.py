@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
-from evad_jax.model.attention import KEEP_ATTENTION
+from evad_jax.model.attention import keep_attention
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.roi_align import roi_weights, whole_weights
@@ -157,7 +157,7 @@ class ContextRefinement(nn.Module):
       return block(Tokens(x, places, mask), train=train).x
 
     if self.remat:
-      call = nn.remat(call, policy=KEEP_ATTENTION)
+      call = nn.remat(call, policy=keep_attention)
     logits = []
     for i in range(self.depth):
       rate = self.drop_path * i / max(1, self.depth - 1)

@@ -1,4 +1,4 @@
-"""Attention by the fused kernels of accelerators, and the importance in a second, blocked pass.
+"""Attention by the fused kernels of accelerators, and the importance by such a kernel too.
 
 cuDNN's on a GPU (16-bit types only), the Pallas kernel of JAX's library on a TPU. They keep the
 attention matrix to themselves: what leaves a kernel is, at most, the logarithm of every row's sum.
@@ -6,15 +6,19 @@ attention matrix to themselves: what leaves a kernel is, at most, the logarithm 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 
 from evad_jax.model.blocked_attention import column_sums
 from evad_jax.model.layers import at_least_float32
 
 Array = jax.Array
 
-HIDDEN = -3e4  # logit of a masked key: exp() of it is zero, and 16-bit types can hold it
-EXTRA = 8  # columns that carry the mask; cuDNN wants head widths in multiples of 8
-TPU_TILE = 128  # tokens of a block of the Pallas kernel, which wants whole blocks
+HIDDEN = -3e4  # logit that takes a row out of a sum: exp() of it is zero
+EXTRA = 8  # columns that carry the weights of rows; cuDNN wants head widths in multiples of 8
+PIECES = 3  # 16-bit numbers (bfloat16) that add up to one float32
+TPU_TILE = 128  # tokens, of which the Pallas kernel wants a whole number
+TPU_BLOCKS = (512, 384, 256, 128)  # tokens of a block; larger ones are faster
 
 
 def attend_fused(
@@ -26,70 +30,156 @@ def attend_fused(
   query_weight: Array | None = None,  # (B, N); weight of each row in the importance
   kernel: str = 'cudnn',  # or 'pallas', or 'xla', which is not fused and runs everywhere
 ) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
-  """What `attention.attend` computes, with the same arguments.
-
-  cuDNN's logarithm of a row's sum comes in the type of its output. In bfloat16 that rounds it by up
-  to 2^-9 of its size, and so the row's share in the importance by up to 3 per cent where the sum is
-  below e^16, upwards in some rows and downwards in others.
-  """
-  wanted = query_weight is not None
+  """What `attention.attend` computes, with the same arguments."""
   if kernel == 'pallas':
     out, log_total = _pallas(query, key, value, key_mask), None
   else:
-    out, log_total = _dot_product(query, key, value, key_mask, kernel, wanted)
-  if not wanted:
+    lengths = None
+    if key_mask is not None:
+      # Real keys first: a length then says what a mask says, without another column of logits.
+      order = jnp.argsort(~key_mask, axis=1, stable=True)  # (B, N)
+      lengths = key_mask.sum(axis=1, dtype=jnp.int32)
+      keys, values = permute_tokens(key, order), permute_tokens(value, order)
+    else:
+      keys, values = key, value
+    out, log_total = _by_lengths(query, keys, values, lengths, kernel)
+  if query_weight is None:
     return out, None
   # No gradient flows through the choice of tokens.
   query, key, log_total = jax.lax.stop_gradient((query, key, log_total))
-  mask = None if key_mask is None else key_mask[:, None]
   weight = jnp.broadcast_to(query_weight[:, None], query.shape[:3])
-  columns = column_sums(query, key, log_total, mask, weight.astype(at_least_float32(query.dtype)))
-  return out, columns.mean(axis=1) / query.shape[2]
+  weight = weight.astype(at_least_float32(query.dtype))
+  if kernel == 'pallas':
+    mask = None if key_mask is None else key_mask[:, None]
+    columns = column_sums(query, key, log_total, mask, weight)
+  else:
+    columns = swapped_column_sums(query, key, log_total, weight, kernel)
+  importance = columns.mean(axis=1) / query.shape[2]
+  return out, importance if key_mask is None else jnp.where(key_mask, importance, 0)
 
 
-def _dot_product(
-  query: Array, key: Array, value: Array, key_mask: Array | None, kernel: str, wanted: bool
-) -> tuple[Array, Array | None]:  # (B, heads, N, d), log of row sums (B, heads, N) if wanted
-  """jax.nn.dot_product_attention. It would take a mask as an N x N matrix; ours is in columns."""
-  width = value.shape[-1]
-  scale = query.shape[-1] ** -0.5
-  if key_mask is not None:
-    query, key, value = _with_mask(query, key, value, key_mask, scale)
-  result = jax.nn.dot_product_attention(
-    *(x.swapaxes(1, 2) for x in (query, key, value)),
+def swapped_column_sums(
+  query: Array,  # (B, heads, N, d)
+  key: Array,  # (B, heads, N, d)
+  log_total: Array,  # (B, heads, N), logarithm of every row's sum of exp(logits)
+  query_weight: Array,  # (B, heads, N), at least 0
+  kernel: str,
+) -> Array:  # (B, heads, N)
+  """sum_q query_weight[q] * attention[q, k], from a fused kernel whose roles are exchanged.
+
+  With keys in the place of queries, the sum over a row is one over queries, and the logarithm of
+  the row's sum, which kernels return, is log sum_q exp(q.k / sqrt(d) + b_q). It is that of the
+  column sum where b_q = log(weight_q) - log_total_q. Further columns carry b: as pieces of 16 bits
+  each among the queries, and what undoes the scale among the keys. No mask on keys: what stands at
+  masked ones has no meaning.
+  """
+  wide, scale = at_least_float32(query.dtype), query.shape[-1] ** -0.5
+  carrier = jnp.asarray(1 / scale, query.dtype)  # rounded, unless d is a power of 4
+  share = jnp.where(query_weight > 0, jnp.log(query_weight) - log_total, HIDDEN)
+  rest = share.astype(wide) / (scale * carrier.astype(wide))
+  pieces = []
+  for _ in range(PIECES):
+    # As astype(bfloat16), but never taken out by the compiler's excess precision.
+    piece = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
+    pieces.append(piece.astype(query.dtype))
+    rest = rest - piece
+  empty = jnp.zeros((*share.shape, EXTRA - PIECES), query.dtype)
+  ours = jnp.concatenate([query, jnp.stack(pieces, axis=-1), empty], axis=-1)
+  undo = jnp.where(jnp.arange(EXTRA) < PIECES, carrier, jnp.zeros_like(carrier))
+  undo = jnp.broadcast_to(undo, (*share.shape, EXTRA))
+  theirs = jnp.concatenate([key, undo], axis=-1)
+  return jnp.exp(_by_lengths(theirs, ours, ours, None, kernel, scale)[1])
+
+
+@jax.custom_vjp
+def permute_tokens(x: Array, order: Array) -> Array:
+  """x (B, heads, N, d), order (B, N), a permutation -> x[:, :, order]; so is its gradient.
+
+  A gradient that is a gather, not a sum into places: nothing stands twice in a permutation.
+  """
+  return jnp.take_along_axis(x, order[:, None, :, None], axis=2, mode='clip')
+
+
+permute_tokens.defvjp(
+  lambda x, order: (permute_tokens(x, order), order),
+  lambda order, gradient: (permute_tokens(gradient, jnp.argsort(order, axis=1)), None),
+)
+
+
+def _by_lengths(
+  query: Array,  # (B, heads, N, d)
+  key: Array,
+  value: Array,
+  lengths: Array | None,  # (B,) int32; keys behind it get no attention
+  kernel: str,
+  scale: float | None = None,
+) -> tuple[Array, Array]:  # (B, heads, N, d), float32 log of row sums (B, heads, N)
+  """Softmax attention by cuDNN or XLA."""
+  b, _, n, d = query.shape
+  scale = d**-0.5 if scale is None else scale
+  query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (B, N, heads, d)
+  if kernel == 'xla':
+    dtype, wide = query.dtype, at_least_float32(query.dtype)  # what it sums is returned in its type
+    out, log_total = jax.nn.dot_product_attention(
+      *(x.astype(wide) for x in (query, key, value)),
+      scale=scale,
+      implementation='xla',
+      key_value_seq_lengths=lengths,
+      return_residual=True,
+    )
+    return out.swapaxes(1, 2).astype(dtype), log_total.swapaxes(1, 2)
+  # The public function rounds the logarithm to 16 bits, by up to 3 per cent of what it stands for.
+  from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+  if n % 2:  # its backward pass takes even lengths only
+    query, key, value = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
+    lengths = jnp.full((b,), n, jnp.int32) if lengths is None else lengths
+  padded = lengths is not None
+  out, log_total = cudnn.dot_product_attention(
+    query,
+    key,
+    value,
+    q_seqlen=jnp.full((b,), n, jnp.int32) if padded else None,
+    kv_seqlen=lengths,
     scale=scale,
-    implementation=kernel,
-    return_residual=wanted,
+    mask_type=cudnn.MaskType.PADDING if padded else cudnn.MaskType.NO_MASK,
+    return_residual=True,
   )
-  out, log_total = result if wanted else (result, None)
-  out = out.swapaxes(1, 2)[..., :width]
-  return out, None if log_total is None else log_total.swapaxes(1, 2)
-
-
-def _with_mask(
-  query: Array, key: Array, value: Array, key_mask: Array, scale: float
-) -> tuple[Array, Array, Array]:
-  """Folds the mask into further columns: 1 / scale in every query, and 0 or HIDDEN in every key."""
-  first = jnp.arange(EXTRA) == 0
-  ours = jnp.where(first, 1 / scale, 0).astype(query.dtype)
-  theirs = jnp.where(first & ~key_mask[:, None, :, None], HIDDEN, 0).astype(key.dtype)
-  shape = (*query.shape[:-1], EXTRA)
-  return (
-    jnp.concatenate([query, jnp.broadcast_to(ours, shape)], axis=-1),
-    jnp.concatenate([key, jnp.broadcast_to(theirs, shape)], axis=-1),
-    jnp.pad(value, ((0, 0), (0, 0), (0, 0), (0, EXTRA))),
-  )
+  return out[:, :n].swapaxes(1, 2), log_total[:, :, :n]
 
 
 def _pallas(query: Array, key: Array, value: Array, key_mask: Array | None) -> Array:
-  """The TPU kernel of JAX's library; padding and mask are keys of another segment."""
+  """The TPU kernel of JAX's library, on each device of the mesh around it for its own part."""
+  b, _, n, _ = query.shape
+  real = jnp.ones((b, n), bool) if key_mask is None else key_mask
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return _pallas_on_one(query, key, value, real)
+  # Clips over the first axis of the mesh, heads over the second: as the batch and the model lie.
+  clips, heads = mesh.axis_names
+  split = PartitionSpec(clips, heads)
+  return jax.shard_map(
+    _pallas_on_one,
+    in_specs=(split, split, split, PartitionSpec(clips)),
+    out_specs=split,
+    check_vma=False,
+  )(query, key, value, real)
+
+
+def _pallas_on_one(query: Array, key: Array, value: Array, real_mask: Array) -> Array:
+  """Padding and mask are keys of another segment."""
   from jax.experimental.pallas.ops.tpu import flash_attention as flash  # of use on a TPU alone
 
-  b, _, n, d = query.shape
+  n, d = query.shape[2:]
   behind = -n % TPU_TILE
-  real = jnp.ones((b, n), bool) if key_mask is None else key_mask
-  real = jnp.pad(real, ((0, 0), (0, behind)))
+  real = jnp.pad(real_mask, ((0, 0), (0, behind)))
   segments = flash.SegmentIds(jnp.ones(real.shape, jnp.int32), real.astype(jnp.int32))
   padded = (jnp.pad(x, ((0, 0), (0, 0), (0, behind), (0, 0))) for x in (query, key, value))
-  out = flash.flash_attention(*padded, segment_ids=segments, sm_scale=d**-0.5)
+  block = next(size for size in TPU_BLOCKS if (n + behind) % size == 0)
+  names = [name for name in flash.BlockSizes.__dataclass_fields__ if name != 'block_b']
+  sizes = flash.BlockSizes(**dict.fromkeys(names, block), block_b=1)
+  # Products of 16-bit types have one precision: a higher one, asked for from outside, is an error.
+  precision = 'default' if np.dtype(query.dtype).itemsize == 2 else None
+  with jax.default_matmul_precision(precision or jax.config.jax_default_matmul_precision):
+    out = flash.flash_attention(*padded, segment_ids=segments, sm_scale=d**-0.5, block_sizes=sizes)
   return out[:, :, :n]

@@ -14,6 +14,8 @@ Array = jax.Array
 
 xavier = nn.initializers.xavier_uniform()
 
+SAVED = 'saved'  # name of what a policy of recomputation keeps
+
 # The two-pass variance: the fast form E[x^2] - E[x]^2 loses digits where the mean is large.
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 

@@ -62,7 +62,14 @@ class ProposalAttention(nn.Module):
   def __call__(self, x: Array) -> Array:  # (B, P, C) -> (B, P, C)
     qkv = Dense(3 * x.shape[-1], dtype=self.dtype, name='qkv')(x)
     qkv = qkv.reshape(*x.shape[:2], 3, self.num_heads, -1)
-    out = nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], dtype=self.dtype)
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    out = nn.dot_product_attention(
+      query,
+      key,
+      value,
+      dtype=self.dtype,
+      force_fp32_for_softmax=jnp.dtype(self.dtype).itemsize == 2,
+    )
     return Dense(x.shape[-1], dtype=self.dtype, name='out')(out.reshape(x.shape))
 
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from evad_jax.errors import InputError
+from evad_jax.model.layers import SAVED
 
 Array = jax.Array
 
@@ -51,6 +53,8 @@ def prune(tokens: Tokens, importance: Array, kept: int) -> Tokens:
   if tokens.mask is not None:
     importance = jnp.where(tokens.mask[:, n_keyframe:], importance, -jnp.inf)
   _, chosen = jax.lax.top_k(importance, kept)  # (B, K)
+  # Recomputation would rank by other roundings: the backward pass has to take the same tokens.
+  chosen = checkpoint_name(chosen, SAVED)
 
   def choose(a: Array) -> Array:  # (B, n - S, ...) -> (B, K, ...)
     return jnp.take_along_axis(a, chosen.reshape(*chosen.shape, *(1,) * (a.ndim - 2)), axis=1)

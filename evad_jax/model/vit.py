@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from evad_jax.errors import InputError
-from evad_jax.model.attention import KEEP_ATTENTION, SelfAttention
+from evad_jax.model.attention import SelfAttention, keep_attention
 from evad_jax.model.layers import Dense, DropPath, LayerNorm, Mlp
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.token_pruning import Tokens, num_kept, prune
@@ -124,7 +124,7 @@ class Encoder(nn.Module):
       return block(tokens, train=train)
 
     if self.remat:
-      call = nn.remat(call, policy=KEEP_ATTENTION)
+      call = nn.remat(call, policy=keep_attention)
     maps = []
     for i in range(self.depth):
       block = Block(

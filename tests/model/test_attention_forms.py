@@ -10,9 +10,10 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from evad_jax.errors import InputError
+from evad_jax.model import attention
 from evad_jax.model.attention import BLOCKED_FROM, attend, form_for
 from evad_jax.model.blocked_attention import attend_blocked
-from evad_jax.model.fused_attention import attend_fused
+from evad_jax.model.fused_attention import attend_fused, permute_tokens, swapped_column_sums
 from tests.micro_evad import micro_model
 
 B, HEADS, N, WIDTH = 2, 3, 50, 8
@@ -173,15 +174,51 @@ def test_forms_that_do_not_exist_are_errors():
 
 
 @pytest.mark.parametrize(
-  'platform, dtype, devices, form',
+  'platform, capability, dtype, form',
   [
-    ('gpu', jnp.bfloat16, 8, 'fused'),
-    ('gpu', jnp.float32, 8, 'blocked'),
-    ('tpu', jnp.float32, 1, 'fused'),
-    ('tpu', jnp.bfloat16, 8, 'blocked'),
+    ('gpu', 9.0, jnp.bfloat16, 'fused'),
+    ('gpu', 8.0, jnp.bfloat16, 'fused'),
+    ('gpu', 9.0, jnp.float32, 'blocked'),
+    ('gpu', 7.5, jnp.bfloat16, 'blocked'),  # T4
+    ('gpu', 0.0, jnp.bfloat16, 'blocked'),  # ROCm
+    ('tpu', 0.0, jnp.float32, 'fused'),
+    ('tpu', 0.0, jnp.bfloat16, 'fused'),
   ],
 )
-def test_form_by_platform(monkeypatch, platform, dtype, devices, form):
+def test_form_by_platform(monkeypatch, platform, capability, dtype, form):
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
-  monkeypatch.setattr(jax, 'device_count', lambda: devices)
+  monkeypatch.setattr(attention, 'cuda_capability', lambda: capability)
   assert form_for('auto', 2592, dtype) == form
+
+
+def test_no_capability_without_a_card():
+  assert attention.cuda_capability() == 0
+
+
+@pytest.mark.parametrize('width', [64, 32])  # of a head; the scale of the one is a 16-bit number
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+def test_importance_with_roles_exchanged(dtype, width):
+  query, key, _, _, mask, weight = random_case(dtype, tokens=700, width=width, scale=1.0)
+  weight = jnp.broadcast_to(weight[:, None].astype(jnp.float32), query.shape[:3])
+  logits = jnp.einsum(
+    'bhqd,bhkd->bhqk', query, key, precision='highest', preferred_element_type=jnp.float32
+  )
+  logits = jnp.where(mask[:, None, None], logits * width**-0.5, -jnp.inf)
+  total = jax.nn.logsumexp(logits, axis=-1)
+  wanted = jnp.einsum('bhq,bhqk->bhk', weight, jnp.exp(logits - total[..., None]))
+  found = swapped_column_sums(query, key, total, weight, 'xla')
+  found = jnp.where(mask[:, None], found, 0)
+  np.testing.assert_allclose(found, wanted, rtol=2e-5)
+
+
+def test_permuted_tokens_and_their_gradient():
+  x, _, _, gradient, *_ = random_case()
+  order = jnp.asarray(np.stack([np.random.default_rng(i).permutation(N) for i in range(B)]))
+  found, backward = jax.vjp(lambda x: permute_tokens(x, order), x)
+  wanted = np.stack([np.asarray(a)[:, o] for a, o in zip(x, order, strict=True)])
+  np.testing.assert_array_equal(found, wanted)
+  (back,) = backward(gradient)
+  expected = np.zeros_like(gradient)
+  for i in range(B):
+    expected[i][:, np.asarray(order[i])] = gradient[i]
+  np.testing.assert_array_equal(back, expected)
