@@ -66,7 +66,7 @@ def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
     # The clips stay where they are: pictures of the sheet come from the local part.
     return predict(model, params, batch), batch._replace(clips=batch.index)
 
-  return jax.jit(call, out_shardings=sharding.replicated(mesh))
+  return jax.jit(sharding.within(mesh, call), out_shardings=sharding.replicated(mesh))
 
 
 def evaluate(

@@ -4,6 +4,7 @@ Ground truth is padded to G boxes. Padding gets the same cost from every proposa
 G proposals it cannot change which ones the real boxes take.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from evad_jax.structures import Targets
 
 Array = jax.Array
 
+SEARCHED = (8, 16, 32)  # people in the fullest clip, up to which fewer columns are searched
 PERSON_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
 
 
@@ -51,10 +53,35 @@ def assign(costs: Array, box_mask: Array) -> Array:
       f'{proposals} proposals cannot be assigned to up to {ground_truths} boxes; raise '
       'num_proposals or lower max_boxes.'
     )
+  if not ground_truths:
+    return jnp.zeros(0, jnp.int32)
   costs = jnp.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)
   costs = jnp.where(box_mask, costs, 0)
   rows, columns = optax.assignment.hungarian_algorithm(costs)
   return jnp.zeros(ground_truths, jnp.int32).at[columns].set(rows.astype(jnp.int32))
+
+
+def assign_all(costs: Array, box_mask: Array) -> Array:
+  """`assign` of many problems: costs (n, P, G), box_mask (n, G) -> (n, G) int32.
+
+  The search takes 1 + 2 + ... turns of a loop for its columns, padding included. So real boxes go
+  to the front, and only as many columns are searched, of a few numbers that are compiled, as the
+  fullest clip has people.
+  """
+  ground_truths = costs.shape[2]
+  sizes = [size for size in SEARCHED if size < ground_truths] + [ground_truths]
+  order = jnp.argsort(~box_mask, axis=1, stable=True)  # (n, G)
+  costs = jnp.take_along_axis(costs, order[:, None], axis=2)
+  mask = jnp.take_along_axis(box_mask, order, axis=1)
+
+  def search(size: int) -> Array:
+    found = jax.vmap(assign)(costs[:, :, :size], mask[:, :size])
+    return jnp.pad(found, ((0, 0), (0, ground_truths - size)))
+
+  people = box_mask.sum(axis=1).max()
+  branch = (people > jnp.asarray(sizes[:-1], people.dtype)).sum()
+  found = jax.lax.switch(branch, [functools.partial(search, size) for size in sizes])
+  return jnp.take_along_axis(found, jnp.argsort(order, axis=1), axis=1)
 
 
 def match(person_logits: Array, boxes: Array, targets: Targets, sizes: Array) -> Matches:
@@ -66,4 +93,5 @@ def match(person_logits: Array, boxes: Array, targets: Targets, sizes: Array) ->
     matching_costs(person_logits, boxes, targets.boxes[None], sizes[None])
   )  # (stages, B, P, G)
   mask = jnp.broadcast_to(targets.box_mask, (*costs.shape[:2], costs.shape[3]))
-  return Matches(jax.vmap(jax.vmap(assign))(costs, mask))
+  flat = (x.reshape(-1, *x.shape[2:]) for x in (costs, mask))
+  return Matches(assign_all(*flat).reshape(mask.shape))

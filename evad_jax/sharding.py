@@ -9,7 +9,8 @@ The model knows nothing of this: the compiler derives the layout of activations,
 exchanged, from that of parameters and batch.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +66,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
   """A copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def within(mesh: Mesh, function: Callable) -> Callable:
+  """`function`, traced with the mesh around it, for kernels that the compiler cannot split."""
+
+  @functools.wraps(function)
+  def call(*arguments: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+
+  return call
 
 
 def parameter_specs(params: Any, mesh: Mesh, fully_sharded: bool) -> Any:

@@ -348,17 +348,18 @@ def compile_step(
   everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
   abstract = abstract_state(config, model, optimizer)
   state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
+  step = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    action_weight=config.loss.action_weight,
+    consistency=config.train.consistency,
+    accumulation=config.train.accumulation,
+    ema_decay=config.train.ema_decay,
+    mesh=mesh if mesh.size > 1 else None,
+  )
   return jax.jit(
-    functools.partial(
-      train_step,
-      model=model,
-      optimizer=optimizer,
-      action_weight=config.loss.action_weight,
-      consistency=config.train.consistency,
-      accumulation=config.train.accumulation,
-      ema_decay=config.train.ema_decay,
-      mesh=mesh if mesh.size > 1 else None,
-    ),
+    sharding.within(mesh, step),
     in_shardings=(state, split, everywhere),
     out_shardings=(state, everywhere),
     donate_argnums=0,

@@ -80,3 +80,17 @@ def test_every_stage_is_matched_by_itself():
 def test_more_boxes_than_proposals_is_an_error():
   with pytest.raises(InputError, match='3 proposals cannot be assigned to up to 4 boxes'):
     matcher.assign(np.zeros((3, 4)), np.ones(4, bool))
+
+
+@pytest.mark.parametrize('most', [0, 1, 8, 9, 16, 20])
+def test_search_among_few_columns_finds_what_the_whole_search_finds(most):
+  """20 columns: programs for 8, 16 and 20; real boxes stand anywhere."""
+  rng = np.random.default_rng(most)
+  costs = rng.normal(size=(12, 30, 20)).astype(np.float32)
+  mask = np.zeros((12, 20), bool)
+  for i, row in enumerate(mask):
+    row[rng.permutation(20)[: most if i == 5 else rng.integers(0, most + 1)]] = True
+  found = np.asarray(jax.jit(matcher.assign_all)(costs, mask))
+  for cost, real, proposal in zip(costs, mask, found, strict=True):
+    rows, columns = linear_sum_assignment(cost[:, real])
+    np.testing.assert_array_equal(proposal[real][columns], rows)
