@@ -4,9 +4,11 @@ cuDNN's on a GPU (16-bit types only), the Pallas kernel of JAX's library on a TP
 attention matrix to themselves: what leaves a kernel is, at most, the logarithm of every row's sum.
 """
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec
 
 from evad_jax.model.blocked_attention import column_sums
@@ -168,18 +170,47 @@ def _pallas(query: Array, key: Array, value: Array, key_mask: Array | None) -> A
 
 def _pallas_on_one(query: Array, key: Array, value: Array, real_mask: Array) -> Array:
   """Padding and mask are keys of another segment."""
+  n = query.shape[2]
+  behind = -n % TPU_TILE
+  padded = (jnp.pad(x, ((0, 0), (0, 0), (0, behind), (0, 0))) for x in (query, key, value))
+  return _flash(*padded, jnp.pad(real_mask, ((0, 0), (0, behind))).astype(jnp.int32))[:, :, :n]
+
+
+@jax.custom_vjp
+def _flash(query: Array, key: Array, value: Array, segment: Array) -> Array:
+  """The kernel, its backward pass included, at the one precision that 16-bit types have.
+
+  A higher one that is asked for from outside reaches into kernels, where it is an error.
+  """
+  return _flash_forward(query, key, value, segment)[0]
+
+
+def _flash_forward(query, key, value, segment):
+  """The result, and the function from its gradient to those of query, key and value."""
   from jax.experimental.pallas.ops.tpu import flash_attention as flash  # of use on a TPU alone
 
   n, d = query.shape[2:]
-  behind = -n % TPU_TILE
-  real = jnp.pad(real_mask, ((0, 0), (0, behind)))
-  segments = flash.SegmentIds(jnp.ones(real.shape, jnp.int32), real.astype(jnp.int32))
-  padded = (jnp.pad(x, ((0, 0), (0, 0), (0, behind), (0, 0))) for x in (query, key, value))
-  block = next(size for size in TPU_BLOCKS if (n + behind) % size == 0)
+  block = next(size for size in TPU_BLOCKS if n % size == 0)
   names = [name for name in flash.BlockSizes.__dataclass_fields__ if name != 'block_b']
-  sizes = flash.BlockSizes(**dict.fromkeys(names, block), block_b=1)
-  # Products of 16-bit types have one precision: a higher one, asked for from outside, is an error.
-  precision = 'default' if np.dtype(query.dtype).itemsize == 2 else None
-  with jax.default_matmul_precision(precision or jax.config.jax_default_matmul_precision):
-    out = flash.flash_attention(*padded, segment_ids=segments, sm_scale=d**-0.5, block_sizes=sizes)
-  return out[:, :, :n]
+  call = functools.partial(
+    flash.flash_attention,
+    segment_ids=flash.SegmentIds(jnp.ones_like(segment), segment),
+    sm_scale=d**-0.5,
+    block_sizes=flash.BlockSizes(**dict.fromkeys(names, block), block_b=1),
+  )
+  with _precision_of(query.dtype):
+    return jax.vjp(call, query, key, value)
+
+
+def _flash_backward(backward, gradient):
+  with _precision_of(gradient.dtype):
+    return *backward(gradient), None
+
+
+_flash.defvjp(_flash_forward, _flash_backward)
+
+
+def _precision_of(dtype: jnp.dtype) -> contextlib.AbstractContextManager:
+  return (
+    jax.default_matmul_precision('default') if dtype.itemsize == 2 else contextlib.nullcontext()
+  )
