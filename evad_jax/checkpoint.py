@@ -54,8 +54,10 @@ def _figure(metrics: dict | None) -> float:
 def locate(path: str | Path) -> tuple[Path, int | None]:
   """The directory of checkpoints that is meant, and the step where the path names one.
 
-  path: such a directory, one step in it, or the working directory of a run.
+  path: such a directory, one step in it, or the working directory of a run. Raises InputError for
+  an address such as gs://bucket/run.
   """
+  storage.refuse_address(path, 'A directory of checkpoints')
   path = Path(path)
   if path.name.isdecimal() and (path / 'state').is_dir():
     return path.parent, int(path.name)
@@ -87,6 +89,7 @@ class Checkpoints:
 
   def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
     """keep_last: how many of the newest stay beside the best one."""
+    storage.refuse_address(directory, 'A directory of checkpoints')
     self.directory = Path(directory).absolute()
     if read_only and not self.directory.is_dir():
       raise InputError(

@@ -60,6 +60,10 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
+  storage.refuse_address(workdir, '--workdir')
+  storage.refuse_address(config.data.directory, 'config.data.directory')
+  for key in ('checkpoint', 'init_from'):
+    storage.refuse_address(config[key], f'config.{key}')
   compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if distributed.is_first():
