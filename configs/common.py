@@ -6,7 +6,7 @@ Sections become keyword arguments: `model` of EVAD, `clip` of ClipSettings.
 
 import math
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from evad_jax.errors import InputError
 
@@ -136,9 +136,13 @@ def vit_b() -> ConfigDict:
   model.decoder_drop_path = 0.1
   model.action_hidden = 2048
   model.padding = 'masked'
-  model.remat = True
+  # Compute activations again in the backward pass, or keep them: True, False, or 'auto': True unless
+  # an accelerator has the memory for all. Any type, so that the command line may give any of these.
+  model.remat = config_dict.FieldReference('auto', field_type=object)
   model.attention = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
-  model.dtype = 'float32'  # of the computation, or 'bfloat16'
+  # Of the computation: 'float32', 'bfloat16', or 'auto', which is the latter where a device has it
+  # fast: TPUs, and CUDA from compute capability 8.0 on. Parameters are always float32.
+  model.dtype = 'auto'
   return model
 
 
@@ -209,6 +213,7 @@ def set_small(config: ConfigDict) -> None:
     decoder_drop_path=0.0,
     action_hidden=256,
     remat=False,
+    dtype='float32',
   )
   config.optimizer.update(
     rate=1e-3, head_multiplier=1.0, schedule='cosine', warmup_epochs=0.5, warmup_start=1e-5, b2=0.95

@@ -9,6 +9,7 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 
 import concurrent.futures
 import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,14 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
     return path.parent, int(path.name)
   inside = path / 'checkpoints'
   return (inside if inside.is_dir() else path), None
+
+
+def newest_settings(directory: Path) -> dict | None:
+  """The settings of the newest checkpoint that has them readable, without opening any; or None."""
+  for step in reversed(_whole_steps(directory)):
+    with contextlib.suppress(OSError, ValueError):
+      return json.loads((directory / str(step) / 'settings' / 'metadata').read_text('utf-8'))
+  return None
 
 
 class _Manager(ocp.CheckpointManager):

@@ -16,16 +16,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from evad_jax import (
+  automatic,
   distributed,
   evaluate,
   from_config,
   init_from,
   keep_rates,
+  kept_memory,
   nan_watch,
   recovery,
   run_settings,
@@ -33,7 +36,7 @@ from evad_jax import (
   storage,
 )
 from evad_jax import optimizer as optimizers
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoint import Checkpoints, newest_settings
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import tell
@@ -52,6 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   Raises InputError for whatever is wrong with configuration, data or checkpoints, and Preempted or
   Interrupted after a SIGTERM, when all that was computed is saved.
   """
+  config = resolve(config, workdir)
   model = from_config.make_model(config)
   index = from_config.open_split(config, config.data.train_split)
   eval_index = from_config.open_split(config, config.data.eval_split)
@@ -256,6 +260,32 @@ class Loop:
       )
       interval.exclude(seconds)
     return result
+
+
+def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
+  """The configuration with values for 'auto', those of the run where it is continued."""
+  saved = newest_settings(workdir / 'checkpoints') or {}
+  return automatic.resolve(config, saved.get('model'), step_bytes)
+
+
+def step_bytes(config: ConfigDict) -> int:
+  """Bytes of a device for a step: state, gradients, and what its clips of the costliest kind keep.
+
+  Raises InputError where the configuration does not fit the devices.
+  """
+  mesh = sharding.make_mesh(config.mesh.model)
+  model = from_config.make_model(config)
+  run_settings.check(config, model, mesh)
+  optimizer = make_optimizer(config, model, lambda step: 0.0)
+  state = abstract_state(config, model, optimizer)
+  places = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
+  held = kept_memory.on_device(state, places) + kept_memory.on_device(state.params, places.params)
+  clips = config.train.batch_size // mesh.shape['data'] // config.train.accumulation
+  canvas = max(from_config.canvases(config), key=math.prod)
+  model = model.clone(keep_rate=max(keep_rates.listed(config), key=np.mean))
+  return held + clips * kept_memory.kept_of_a_clip(
+    model, state.params, lambda clips: kept_memory.abstract_batch(config, clips, canvas)
+  )
 
 
 def schedule(config: ConfigDict, index: RecordIndex) -> Any:
