@@ -136,8 +136,8 @@ def vit_b() -> ConfigDict:
   model.decoder_drop_path = 0.1
   model.action_hidden = 2048
   model.padding = 'masked'
-  # Compute activations again in the backward pass, or keep them: True, False, or 'auto': True unless
-  # an accelerator has the memory for all. Any type, so that the command line may give any of these.
+  # Compute activations again in the backward pass (True) or keep them (False); 'auto': keep them
+  # where an accelerator has the memory. Of any type, so that the command line may give all three.
   model.remat = config_dict.FieldReference('auto', field_type=object)
   model.attention = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
   # Of the computation: 'float32', 'bfloat16', or 'auto', which is the latter where a device has it

@@ -30,6 +30,7 @@ from evad_jax import (
   keep_rates,
   kept_memory,
   nan_watch,
+  overview,
   recovery,
   run_settings,
   sharding,
@@ -66,6 +67,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   optimizer = make_optimizer(config, model, schedule(config, index))
   abstract = abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
+  tell('\n'.join([overview.computation(config, model, mesh), 'Parameters, by part of the model:']))
+  tell('\n'.join(overview.parameters(abstract, shardings)))
   evaluator = evaluate.make_evaluator(config, model, eval_index, mesh)
 
   with (
@@ -118,9 +121,9 @@ class Loop:
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
     self.preemption, self.watch = preemption, watch
     self.rates = keep_rates.listed(config)
+    self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
-      rate: compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
-      for rate in self.rates
+      rate: compile_step(config, self.models[rate], optimizer, mesh) for rate in self.rates
     }
     self.key = jax.jit(
       lambda: jax.random.key(config.seed + 1), out_shardings=sharding.replicated(mesh)
@@ -141,7 +144,13 @@ class Loop:
     """
     train, evaluation = self.config.train, None
     progress = Progress(
-      self.config, self.index, schedule(self.config, self.index), start, self.total, log
+      self.config,
+      self.index,
+      schedule(self.config, self.index),
+      start,
+      self.total,
+      log,
+      self.mesh.size,
     )
     part, parts = sharding.part_of_process(self.mesh)
     batches = pipeline.train_batches(
@@ -163,7 +172,7 @@ class Loop:
             self.leave(state, step - 1, start, checkpoints)
           raise following
         batch = following
-        state, metrics = self.call(state, batch, progress.interval, step)
+        state, metrics = self.call(state, batch, progress, step)
         if step < self.total:  # the next batch comes to the device while it computes
           following = self.fetch(batches, progress.interval, metrics.loss)
         self.watch.look(step, state, batch, metrics)
@@ -175,7 +184,7 @@ class Loop:
         due = last or (train.eval_every and step % train.eval_every == 0)
         if due and not stop:
           evaluation = self.evaluate_step(state, step, evaluator, log)
-          progress.interval.restart()
+          progress.restart()
           stop = evaluation is None
         if due or stop or step % train.checkpoint_every == 0:
           self.save(state, step, evaluation, due and evaluation is None, checkpoints)
@@ -243,12 +252,13 @@ class Loop:
     checkpoints.save(step, state, settings, position, evaluation.metrics() if evaluation else None)
 
   def call(
-    self, state: TrainState, batch: Batch, interval: Stopwatch, step: int
+    self, state: TrainState, batch: Batch, progress: Progress, step: int
   ) -> tuple[TrainState, StepMetrics]:
     """One step. The first of each program compiles: that is told, and left out of the pace."""
     rate = keep_rates.of_step(self.rates, self.config.seed, step)
     step_fn, shape = self.step_fns[rate], batch.clips.shape
     if (shape, rate) in self.compiled:
+      progress.count(self.models[rate], shape)
       return step_fn(state, batch, self.key)
     self.compiled.add((shape, rate))
     begin = time.perf_counter()
@@ -258,7 +268,7 @@ class Loop:
       tell(
         f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
       )
-      interval.exclude(seconds)
+      progress.interval.exclude(seconds)
     return result
 
 

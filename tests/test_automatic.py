@@ -100,21 +100,14 @@ def test_configurations_leave_it_to_the_machine_unless_they_are_small():
 def test_what_a_step_needs_by_hand():
   config = micro_config(dtype='float32')
   model = from_config.make_model(config)
-  parameters = sum(
-    x.size for x in jax.tree.leaves(jax.eval_shape(train.init_params, config, model))
-  )
+  shapes = jax.eval_shape(lambda: train.init_params(config, model))
+  parameters = sum(x.size for x in jax.tree.leaves(shapes))
   one, two = (train.step_bytes(with_batch(config, clips)) for clips in (8, 16))
   clip = (two - one) // 8
   # Parameters, their gradients, and two moments of AdamW; counters are a few bytes.
   assert 0 <= one - 8 * clip - 4 * 4 * parameters < 100
   config.train.accumulation = 2
   assert train.step_bytes(with_batch(config, 16)) == one
-  config.train.accumulation = 1
-  config.train.keep_rates = (1.0, 0.7)
-  assert train.step_bytes(with_batch(config, 8)) > one
-  config.model.remat = True
-  config.train.keep_rates = ()
-  assert train.step_bytes(with_batch(config, 8)) < one
 
 
 def with_batch(config, clips):
