@@ -95,6 +95,10 @@ def get_config() -> ConfigDict:
   config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
 
+  config.profile = ConfigDict()
+  config.profile.start = 0  # first step, or batch with --mode=eval, of a trace; 0: none
+  config.profile.steps = 5  # in it; it goes to WORKDIR/profile
+
   config.hosts = ConfigDict()
   config.hosts.launch = 'alone'  # 'auto': as a TPU pod, Slurm or MPI says; 'explicit': as below
   config.hosts.coordinator = ''  # HOST:PORT of process 0

@@ -43,6 +43,7 @@ from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import tell
 from evad_jax.model.evad import EVAD
 from evad_jax.preemption import Interrupted, Preempted, Preemption
+from evad_jax.profiling import Profile
 from evad_jax.progress import Progress, report_evaluation
 from evad_jax.run_log import RunLog, Stopwatch, duration
 from evad_jax.structures import Batch
@@ -94,7 +95,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     if step == total_steps and not late:
       return evaluator(evaluation_params(state))
     with RunLog(workdir, step, distributed.is_first()) as log:
-      loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch)
+      profile = Profile(config.profile, workdir / 'profile')
+      loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch, profile)
       evaluation = None
       if late:
         evaluation = loop.evaluate_late(state, step, evaluator, checkpoints, log)
@@ -116,10 +118,11 @@ class Loop:
     total_steps: int,
     preemption: Preemption,
     watch: nan_watch.Watch,
+    profile: Profile,
   ):
     """Compiles nothing yet: jit does so at the first step."""
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
-    self.preemption, self.watch = preemption, watch
+    self.preemption, self.watch, self.profile = preemption, watch, profile
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
@@ -163,7 +166,7 @@ class Loop:
       start_step=start,
       **from_config.pipeline_settings(self.config),
     )
-    with batches:
+    with batches, self.profile as profile:
       following = self.fetch(batches, progress.interval)
       for step in range(start + 1, self.total + 1):
         if isinstance(following, Exception):
@@ -172,10 +175,12 @@ class Loop:
             self.leave(state, step - 1, start, checkpoints)
           raise following
         batch = following
+        profile.before(step)
         state, metrics = self.call(state, batch, progress, step)
         if step < self.total:  # the next batch comes to the device while it computes
           following = self.fetch(batches, progress.interval, metrics.loss)
         self.watch.look(step, state, batch, metrics)
+        profile.after(step, state)
         checkpoints.check()
         last = step == self.total
         if step % train.log_every == 0 or last or step == start + 1:
