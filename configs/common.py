@@ -104,6 +104,7 @@ def get_config() -> ConfigDict:
   config.hosts.coordinator = ''  # HOST:PORT of process 0
   config.hosts.processes = 1
   config.hosts.process = 0  # which of them this is
+  config.hosts.agree_every = 10  # steps, after which processes ask each other for a SIGTERM
 
   config.mesh = ConfigDict()
   config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...

@@ -31,6 +31,8 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   for key in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
     if train[key] < 1:
       raise InputError(f'config.train.{key}={train[key]} must be at least 1.')
+  if config.hosts.agree_every < 1:
+    raise InputError(f'config.hosts.agree_every={config.hosts.agree_every} must be at least 1.')
   check_profile(config.profile)
   if train.epochs <= 0:
     raise InputError(f'config.train.epochs={train.epochs} must be above 0.')

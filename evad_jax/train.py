@@ -126,8 +126,11 @@ class Loop:
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
-      rate: compile_step(config, self.models[rate], optimizer, mesh) for rate in self.rates
+      rate: compile_step(config, self.models[rate], optimizer, mesh, chained=True)
+      for rate in self.rates
     }
+    self.sound = jax.jit(lambda: jnp.array(True), out_shardings=sharding.replicated(mesh))()
+    self.unseen: tuple[int, Batch, StepMetrics] | None = None  # of the step not looked at yet
     self.key = jax.jit(
       lambda: jax.random.key(config.seed + 1), out_shardings=sharding.replicated(mesh)
     )()
@@ -170,6 +173,7 @@ class Loop:
       following = self.fetch(batches, progress.interval)
       for step in range(start + 1, self.total + 1):
         if isinstance(following, Exception):
+          self.look(state)
           # A SIGTERM to a whole group of processes ends those that make batches as well.
           if self.preemption.received_alone():
             self.leave(state, step - 1, start, checkpoints)
@@ -179,23 +183,42 @@ class Loop:
         state, metrics = self.call(state, batch, progress, step)
         if step < self.total:  # the next batch comes to the device while it computes
           following = self.fetch(batches, progress.interval, metrics.loss)
-        self.watch.look(step, state, batch, metrics)
+        self.look(state)  # at the step before, while this one is computed
+        self.unseen = step, batch, metrics
         profile.after(step, state)
         checkpoints.check()
         last = step == self.total
-        if step % train.log_every == 0 or last or step == start + 1:
-          progress.report(step, jax.device_get(metrics), self.watch.skipped)
-        stop, evaluation = self.preemption.requested(), None
+        told = step % train.log_every == 0 or last or step == start + 1
         due = last or (train.eval_every and step % train.eval_every == 0)
+        saved, evaluation = due or step % train.checkpoint_every == 0, None
+        stop = self.asks(step, due) and self.preemption.requested()
+        if told or saved or stop:
+          self.look(state)
+        if told:
+          progress.report(step, jax.device_get(metrics), self.watch.skipped)
         if due and not stop:
           evaluation = self.evaluate_step(state, step, evaluator, log)
           progress.restart()
           stop = evaluation is None
-        if due or stop or step % train.checkpoint_every == 0:
+        if saved or stop:
           self.save(state, step, evaluation, due and evaluation is None, checkpoints)
         if stop:
           self.leave(state, step, start, checkpoints)
     return evaluation
+
+  def look(self, state: TrainState) -> None:
+    """Looks at the last step that was not looked at; state: after it, or after the one behind it.
+
+    That is the same where it matters: behind a step that is not finite nothing changes, unless such
+    steps are skipped, and then no state is kept.
+    """
+    if self.unseen:
+      (step, batch, metrics), self.unseen = self.unseen, None
+      self.watch.look(step, state, batch, metrics)
+
+  def asks(self, step: int, due: bool) -> bool:
+    """Whether all processes ask each other for a SIGTERM after this step; one asks after each."""
+    return jax.process_count() == 1 or due or step % self.config.hosts.agree_every == 0
 
   def fetch(
     self, batches: pipeline.BatchIterator, interval: Stopwatch, computed: jax.Array | None = None
@@ -264,17 +287,19 @@ class Loop:
     step_fn, shape = self.step_fns[rate], batch.clips.shape
     if (shape, rate) in self.compiled:
       progress.count(self.models[rate], shape)
-      return step_fn(state, batch, self.key)
+      state, metrics, self.sound = step_fn(state, self.sound, batch, self.key)
+      return state, metrics
     self.compiled.add((shape, rate))
     begin = time.perf_counter()
-    result = jax.block_until_ready(step_fn(state, batch, self.key))
+    result = jax.block_until_ready(step_fn(state, self.sound, batch, self.key))
     seconds = time.perf_counter() - begin
     if len(self.compiled) > 1:  # the first is told with the first step
       tell(
         f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
       )
       progress.interval.exclude(seconds)
-    return result
+    state, metrics, self.sound = result
+    return state, metrics
 
 
 def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -387,24 +412,49 @@ def num_parameters(state: TrainState) -> int:
 
 
 def compile_step(
-  config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation, mesh: Mesh
+  config: ConfigDict,
+  model: EVAD,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  chained: bool = False,
 ) -> Any:
-  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'."""
+  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'.
+
+  chained: of `chained_step`, which takes and returns one flag more.
+  """
   everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
   abstract = abstract_state(config, model, optimizer)
   state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
-  return jax.jit(
-    functools.partial(
-      train_step,
-      model=model,
-      optimizer=optimizer,
-      action_weight=config.loss.action_weight,
-      consistency=config.train.consistency,
-      accumulation=config.train.accumulation,
-      ema_decay=config.train.ema_decay,
-      mesh=mesh if mesh.size > 1 else None,
-    ),
-    in_shardings=(state, split, everywhere),
-    out_shardings=(state, everywhere),
-    donate_argnums=0,
+  step = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    action_weight=config.loss.action_weight,
+    consistency=config.train.consistency,
+    accumulation=config.train.accumulation,
+    ema_decay=config.train.ema_decay,
+    mesh=mesh if mesh.size > 1 else None,
   )
+  if not chained:
+    shardings = (state, split, everywhere), (state, everywhere)
+  else:
+    step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
+    shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
+  return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
+
+
+def chained_step(
+  step: Callable, skips: bool, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
+) -> tuple[TrainState, StepMetrics, jax.Array]:
+  """A step that changes nothing unless all steps before it were finite, or `skips`.
+
+  So the host may look at a step when the next is on its way, and still finds the state it began
+  with. sound: () bool, whether they were; the same comes back with this step.
+  """
+  new, metrics = step(state, batch, key)
+  if skips:
+    return new, metrics, sound
+  new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
+  finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+  return new, metrics, sound & finite

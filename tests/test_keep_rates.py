@@ -66,7 +66,7 @@ def test_every_step_runs_the_program_of_its_rate():
   loop = train.Loop(config, model, optimizer, mesh, range(8), 12, None, None, None)
   assert set(loop.step_fns) == {1.0, 0.7, 0.6}
   loop.step_fns = {
-    rate: lambda state, batch, key, rate=rate: (state, rate) for rate in loop.step_fns
+    rate: lambda state, sound, batch, key, rate=rate: (state, rate, sound) for rate in loop.step_fns
   }
   batch = random_batch(1)
   progress = SimpleNamespace(interval=Stopwatch(), count=lambda model, shape: counted.append(model))
