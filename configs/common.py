@@ -6,7 +6,7 @@ Sections become keyword arguments: `model` of EVAD, `clip` of ClipSettings.
 
 import math
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from evad_jax.errors import InputError
 
@@ -95,11 +95,16 @@ def get_config() -> ConfigDict:
   config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
 
+  config.profile = ConfigDict()
+  config.profile.start = 0  # first step, or batch with --mode=eval, of a trace; 0: none
+  config.profile.steps = 5  # in it; it goes to WORKDIR/profile
+
   config.hosts = ConfigDict()
   config.hosts.launch = 'alone'  # 'auto': as a TPU pod, Slurm or MPI says; 'explicit': as below
   config.hosts.coordinator = ''  # HOST:PORT of process 0
   config.hosts.processes = 1
   config.hosts.process = 0  # which of them this is
+  config.hosts.agree_every = 10  # steps, after which processes ask each other for a SIGTERM
 
   config.mesh = ConfigDict()
   config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...
@@ -136,9 +141,13 @@ def vit_b() -> ConfigDict:
   model.decoder_drop_path = 0.1
   model.action_hidden = 2048
   model.padding = 'masked'
-  model.remat = True
+  # Compute activations again in the backward pass (True) or keep them (False); 'auto': keep them
+  # where an accelerator has the memory. Of any type, so that the command line may give all three.
+  model.remat = config_dict.FieldReference('auto', field_type=object)
   model.attention = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
-  model.dtype = 'float32'  # of the computation, or 'bfloat16'
+  # Of the computation: 'float32', 'bfloat16', or 'auto', which is the latter where a device has it
+  # fast: TPUs, and CUDA from compute capability 8.0 on. Parameters are always float32.
+  model.dtype = 'auto'
   return model
 
 
@@ -209,6 +218,7 @@ def set_small(config: ConfigDict) -> None:
     decoder_drop_path=0.0,
     action_hidden=256,
     remat=False,
+    dtype='float32',
   )
   config.optimizer.update(
     rate=1e-3, head_multiplier=1.0, schedule='cosine', warmup_epochs=0.5, warmup_start=1e-5, b2=0.95

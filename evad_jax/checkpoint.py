@@ -9,6 +9,7 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 
 import concurrent.futures
 import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +55,23 @@ def _figure(metrics: dict | None) -> float:
 def locate(path: str | Path) -> tuple[Path, int | None]:
   """The directory of checkpoints that is meant, and the step where the path names one.
 
-  path: such a directory, one step in it, or the working directory of a run.
+  path: such a directory, one step in it, or the working directory of a run. Raises InputError for
+  an address such as gs://bucket/run.
   """
+  storage.refuse_address(path, 'A directory of checkpoints')
   path = Path(path)
   if path.name.isdecimal() and (path / 'state').is_dir():
     return path.parent, int(path.name)
   inside = path / 'checkpoints'
   return (inside if inside.is_dir() else path), None
+
+
+def newest_settings(directory: Path) -> dict | None:
+  """The settings of the newest checkpoint that has them readable, without opening any; or None."""
+  for step in reversed(_whole_steps(directory)):
+    with contextlib.suppress(OSError, ValueError):
+      return json.loads((directory / str(step) / 'settings' / 'metadata').read_text('utf-8'))
+  return None
 
 
 class _Manager(ocp.CheckpointManager):
@@ -87,6 +98,7 @@ class Checkpoints:
 
   def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
     """keep_last: how many of the newest stay beside the best one."""
+    storage.refuse_address(directory, 'A directory of checkpoints')
     self.directory = Path(directory).absolute()
     if read_only and not self.directory.is_dir():
       raise InputError(

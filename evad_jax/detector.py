@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evad_jax import checkpoint, from_config, model_settings, streaming
+from evad_jax import automatic, checkpoint, from_config, model_settings, streaming
 from evad_jax.data import augment
 from evad_jax.data.aspect_buckets import Canvas
 from evad_jax.data.clips import ClipSettings, empty_batch
@@ -63,7 +63,8 @@ class Detector:
       step: 0 for the newest, -1 for the best that was evaluated.
       keep_rate: another one than it was trained with, in (0, 1]; the same parameters serve all.
       classes: A names, where the checkpoint has none (converted ones do not), or other ones.
-      dtype: of the computation, 'float32' or 'bfloat16'.
+      dtype: of the computation, 'float32' or 'bfloat16', or 'auto' for what this device is fast in;
+        None: what the checkpoint says.
       clip: clip_frames, frame_stride, short_side (pixels) or max_long, where other values than the
         checkpoint's are wanted, or it has none.
 
@@ -80,9 +81,9 @@ class Detector:
     arguments = model_settings.saved_settings(settings, where)
     if keep_rate is not None:
       arguments['keep_rate'] = keep_rate
-    dtype = dtype or arguments['dtype']
+    dtype = automatic.without_auto({'dtype': dtype or arguments['dtype']})['dtype']
     if dtype not in from_config.DTYPES:
-      raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}.')
+      raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}, auto.')
     # How it is computed is a matter of this machine, and not of the one that trained it.
     arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False, 'attention': 'auto'}
     model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})

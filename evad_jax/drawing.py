@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageFont
 
+from evad_jax import storage
+
 BACKGROUND = (24, 26, 30)
 TEXT_COLOUR = (232, 234, 237)
 
@@ -67,6 +69,7 @@ def write_picture(path: str | os.PathLike, picture: Image.Image, **arguments: An
 
   The file appears under its name only when it is whole.
   """
+  storage.refuse_address(path, 'A picture to write')
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')

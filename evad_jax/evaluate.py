@@ -4,8 +4,9 @@ Frame-mAP (over the classes that the data set scores) and person AP always; vide
 set has tubes, that is, where every annotated frame of a video is evaluated.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from evad_jax.metrics import detections_csv, frame_map, report, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
 from evad_jax.preemption import Interrupted
+from evad_jax.profiling import Profile
 from evad_jax.structures import Batch, Detections
 from evad_jax.tubes.overlap import Tube
 from evad_jax.tubes.rules import RULES
@@ -76,12 +78,13 @@ def evaluate(
   predict_fn: Predict,
   mesh: Mesh,
   interrupted: Callable[[], bool] = lambda: False,
+  profile: Profile | None = None,
 ) -> Evaluation:
   """Evaluates `params` on all examples of `index`.
 
-  interrupted: asked after every batch. Raises Interrupted where it says so, and InputError where a
-  record cannot be read, a detection is not finite, or config.eval asks for a scoring or linking
-  that does not exist.
+  interrupted: asked after every batch. profile: counts batches. Raises Interrupted where the former
+  says so, and InputError where a record cannot be read, a detection is not finite, or config.eval
+  asks for a scoring or linking that does not exist.
   """
   if config.eval.linking not in RULES:
     raise InputError(
@@ -103,10 +106,10 @@ def evaluate(
   )
   with (
     batches,
+    profile or contextlib.nullcontext(),
     tqdm(total=len(index), desc=f'evaluating {index.split}', unit='clip', **_bar()) as bar,
   ):
-    for local in batches:
-      detections, batch = jax.device_get(predict_fn(params, sharding.put_batch(local, mesh)))
+    for local, (detections, batch) in _computed(batches, params, predict_fn, mesh, profile):
       # Scored against the boxes as annotated: resizing and clipping would move them a little.
       targets = batch.targets._replace(boxes=batch.frame_boxes)
       state = frame_map.update(state, detections, targets, batch.example_mask, batch.index)
@@ -119,6 +122,31 @@ def evaluate(
   result, video = score(config, state, index)
   tiles = distributed.gather(tiles)
   return Evaluation(result, video, tables, tiles, list(index.classes))
+
+
+def _computed(
+  batches: Iterable[Batch],
+  params: Params,
+  predict_fn: Predict,
+  mesh: Mesh,
+  profile: Profile | None = None,
+) -> Iterator[tuple[Batch, tuple[Detections, Batch]]]:
+  """Local batches in order, each with what was predicted on the global one, on the host.
+
+  A batch is predicted by the devices while the one before it is scored.
+  """
+  waiting: tuple[Batch, Any] | None = None
+  for number, local in enumerate(batches, 1):
+    if profile:
+      profile.before(number)
+    following = local, predict_fn(params, sharding.put_batch(local, mesh))
+    if waiting:
+      yield waiting[0], jax.device_get(waiting[1])
+    waiting = following
+    if profile:
+      profile.after(number, waiting[1])
+  if waiting:
+    yield waiting[0], jax.device_get(waiting[1])
 
 
 def score(

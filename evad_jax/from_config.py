@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from evad_jax import automatic
 from evad_jax.data.clips import ClipSettings
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
@@ -25,11 +26,13 @@ def _section(name: str) -> Iterator[None]:
 
 
 def make_model(config: ConfigDict) -> EVAD:
-  """The detector of config.model."""
-  arguments = config.model.to_dict()
-  dtype = arguments.pop('dtype')
+  """The detector of config.model; what is 'auto' there yet suits the device, whatever the batch."""
+  arguments = automatic.without_auto(config.model.to_dict())
+  dtype, remat = arguments.pop('dtype'), arguments.get('remat')
   if dtype not in DTYPES:
-    raise InputError(f'config.model.dtype={dtype!r} is not one of {", ".join(DTYPES)}.')
+    raise InputError(f'config.model.dtype={dtype!r} is not one of {", ".join(DTYPES)}, auto.')
+  if not isinstance(remat, bool):
+    raise InputError(f'config.model.remat={remat!r} is not one of True, False, auto.')
   if config.clip.max_boxes > config.model.num_proposals:
     raise InputError(
       f'config.clip.max_boxes={config.clip.max_boxes} is more than '

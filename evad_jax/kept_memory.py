@@ -10,11 +10,31 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from ml_collections import ConfigDict
 
 from evad_jax import losses
 from evad_jax.model.evad import EVAD
-from evad_jax.structures import Batch
+from evad_jax.structures import Batch, Targets
 from evad_jax.train_step import loss_terms
+
+
+def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Batch:
+  """Shapes and types of a global batch."""
+
+  def shape(kind: Any, *axes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((clips, *axes), kind)
+
+  boxes, actions = config.clip.max_boxes, config.model.num_actions
+  f32, i32 = np.float32, np.int32
+  return Batch(
+    shape(np.uint8, config.clip.clip_frames, *canvas, 3),
+    shape(i32, 2),
+    shape(f32, boxes, 4),
+    Targets(shape(f32, boxes, 4), shape(f32, boxes, actions), shape(bool, boxes)),
+    shape(bool),
+    shape(i32),
+  )
 
 
 def kept_of_a_clip(model: EVAD, params: Any, batch_of: Callable[[int], Batch]) -> int:
@@ -24,6 +44,14 @@ def kept_of_a_clip(model: EVAD, params: Any, batch_of: Callable[[int], Batch]) -
   config.model.remat decides on it: the activations of all blocks, or what attention gives.
   """
   return _kept(model, params, batch_of(2)) - _kept(model, params, batch_of(1))
+
+
+def on_device(shapes: Any, shardings: Any) -> int:
+  """Bytes that one device holds of arrays of these shapes and types."""
+  return sum(
+    x.dtype.itemsize * math.prod(place.shard_shape(x.shape))
+    for x, place in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+  )
 
 
 def _kept(model: EVAD, params: Any, batch: Batch) -> int:

@@ -44,12 +44,13 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import distributed, evaluate, saved_model
+  from evad_jax import distributed, evaluate, profiling, run_settings, saved_model
 
+  run_settings.check_profile(config.profile)
   saved = saved_model.open_checkpoint(config, config.checkpoint or workdir / 'checkpoints')
   distributed.tell(f'Evaluating {saved.where} on {saved.index.split}')
   evaluator = evaluate.make_evaluator(saved.config, saved.model, saved.index, saved.mesh)
-  return evaluator(saved.params)
+  return evaluator(saved.params, profile=profiling.Profile(config.profile, workdir / 'profile'))
 
 
 def run(config: ConfigDict, workdir: Path, mode: str) -> None:
@@ -60,6 +61,10 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
+  storage.refuse_address(workdir, '--workdir')
+  storage.refuse_address(config.data.directory, 'config.data.directory')
+  for key in ('checkpoint', 'init_from'):
+    storage.refuse_address(config[key], f'config.{key}')
   compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if distributed.is_first():

@@ -1,8 +1,9 @@
 """A loss or gradient that is no number: the update is left out, and the step's inputs are kept.
 
-Inside jit, `unless_non_finite` keeps the state as it was. Outside, `Watch` looks at every step. It
-counts and goes on where config.train.non_finite is 'skip', and by default, 'stop', it ends the run
-with the step, the terms, and the clips, and leaves a dump with which
+Inside jit, `unless_non_finite` keeps the state as it was. Outside, `Watch` looks at every step,
+when the next is on its way already (train.chained_step) unless something is told or saved. It counts and
+goes on where config.train.non_finite is 'skip', and by default, 'stop', it ends the run with the
+step, the terms, and the clips, and leaves a dump with which
 `python -m evad_jax.tools.replay_step` computes the same step again.
 """
 
@@ -64,8 +65,8 @@ class Watch:
   def look(self, step: int, state: Any, batch: Batch, metrics: Any) -> None:
     """Waits for the step, and does nothing where its loss and gradient are finite.
 
-    step: counted from 1. state: after the step, which has not changed it where they are not.
-    batch: the global one. Raises InputError where the policy is 'stop'.
+    step: counted from 1. state: after the step or the next, which have not changed it where
+    they are not. batch: the global one. Raises InputError where the policy is 'stop'.
     """
     if np.isfinite(jax.device_get([metrics.loss, metrics.grad_norm])).all():
       return
@@ -123,7 +124,7 @@ def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch
   if distributed.is_first():
     whole_files.write_json(directory / 'config.json', json.loads(config.to_json_best_effort()))
   with Checkpoints(directory / 'checkpoints') as checkpoints:
-    state = state._replace(step=state.step - 1)
+    state = state._replace(step=0 * state.step + (step - 1))
     checkpoints.save(step - 1, state, {}, {'next_example': step - 1}, None)
 
 

@@ -1,14 +1,16 @@
 """How far a run is: a line to read and one for the log, for steps and for evaluations."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from evad_jax import keep_rates
+from evad_jax import device_peak, keep_rates, model_cost
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.distributed import tell
+from evad_jax.model.evad import EVAD
 from evad_jax.run_log import RunLog, Stopwatch, duration
 
 
@@ -23,11 +25,18 @@ class Progress:
     start: int,
     total: int,
     log: RunLog,
+    devices: int = 1,
   ):
     """schedule: step, from 0, -> learning rate. start: steps that were done before; of `total`."""
+    self._devices, self._multiply_adds = devices, 0
     self._config, self._index, self._schedule, self._log = config, index, schedule, log
     self._start, self._logged, self._total = start, start, total
     self._whole, self.interval = Stopwatch(), Stopwatch()  # of the run, and since the last report
+
+  def count(self, model: EVAD, shape: tuple[int, ...]) -> None:
+    """Adds the work of a step on clips of this shape, (B, T, H, W, 3), to the interval."""
+    clips, frames, height, width, _ = shape
+    self._multiply_adds += clips * _forward(model, frames, (height, width))
 
   def report(self, step: int, metrics: Any, skipped: int) -> None:
     """One line to read and one for the file.
@@ -49,6 +58,11 @@ class Progress:
     }
     if self._config.train.consistency:
       figures['loss/consistency'] = float(metrics.consistency)
+    reached = ''
+    peak_share = device_peak.share(self._multiply_adds, self.interval.seconds(), self._devices)
+    if peak_share and self._multiply_adds:
+      figures['peak_share'] = peak_share
+      reached = f'{100 * peak_share:.0f} % of the 16-bit peak  '
     drawn = ''
     if self._config.train.keep_rates:
       rate = keep_rates.of_step(keep_rates.listed(self._config), self._config.seed, step)
@@ -61,12 +75,23 @@ class Progress:
     eta = 'compiled' if first else f'ETA {duration(pace * (self._total - step))}'
     tell(
       f'step {step}/{self._total}  epoch {figures["epoch"]:.2f}  loss {loss:.4f}  '
-      f'rate {figures["learning_rate"]:.2e}{drawn}  {batch_size / pace:.1f} clips/s  '
+      f'rate {figures["learning_rate"]:.2e}{drawn}  {batch_size / pace:.1f} clips/s  {reached}'
       f'waiting for data {100 * figures["data_wait_share"]:.0f} %  '
       f'{duration(self._whole.seconds())} elapsed, {eta}'
     )
     self._logged = step
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins a new interval."""
+    self._multiply_adds = 0
     self.interval.restart()
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(model: EVAD, frames: int, canvas: tuple[int, int]) -> int:
+  """Multiply-adds of one clip."""
+  return sum(model_cost.multiply_adds(model, frames, canvas, published=False).values())
 
 
 def report_evaluation(step: int, figures: dict[str, Any], log: RunLog) -> None:

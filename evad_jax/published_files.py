@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import ml_dtypes  # lets NumPy know the type bfloat16
 import numpy as np
 
+from evad_jax import storage
 from evad_jax.errors import InputError
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
@@ -194,6 +195,7 @@ def write(path: str | os.PathLike, kind: str, tensors: dict, container: str, cfg
 
   container: the key for them in a `.pth`. cfg: settings, written as text beside them.
   """
+  storage.refuse_address(path, 'A file to write')
   path = Path(path)
   tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
   text = json.dumps(cfg)  # JSON is YAML, which is what published files have there

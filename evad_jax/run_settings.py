@@ -31,8 +31,18 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   for key in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
     if train[key] < 1:
       raise InputError(f'config.train.{key}={train[key]} must be at least 1.')
+  if config.hosts.agree_every < 1:
+    raise InputError(f'config.hosts.agree_every={config.hosts.agree_every} must be at least 1.')
+  check_profile(config.profile)
   if train.epochs <= 0:
     raise InputError(f'config.train.epochs={train.epochs} must be above 0.')
+
+
+def check_profile(settings: ConfigDict) -> None:
+  """Raises InputError for a config.profile that asks for what there cannot be."""
+  for key, least in (('start', 0), ('steps', 1)):
+    if settings[key] < least:
+      raise InputError(f'config.profile.{key}={settings[key]} must be at least {least}.')
 
 
 def tell_scale(config: ConfigDict, mesh: Mesh) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import from_config, model_settings, sharding, train
+from evad_jax import automatic, from_config, model_settings, sharding, train
 from evad_jax.checkpoint import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.model.evad import EVAD
@@ -33,6 +33,7 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
     step = checkpoints.choose(config.eval.step if step is None else step)
     settings = checkpoints.settings(step)
     config = model_settings.for_evaluation(config, settings, directory / str(step))
+    config = automatic.resolve(config)
     model = from_config.make_model(config)
     index = from_config.open_split(config, config.data.eval_split)
     mesh = sharding.make_mesh(config.mesh.model)

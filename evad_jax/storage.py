@@ -1,4 +1,7 @@
-"""Disks that are full, read-only or failing: the reason in words, whoever raised the error."""
+"""Disks that are full, read-only or failing: the reason in words, whoever raised the error.
+
+And addresses where a path has to stand: they would silently become folders named 'gs:'.
+"""
 
 import contextlib
 import errno
@@ -19,6 +22,20 @@ _UNWRITABLE = {
 
 # Of those, what never happens to a file that is read.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+# One slash is what pathlib leaves of two; a single letter would be a drive of Windows.
+_ADDRESS = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
+
+
+def refuse_address(path: str | os.PathLike, name: str) -> None:
+  """Raises InputError for an address such as gs://bucket/run; name: the flag or key that has it."""
+  text = str(path)
+  if _ADDRESS.match(text):
+    address = re.sub(':/+', '://', text, count=1)
+    raise InputError(
+      f'{name} is {address}, an address and no folder; mount the bucket (gs:// by gcsfuse, s3:// '
+      'by mountpoint-s3) and give the path of the mounted folder.'
+    )
 
 
 def reason(error: BaseException | None) -> str | None:

@@ -16,29 +16,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from evad_jax import (
+  automatic,
   distributed,
   evaluate,
   from_config,
   init_from,
   keep_rates,
+  kept_memory,
   nan_watch,
+  overview,
   recovery,
   run_settings,
   sharding,
   storage,
 )
 from evad_jax import optimizer as optimizers
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoint import Checkpoints, newest_settings
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import tell
 from evad_jax.model.evad import EVAD
 from evad_jax.preemption import Interrupted, Preempted, Preemption
+from evad_jax.profiling import Profile
 from evad_jax.progress import Progress, report_evaluation
 from evad_jax.run_log import RunLog, Stopwatch, duration
 from evad_jax.structures import Batch
@@ -52,6 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   Raises InputError for whatever is wrong with configuration, data or checkpoints, and Preempted or
   Interrupted after a SIGTERM, when all that was computed is saved.
   """
+  config = resolve(config, workdir)
   model = from_config.make_model(config)
   index = from_config.open_split(config, config.data.train_split)
   eval_index = from_config.open_split(config, config.data.eval_split)
@@ -62,6 +68,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   optimizer = make_optimizer(config, model, schedule(config, index))
   abstract = abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
+  tell('\n'.join([overview.computation(config, model, mesh), 'Parameters, by part of the model:']))
+  tell('\n'.join(overview.parameters(abstract, shardings)))
   evaluator = evaluate.make_evaluator(config, model, eval_index, mesh)
 
   with (
@@ -87,7 +95,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     if step == total_steps and not late:
       return evaluator(evaluation_params(state))
     with RunLog(workdir, step, distributed.is_first()) as log:
-      loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch)
+      profile = Profile(config.profile, workdir / 'profile')
+      loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch, profile)
       evaluation = None
       if late:
         evaluation = loop.evaluate_late(state, step, evaluator, checkpoints, log)
@@ -109,15 +118,19 @@ class Loop:
     total_steps: int,
     preemption: Preemption,
     watch: nan_watch.Watch,
+    profile: Profile,
   ):
     """Compiles nothing yet: jit does so at the first step."""
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
-    self.preemption, self.watch = preemption, watch
+    self.preemption, self.watch, self.profile = preemption, watch, profile
     self.rates = keep_rates.listed(config)
+    self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
-      rate: compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
+      rate: compile_step(config, self.models[rate], optimizer, mesh, chained=True)
       for rate in self.rates
     }
+    self.sound = jax.jit(lambda: jnp.array(True), out_shardings=sharding.replicated(mesh))()
+    self.unseen: tuple[int, Batch, StepMetrics] | None = None  # of the step not looked at yet
     self.key = jax.jit(
       lambda: jax.random.key(config.seed + 1), out_shardings=sharding.replicated(mesh)
     )()
@@ -137,7 +150,13 @@ class Loop:
     """
     train, evaluation = self.config.train, None
     progress = Progress(
-      self.config, self.index, schedule(self.config, self.index), start, self.total, log
+      self.config,
+      self.index,
+      schedule(self.config, self.index),
+      start,
+      self.total,
+      log,
+      self.mesh.size,
     )
     part, parts = sharding.part_of_process(self.mesh)
     batches = pipeline.train_batches(
@@ -150,34 +169,56 @@ class Loop:
       start_step=start,
       **from_config.pipeline_settings(self.config),
     )
-    with batches:
+    with batches, self.profile as profile:
       following = self.fetch(batches, progress.interval)
       for step in range(start + 1, self.total + 1):
         if isinstance(following, Exception):
+          self.look(state)
           # A SIGTERM to a whole group of processes ends those that make batches as well.
           if self.preemption.received_alone():
             self.leave(state, step - 1, start, checkpoints)
           raise following
         batch = following
-        state, metrics = self.call(state, batch, progress.interval, step)
+        profile.before(step)
+        state, metrics = self.call(state, batch, progress, step)
         if step < self.total:  # the next batch comes to the device while it computes
           following = self.fetch(batches, progress.interval, metrics.loss)
-        self.watch.look(step, state, batch, metrics)
+        self.look(state)  # at the step before, while this one is computed
+        self.unseen = step, batch, metrics
+        profile.after(step, state)
         checkpoints.check()
         last = step == self.total
-        if step % train.log_every == 0 or last or step == start + 1:
-          progress.report(step, jax.device_get(metrics), self.watch.skipped)
-        stop, evaluation = self.preemption.requested(), None
+        told = step % train.log_every == 0 or last or step == start + 1
         due = last or (train.eval_every and step % train.eval_every == 0)
+        saved, evaluation = due or step % train.checkpoint_every == 0, None
+        stop = self.asks(step, due) and self.preemption.requested()
+        if told or saved or stop:
+          self.look(state)
+        if told:
+          progress.report(step, jax.device_get(metrics), self.watch.skipped)
         if due and not stop:
           evaluation = self.evaluate_step(state, step, evaluator, log)
-          progress.interval.restart()
+          progress.restart()
           stop = evaluation is None
-        if due or stop or step % train.checkpoint_every == 0:
+        if saved or stop:
           self.save(state, step, evaluation, due and evaluation is None, checkpoints)
         if stop:
           self.leave(state, step, start, checkpoints)
     return evaluation
+
+  def look(self, state: TrainState) -> None:
+    """Looks at the last step that was not looked at; state: after it, or after the one behind it.
+
+    That is the same where it matters: behind a step that is not finite nothing changes, unless such
+    steps are skipped, and then no state is kept.
+    """
+    if self.unseen:
+      (step, batch, metrics), self.unseen = self.unseen, None
+      self.watch.look(step, state, batch, metrics)
+
+  def asks(self, step: int, due: bool) -> bool:
+    """Whether all processes ask each other for a SIGTERM after this step; one asks after each."""
+    return jax.process_count() == 1 or due or step % self.config.hosts.agree_every == 0
 
   def fetch(
     self, batches: pipeline.BatchIterator, interval: Stopwatch, computed: jax.Array | None = None
@@ -239,23 +280,52 @@ class Loop:
     checkpoints.save(step, state, settings, position, evaluation.metrics() if evaluation else None)
 
   def call(
-    self, state: TrainState, batch: Batch, interval: Stopwatch, step: int
+    self, state: TrainState, batch: Batch, progress: Progress, step: int
   ) -> tuple[TrainState, StepMetrics]:
     """One step. The first of each program compiles: that is told, and left out of the pace."""
     rate = keep_rates.of_step(self.rates, self.config.seed, step)
     step_fn, shape = self.step_fns[rate], batch.clips.shape
     if (shape, rate) in self.compiled:
-      return step_fn(state, batch, self.key)
+      progress.count(self.models[rate], shape)
+      state, metrics, self.sound = step_fn(state, self.sound, batch, self.key)
+      return state, metrics
     self.compiled.add((shape, rate))
     begin = time.perf_counter()
-    result = jax.block_until_ready(step_fn(state, batch, self.key))
+    result = jax.block_until_ready(step_fn(state, self.sound, batch, self.key))
     seconds = time.perf_counter() - begin
     if len(self.compiled) > 1:  # the first is told with the first step
       tell(
         f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
       )
-      interval.exclude(seconds)
-    return result
+      progress.interval.exclude(seconds)
+    state, metrics, self.sound = result
+    return state, metrics
+
+
+def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
+  """The configuration with values for 'auto', those of the run where it is continued."""
+  saved = newest_settings(workdir / 'checkpoints') or {}
+  return automatic.resolve(config, saved.get('model'), step_bytes)
+
+
+def step_bytes(config: ConfigDict) -> int:
+  """Bytes of a device for a step: state, gradients, and what its clips of the costliest kind keep.
+
+  Raises InputError where the configuration does not fit the devices.
+  """
+  mesh = sharding.make_mesh(config.mesh.model)
+  model = from_config.make_model(config)
+  run_settings.check(config, model, mesh)
+  optimizer = make_optimizer(config, model, lambda step: 0.0)
+  state = abstract_state(config, model, optimizer)
+  places = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
+  held = kept_memory.on_device(state, places) + kept_memory.on_device(state.params, places.params)
+  clips = config.train.batch_size // mesh.shape['data'] // config.train.accumulation
+  canvas = max(from_config.canvases(config), key=math.prod)
+  model = model.clone(keep_rate=max(keep_rates.listed(config), key=np.mean))
+  return held + clips * kept_memory.kept_of_a_clip(
+    model, state.params, lambda clips: kept_memory.abstract_batch(config, clips, canvas)
+  )
 
 
 def schedule(config: ConfigDict, index: RecordIndex) -> Any:
@@ -342,9 +412,17 @@ def num_parameters(state: TrainState) -> int:
 
 
 def compile_step(
-  config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation, mesh: Mesh
+  config: ConfigDict,
+  model: EVAD,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  chained: bool = False,
 ) -> Any:
-  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'."""
+  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'.
+
+  chained: of `chained_step`, which takes and returns one flag more.
+  """
   everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
   abstract = abstract_state(config, model, optimizer)
   state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
@@ -358,9 +436,26 @@ def compile_step(
     ema_decay=config.train.ema_decay,
     mesh=mesh if mesh.size > 1 else None,
   )
-  return jax.jit(
-    sharding.within(mesh, step),
-    in_shardings=(state, split, everywhere),
-    out_shardings=(state, everywhere),
-    donate_argnums=0,
-  )
+  if not chained:
+    shardings = (state, split, everywhere), (state, everywhere)
+  else:
+    step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
+    shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
+  step = sharding.within(mesh, step)
+  return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
+
+
+def chained_step(
+  step: Callable, skips: bool, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
+) -> tuple[TrainState, StepMetrics, jax.Array]:
+  """A step that changes nothing unless all steps before it were finite, or `skips`.
+
+  So the host may look at a step when the next is on its way, and still finds the state it began
+  with. sound: () bool, whether they were; the same comes back with this step.
+  """
+  new, metrics = step(state, batch, key)
+  if skips:
+    return new, metrics, sound
+  new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
+  finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+  return new, metrics, sound & finite

@@ -1,4 +1,8 @@
-"""Compiles each program once per test run: every process of the run shares one fresh cache."""
+"""Compiles each program once per test run, on the CPU: beside an accelerator too.
+
+Every process of the run shares one fresh cache of programs, and none takes an accelerator's memory.
+With `-m accelerator` the platform is the machine's own, and memory is taken as it is needed.
+"""
 
 import os
 import shutil
@@ -7,10 +11,21 @@ import tempfile
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
 
 
+def platform(markers):
+  """Variables of the environment for a run of the tests that `-m` selects, unless they are set."""
+  words = markers.replace('(', ' ').replace(')', ' ').split()
+  chosen = [i for i, word in enumerate(words) if word == 'accelerator']
+  if any(i == 0 or words[i - 1] != 'not' for i in chosen):
+    return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+  return {'JAX_PLATFORMS': 'cpu'}
+
+
 def pytest_configure(config):
   # Before JAX is imported; worker processes of the run, and programs that tests start, inherit it.
   if hasattr(config, 'workerinput'):
     return
+  for name, value in platform(config.getoption('markexpr')).items():
+    os.environ.setdefault(name, value)
   directory = tempfile.mkdtemp(prefix='evad-jax-tests-')
   os.environ[_DIRECTORY] = directory
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'

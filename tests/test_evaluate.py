@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from evad_jax import evaluate
+from evad_jax import evaluate, sharding
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
 from evad_jax.data.records import Record
@@ -111,3 +111,27 @@ def test_a_split_without_tubes_has_no_video_figures(index, tmp_path):
   finally:
     (tmp_path / 'tubes.npz').rename(index.directory / 'tubes-test.npz')
   assert video is None
+
+
+def test_the_next_batch_is_computed_before_the_former_is_scored():
+  mesh, done = sharding.make_mesh(), []
+
+  def predict(params, batch):
+    done.append(f'dispatch {int(batch[0])}')
+    return params * batch
+
+  def batches():
+    for number in range(3):
+      done.append(f'read {number}')
+      yield np.full(1, number)
+
+  found = []
+  for local, computed in evaluate._computed(batches(), 10, predict, mesh):
+    done.append(f'score {int(local[0])}')
+    found.append(int(computed[0]))
+  assert found == [0, 10, 20]
+  assert done == [
+    *('read 0', 'dispatch 0', 'read 1', 'dispatch 1', 'score 0'),
+    *('read 2', 'dispatch 2', 'score 1', 'score 2'),
+  ]
+  assert list(evaluate._computed(iter(()), 10, predict, mesh)) == []

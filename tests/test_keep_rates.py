@@ -3,6 +3,7 @@
 import functools
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -62,15 +63,19 @@ def test_every_step_runs_the_program_of_its_rate():
   config.train.keep_rates = (1.0, 0.7, 0.6)
   model, mesh = from_config.make_model(config), sharding.make_mesh()
   optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
-  loop = train.Loop(config, model, optimizer, mesh, range(8), 12, None, None)
+  loop = train.Loop(config, model, optimizer, mesh, range(8), 12, None, None, None)
   assert set(loop.step_fns) == {1.0, 0.7, 0.6}
   loop.step_fns = {
-    rate: lambda state, batch, key, rate=rate: (state, rate) for rate in loop.step_fns
+    rate: lambda state, sound, batch, key, rate=rate: (state, rate, sound) for rate in loop.step_fns
   }
   batch = random_batch(1)
-  ran = [loop.call(None, batch, Stopwatch(), step)[1] for step in range(1, 13)]
+  progress = SimpleNamespace(interval=Stopwatch(), count=lambda model, shape: counted.append(model))
+  counted = []
+  ran = [loop.call(None, batch, progress, step)[1] for step in range(1, 13)]
   assert ran == [keep_rates.of_step((1.0, 0.7, 0.6), config.seed, step) for step in range(1, 13)]
   assert len(loop.compiled) == 3
+  assert len(counted) == 12 - 3  # what compiles says nothing of the pace
+  assert [model.keep_rate for model in counted[-3:]] == ran[-3:]
 
 
 def test_distance_between_actions_by_hand():

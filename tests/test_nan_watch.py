@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from evad_jax import from_config, losses, main, nan_watch, sharding, train
@@ -58,6 +59,13 @@ def test_the_offending_term_is_named(change, words):
 def config(tmp_path_factory):
   """That of tests/test_main.py, whose programs are compiled already: four steps of four clips."""
   return tiny_config(make_data(tmp_path_factory.mktemp('data') / 'tiny'))
+
+
+def quiet(config, **changes):
+  """Nothing is told or saved between the first and the last step."""
+  config = config.copy_and_resolve_references()
+  config.train.update(log_every=100, checkpoint_every=100, **changes)
+  return config
 
 
 def poisoned(state):
@@ -121,6 +129,66 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
     found = checkpoints.read_params(2)
   before['person_detector']['stage_0']['class_logits']['bias'][0] = INF
   jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
+def run_poisoned(config, workdir, before, heal=False):
+  """A run that is poisoned before that step, and what it did."""
+  original, done, healthy = train.Loop.call, [], []
+
+  def call(self, state, batch, progress, step):
+    if step == before:
+      healthy.append(jax.tree.map(jnp.copy, state.params))
+      state = poisoned(state)
+    elif healthy and heal:
+      state = state._replace(params=healthy.pop())
+    done.append(f'call {step}')
+    return original(self, state, batch, progress, step)
+
+  look = nan_watch.Watch.look
+
+  def looked(self, step, *arguments):
+    done.append(f'look {step}')
+    return look(self, step, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train.Loop, 'call', call)
+    patch.setattr(nan_watch.Watch, 'look', looked)
+    try:
+      main.run(config, workdir, 'train')
+    except InputError as error:
+      return done, str(error)
+  return done, None
+
+
+def test_a_step_is_looked_at_when_the_next_is_on_its_way_and_its_dump_is_the_same(
+  config, stopped, tmp_path
+):
+  done, told = run_poisoned(quiet(config), tmp_path, 3)
+  assert done == ['call 1', 'look 1', 'call 2', 'call 3', 'look 2', 'call 4', 'look 3']
+  assert told == stopped[1].replace(str(stopped[0]), str(tmp_path))
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1]
+  assert not list((tmp_path / 'checkpoints').iterdir())
+  dumps = [workdir / 'non_finite_step_3' for workdir in (tmp_path, stopped[0])]
+  batches = [nan_watch.read_batch(dump) for dump in dumps]
+  jax.tree.map(np.testing.assert_array_equal, *batches)
+  states = []
+  for dump in dumps:
+    with Checkpoints(dump / 'checkpoints', read_only=True) as checkpoints:
+      assert checkpoints.all_steps() == [2]
+      states.append(ocp.StandardCheckpointer().restore(dump / 'checkpoints' / '2' / 'state'))
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert int(states[0]['step']) == 2
+
+
+def test_what_is_skipped_is_counted_before_it_is_saved(config, tmp_path, capsys):
+  config = quiet(config, non_finite='skip')
+  done, told = run_poisoned(config, tmp_path, 2, heal=True)
+  assert told is None
+  assert done == [*('call 1', 'look 1', 'call 2', 'call 3', 'look 2', 'call 4', 'look 3', 'look 4')]
+  assert 'step 2 is left out, the 1. of this run' in capsys.readouterr().out
+  with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
+    assert checkpoints.position(4)['skipped'] == 1
 
 
 @pytest.mark.slow  # compiles: python -m pytest -m slow tests/test_nan_watch.py

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,10 @@ import pytest
 
 from evad_jax import file_checksums, main, recovery, storage
 from evad_jax.checkpoint import BEST_METRIC, Checkpoints, DamagedError
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.data.record_writer import make_directory
+from evad_jax.data.video_writer import check_name
+from evad_jax.detector import Detector
 from evad_jax.errors import InputError
 from tests.test_checkpoint import abstract, make_state, save
 from tests.test_main import make_data, tiny_config
@@ -249,3 +254,31 @@ def test_what_may_have_been_reading_is_not_called_writing(tmp_path):
   for number, words in ((errno.ENOSPC, 'be written: No space'), (errno.EIO, 'be read or written')):
     with pytest.raises(InputError, match=f'clips/a: cannot {words}'), storage.told(tmp_path):
       raise OSError(number, os.strerror(number), 'clips/a')
+
+
+@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', 'gs:/bucket/run'])
+def test_an_address_is_no_path(address, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = tiny_config(tmp_path / 'data')
+  given = [
+    ('--workdir', lambda: main.run(config, Path(address), 'train')),
+    ('A directory of checkpoints', lambda: Detector.from_checkpoint(address)),
+    ('A directory of checkpoints', lambda: Checkpoints(Path(address))),
+    ('The directory of a data set', lambda: RecordIndex.open(address, 'train')),
+    ('The directory of a data set', lambda: make_directory(Path(address))),
+    ('A video to write', lambda: check_name(Path(address) / 'a.mp4')),
+  ]
+  for key in ('checkpoint', 'init_from', 'data.directory'):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict({key: address})
+    given.append((f'config.{key}', lambda changed=changed: main.run(changed, tmp_path, 'train')))
+  for name, call in given:
+    kind = address[:2]
+    with pytest.raises(InputError, match=f'^{name} is {kind}://bucket/run.*, .*; mount .*gcsfuse'):
+      call()
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('path', ['runs/a', '/mnt/gs:/b', 'C:/runs', 'a:b/c', './gs:/b'])
+def test_what_only_looks_like_an_address_is_a_path(path):
+  storage.refuse_address(path, '--workdir')

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.storage import refuse_address
 
 MANIFEST = 'manifest.json'
 _REQUIRED = ('name', 'classes', 'clip_frames', 'frame_stride', 'splits')  # of the manifest
@@ -78,8 +79,10 @@ class RecordIndex:
       prepare_command: named in messages, so that the user knows what to run.
 
     Raises:
-      InputError: no such directory, nothing (or only a part) prepared, a shard missing or cut.
+      InputError: no such directory, an address instead of one, nothing (or only a part) prepared, a
+        shard missing or cut.
     """
+    refuse_address(directory, 'The directory of a data set')
     directory = Path(directory)
     manifest = read_manifest(directory, prepare_command)
     path = directory / index_name(split)

@@ -16,6 +16,7 @@ from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name, shar
 from evad_jax.data.records import Record
 from evad_jax.data.whole_files import temporary, write_arrays, write_json
 from evad_jax.errors import InputError
+from evad_jax.storage import refuse_address
 
 TFDS_FILES = ('features.json', 'dataset_info.json')
 
@@ -179,6 +180,7 @@ class RecordWriter:
 
 def make_directory(directory: Path) -> None:
   """Makes a directory for a data set; raises InputError where that cannot be."""
+  refuse_address(directory, 'The directory of a data set')
   try:
     directory.mkdir(parents=True, exist_ok=True)
   except OSError as error:

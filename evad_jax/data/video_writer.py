@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
+from evad_jax import storage
 from evad_jax.errors import InputError
 
 # By the end of the file's name: the options of the container. Packets go to the disk one by one:
@@ -29,7 +30,8 @@ TIME_BASE = Fraction(1, 90000)  # seconds
 
 
 def check_name(path: Path) -> None:
-  """Raises InputError for a name whose end is no container that is known."""
+  """Raises InputError for an address, or a name whose end is no container that is known."""
+  storage.refuse_address(path, 'A video to write')
   if path.suffix.lower() not in CONTAINERS:
     raise InputError(f'{path}: a video ends with {", ".join(CONTAINERS)}; give it another name.')
 

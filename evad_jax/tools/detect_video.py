@@ -218,7 +218,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   group('--latency-budget', type=float, help='seconds a call; chooses among several --keep-rate')
   group('--batch-size', type=int, help='keyframes in one call (default 4; live: 1)')
   group('--step', type=int, default=0, help='of the checkpoint: 0 the newest, -1 the best')
-  group('--dtype', help='of the computation: float32 or bfloat16')
+  group('--dtype', help='of the computation: float32, bfloat16 or auto')
   group('--labels', type=Path, help='names of the classes: .pbtxt, or one a line')
   for name, what in (
     ('clip-frames', 'of a clip'),

@@ -11,7 +11,6 @@ promise, for other devices. What the clips of a device keep for the backward pas
 whatever the model axis splits of it.
 """
 
-import math
 import sys
 import time
 from typing import Any, NamedTuple
@@ -43,49 +42,24 @@ class Cost(NamedTuple):
   seconds: float  # of compilation
 
 
-def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Any:
-  """Shapes and types of a global batch."""
-  import jax
-  import numpy as np
-
-  from evad_jax.structures import Batch, Targets
-
-  def shape(kind: Any, *axes: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((clips, *axes), kind)
-
-  boxes, actions = config.clip.max_boxes, config.model.num_actions
-  f32, i32 = np.float32, np.int32
-  return Batch(
-    shape(np.uint8, config.clip.clip_frames, *canvas, 3),
-    shape(i32, 2),
-    shape(f32, boxes, 4),
-    Targets(shape(f32, boxes, 4), shape(f32, boxes, actions), shape(bool, boxes)),
-    shape(bool),
-    shape(i32),
-  )
-
-
 def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
   import jax
 
-  from evad_jax import collectives, exchange_plan, from_config, sharding, train
+  from evad_jax import collectives, exchange_plan, from_config, kept_memory, sharding, train
 
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
   sharding.check_model_axis(mesh, config.model)
   optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
   state = train.abstract_state(config, model, optimizer)
-  batch = abstract_batch(config, clips * mesh.shape['data'], canvas)
+  batch = kept_memory.abstract_batch(config, clips * mesh.shape['data'], canvas)
   begin = time.perf_counter()
   step = train.compile_step(config, model, optimizer, mesh)
   compiled = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0))).compile()
   seconds = time.perf_counter() - begin
   shardings = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
-  held = sum(
-    x.dtype.itemsize * math.prod(place.shard_shape(x.shape))
-    for x, place in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True)
-  )
+  held = kept_memory.on_device(state, shardings)
   sent = collectives.sent_by_kind(collectives.read(compiled.as_text()))
   by_hand = exchange_plan.by_hand(
     model, state.params, mesh, config.mesh.fsdp, config.clip.clip_frames, canvas, clips
@@ -103,7 +77,7 @@ def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   model = from_config.make_model(config)
   params = jax.eval_shape(lambda: train.init_params(config, model))
   return kept_memory.kept_of_a_clip(
-    model, params, lambda clips: abstract_batch(config, clips, canvas)
+    model, params, lambda clips: kept_memory.abstract_batch(config, clips, canvas)
   )
 
 

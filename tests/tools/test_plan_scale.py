@@ -13,7 +13,7 @@ from tests.micro_evad import SIDE, micro_config, micro_model, random_batch
 
 
 def test_the_abstract_batch_is_what_the_pipeline_makes():
-  found = plan_scale.abstract_batch(micro_config(), 8, (SIDE, SIDE))
+  found = kept_memory.abstract_batch(micro_config(), 8, (SIDE, SIDE))
   wanted = random_batch(8)
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -77,7 +77,7 @@ def test_what_is_kept_for_the_backward_pass():
 
   def kept(model):
     return kept_memory.kept_of_a_clip(
-      model, params, lambda clips: plan_scale.abstract_batch(config, clips, (SIDE, SIDE))
+      model, params, lambda clips: kept_memory.abstract_batch(config, clips, (SIDE, SIDE))
     )
 
   # Of five blocks the hidden units, 4 * 32 of them, as they go into GELU and come out of it: at

@@ -1,0 +1,33 @@
+"""Tests run on the CPU, unless those for an accelerator are asked for."""
+
+import jax
+import pytest
+
+from tests.conftest import platform
+
+
+@pytest.mark.parametrize(
+  'markers, accelerator',
+  [
+    ('not slow and not accelerator', False),
+    ('', False),
+    ('slow', False),
+    ('accelerator', True),
+    ('slow and (accelerator)', True),
+  ],
+)
+def test_the_platform_follows_what_is_selected(markers, accelerator):
+  wanted = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} if accelerator else {'JAX_PLATFORMS': 'cpu'}
+  assert platform(markers) == wanted
+
+
+def test_this_run_has_what_it_asks_for(request):
+  markers = request.config.getoption('markexpr')
+  if platform(markers) == {'JAX_PLATFORMS': 'cpu'}:
+    assert jax.default_backend() == 'cpu'
+
+
+@pytest.mark.accelerator
+def test_an_accelerator_computes():
+  assert jax.default_backend() != 'cpu'
+  assert float(jax.numpy.ones((256, 256)).sum()) == 65536
