@@ -450,11 +450,20 @@ def pytorch(stage: Stage, scale: Scale) -> None:
   for rate in (0.7, 1.0):
     config = make_config(scale, scale.batches[0], rate)
     rows = torch_comparison.on_device(
-      from_config.make_model(config), config.clip.clip_frames, scale.canvas,
-      batch=scale.batches[0], device=place, rounds=ROUNDS, left=stage.left,
-    )  # fmt: skip
+      from_config.make_model(config),
+      config.clip.clip_frames,
+      scale.canvas,
+      batch=scale.batches[0],
+      device=place,
+      rounds=ROUNDS,
+      left=stage.left,
+    )
     for row in rows:
-      stage.row(batch=scale.batches[0], keep_rate=rate, **row)
+      problem = row.pop('problem', None)
+      stage.row(**{'batch': scale.batches[0], 'keep rate': rate, **row})
+      if problem:
+        stage.note(f'{row["program"]}, keep rate {rate}: {problem}')
+  stage.note('Ours, which has person stages and RoIAlign besides, is in the stage prediction.')
 
 
 def profile(stage: Stage, scale: Scale) -> None:
