@@ -62,7 +62,7 @@ def measure(
     model_cost.count_tokens(model, frames, canvas)  # raises InputError before anything is compiled
   params = random_params(models[0], frames)
   batch = jax.device_put(random_batch(configs[0]))
-  make = _step if training else _prediction
+  make = step_program if training else prediction_program
   programs = [
     make(config, model, params, batch) for config, model in zip(configs, models, strict=True)
   ]
@@ -151,13 +151,13 @@ def compilers_count(model: EVAD, frames: int, canvas: tuple[int, int]) -> float:
   return forward.lower(params, clips, sizes).cost_analysis()['flops'] / 2
 
 
-def _prediction(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
+def prediction_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
   """uint8 clips to detections."""
   compiled, seconds = _compile(jax.jit(functools.partial(predict, model)), params, batch)
   return Program(lambda: jax.block_until_ready(compiled(params, batch)), compiled, seconds)
 
 
-def _step(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
+def step_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
   """One step of training, as train.py compiles it."""
   optimizer = train.make_optimizer(config, model, lambda step: 1e-6)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])

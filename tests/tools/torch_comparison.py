@@ -47,6 +47,46 @@ def prepare(keep_rate, size, frames=16):
   }
 
 
+def on_device(model, frames, size, *, batch, device, rounds, left):
+  """Rows of seconds on one card, in the model's type: plain, fused, and fused and compiled.
+
+  left: seconds that may still be spent. PyTorch is given random actors: only time counts here.
+  """
+  params = random_params(model, frames)
+  dtype = {2: torch.bfloat16, 4: torch.float32}[np.dtype(model.dtype).itemsize]
+  rng = np.random.default_rng(0)
+  shape = (batch, model.num_proposals, model.decoder_width)
+  clips = torch.from_numpy(rng.standard_normal((batch, frames, *size, 3)).astype(np.float32))
+  actors = torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+  clips, actors = clips.to(device, dtype), actors.to(device, dtype)
+  plain, fused = (
+    TorchEvad(model, params, size, frames, kind).to(device, dtype) for kind in (False, True)
+  )
+  calls = {'PyTorch, plain': plain, 'PyTorch, fused': fused}
+  calls['PyTorch, fused, torch.compile'] = torch.compile(fused.__call__)
+  wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
+  rows = []
+  for name, call in calls.items():
+    seconds, problem = [], None
+    try:
+      for turn in range(rounds + 2):
+        wait()
+        start = time.perf_counter()
+        call(clips, actors)
+        wait()
+        if turn > 1:  # the first two compile and choose
+          seconds.append(time.perf_counter() - start)
+        if left() < 5:
+          break
+    except Exception as error:
+      problem = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+    median = statistics.median(seconds) if seconds else None
+    rows.append({'program': name, 'ms': median and 1e3 * median, 'calls': len(seconds)})
+    if problem:
+      rows[-1]['problem'] = problem
+  return rows
+
+
 def measure(keep_rate, size, rounds):
   """Seconds of each, and the largest difference of the logits, relative to the largest."""
   calls = prepare(keep_rate, size)

@@ -63,7 +63,7 @@ def block(p, x, places, num_heads, *, kept=None, enhanced_weight=1.0, fused):
   keyframe = x.shape[1] - places.shape[1]
   weight = None
   if kept is not None:
-    weight = torch.ones(x.shape[1])
+    weight = x.new_ones(x.shape[1])
     weight[:keyframe] = enhanced_weight
   residual, importance = attention(
     p['attention'], layer_norm(p['norm1'], x, 1e-6), num_heads, weight, fused
@@ -96,6 +96,12 @@ class TorchEvad:
       for width in (model.width, model.decoder_width)
     )
 
+  def to(self, device, dtype):
+    """Moves it there, all of it in that type."""
+    self.params = jax.tree.map(lambda x: x.to(device, dtype), self.params)
+    self.codes, self.decoder_codes = (x.to(device, dtype) for x in (self.codes, self.decoder_codes))
+    return self
+
   def encode(self, clips):
     """clips (B, T, H, W, 3), normalised -> tokens (B, S + K, D) after the norm, places (B, K)."""
     model, p = self.model, self.params['encoder']
@@ -104,7 +110,7 @@ class TorchEvad:
     x = clips.reshape(b, t, f, h, s, w, s, 3).permute(0, 1, 3, 5, 2, 4, 6, 7)
     x = linear(p['tubelets']['projection'], x.reshape(b, t * h * w, -1)) + self.codes
     x = keyframe_first(x.reshape(b, t, h * w, -1))
-    places = torch.arange((t - 1) * h * w).expand(b, -1)
+    places = torch.arange((t - 1) * h * w, device=x.device).expand(b, -1)
     for i, rate in enumerate(model.block_keep_rates()):
       kept = None if rate == 1 else num_kept(x.shape[1], h * w, rate, i)
       x, places = block(
@@ -127,7 +133,7 @@ class TorchEvad:
     order = places if self.model.token_restoring == 'scatter' else places.sort(dim=1).values
     codes = torch.cat([codes[: h * w].expand(len(x), -1, -1), codes[h * w + order]], dim=1)
     x = torch.cat([kept + codes, actors], dim=1)
-    none = torch.zeros(len(x), 0, dtype=torch.long)
+    none = torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
     logits = []
     for i in range(self.model.decoder_depth):
       x, _ = block(p[f'block_{i}'], x, none, self.model.decoder_heads, fused=self.fused)

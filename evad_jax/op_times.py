@@ -1,0 +1,64 @@
+"""Time by part of the model, from a trace of jax.profiler and the compiled program's own text.
+
+The trace names operations of the compiled program; the program's text says of each which line of
+the model it is from (op_name). Nothing but the standard library is needed.
+"""
+
+import collections
+import gzip
+import json
+import re
+from pathlib import Path
+
+# The first that is found in an operation's name says which part it belongs to.
+PARTS = (
+  ('pruning', r'top_k|importance|column_sums|take_along_axis'),
+  ('encoder attention', r'encoder/.*attention'),
+  ('encoder MLP', r'encoder/.*mlp'),
+  ('encoder, other', r'encoder'),
+  ('pyramid', r'fpn'),
+  ('person stages', r'person_detector'),
+  ('decoder attention', r'context_refinement/.*attention'),
+  ('decoder, other', r'context_refinement'),
+)
+OTHER = 'losses, matcher, optimizer'
+UNKNOWN = 'not recognised'
+OUTER = re.compile(r'^(while|call|conditional)')  # their time is that of what is in them
+
+
+def part_of(name: str) -> str:
+  """The part of an operation's op_name; a part's backward pass is told apart."""
+  for part, pattern in PARTS:
+    if re.search(pattern, name):
+      return f'{part}, backward' if 'transpose(' in name else part
+  return OTHER
+
+
+def names_of(program: str) -> dict[str, str]:
+  """Instruction of the compiled program -> its op_name ('' where it has none)."""
+  found = {}
+  for line in program.splitlines():
+    instruction = re.match(r'\s*(?:ROOT )?%?([\w.-]+) = ', line)
+    if instruction:
+      origin = re.search(r'op_name="([^"]*)"', line)
+      found[instruction[1]] = origin[1] if origin else ''
+  return found
+
+
+def by_part(directory: Path, program: str) -> dict[str, float]:
+  """Seconds by part over the whole trace; empty where the trace has none of the operations."""
+  names, spent, known = names_of(program), collections.Counter(), 0
+  for path in sorted(directory.glob('**/*.trace.json.gz')):
+    with gzip.open(path, 'rt', encoding='utf-8') as file:
+      events = json.load(file).get('traceEvents', [])
+    for event in events:
+      arguments = event.get('args') or {}
+      operation = arguments.get('hlo_op', event.get('name', ''))
+      if event.get('ph') != 'X' or OUTER.match(operation):
+        continue
+      if operation in names:
+        known += 1
+        spent[part_of(names[operation]) if names[operation] else UNKNOWN] += event['dur'] / 1e6
+      elif 'hlo_op' in arguments:
+        spent[UNKNOWN] += event['dur'] / 1e6
+  return dict(spent) if known else {}

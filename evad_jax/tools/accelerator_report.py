@@ -1,0 +1,176 @@
+"""All that can be learned of an accelerator in ten minutes, in one command.
+
+  python -m evad_jax.tools.accelerator_report --seconds 560 --output DIR
+
+Stages: device (what it is, and its ceilings), tests (those marked `accelerator`), prediction and
+training (time, memory, share of the peak), parts (of the model, alone), pytorch (the same card),
+profile (time by part of the model), records (thirty steps from files). Each is a process of its
+own with a limit; DIR/report.md and DIR/report.jsonl are written again after each. Whatever ends the
+command, a stage is lost at most, and the same command goes on with the stages that are missing.
+
+Exit status 1 where a stage failed, ran over its limit or had no time: the last lines say which.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from evad_jax import stage_runs
+from evad_jax.data.whole_files import write_json
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.stage_runs import DONE, FAILED, OVER, SKIPPED, Result
+
+MODULE = 'evad_jax.tools.accelerator_report'
+# Name -> the part of --seconds that it may take at most. More than 1 in all: most need less.
+SHARES = {
+  'device': 0.10,
+  'tests': 0.25,
+  'prediction': 0.22,
+  'training': 0.26,
+  'parts': 0.16,
+  'pytorch': 0.12,
+  'profile': 0.16,
+  'records': 0.20,
+}
+SHORTEST = 45  # seconds that a stage may take in a short report
+SIZES = ('auto', 'B', 'L', 'small', 'tiny')
+
+
+def whole_number(text: str) -> int:
+  """An integer above 0."""
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is not an integer above 0')
+  return int(text)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+  """The command line's flags."""
+  parser = argparse.ArgumentParser(
+    prog=f'python -m {MODULE}',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--output', type=Path, required=True, metavar='DIR', help='where the report is, or goes on')
+  add('--seconds', type=whole_number, default=560, help='for everything (default 560)')
+  add('--size', choices=SIZES, default='auto', help='B at 288x512 in bfloat16; on a CPU tiny')
+  add('--batches', nargs='+', type=whole_number, help='default 8 1 16; on a CPU 2')
+  add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='default: all')
+  add('--again', action='store_true', help='also repeat stages that failed or ran over')
+  add('--stage', choices=SHARES, help=argparse.SUPPRESS)  # this process is that stage
+  add('--limit', type=float, help=argparse.SUPPRESS)  # seconds that it has
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command line; the exit status."""
+  args = parse_arguments(argv)
+  if args.stage:
+    return work(args)
+  begin = time.monotonic()
+  results = open_report(args)
+  known = {result.stage for result in results}
+  for name in sorted(known & set(args.stages), key=list(SHARES).index):
+    print(f'{name}: known from before', flush=True)
+  waiting = [name for name in SHARES if name in args.stages and name not in known]
+  total, without_time = len(waiting), []
+  for number, name in enumerate(waiting, 1):
+    left = args.seconds - (time.monotonic() - begin)
+    if left < stage_runs.LEAST:
+      without_time = waiting[number - 1 :]
+      break
+    limit = min(left, max(SHORTEST, SHARES[name] * args.seconds))
+    print(f'[{number}/{total}] {name}: at most {limit:.0f} s of {left:.0f} s left', flush=True)
+    command = stage_runs.stage_command(MODULE, name, limit, settings_of(args))
+    result = stage_runs.run_stage(args.output, name, command, limit, environment(args, name))
+    results = sorted([*results, result], key=lambda r: list(SHARES).index(r.stage))
+    stage_runs.write_results(args.output, title(args), results)
+    print(progress(result, args, begin, waiting[number:]), flush=True)
+  return summary(args, results, without_time)
+
+
+def open_report(args: argparse.Namespace) -> list[Result]:
+  """What is known already. Raises InputError where DIR was begun with other settings."""
+  import json
+
+  try:
+    args.output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'--output {args.output} cannot be made a directory ({error}).') from error
+  settings, path = {'size': args.size, 'batches': args.batches}, args.output / 'settings.json'
+  if path.exists():
+    before = json.loads(path.read_text(encoding='utf-8'))
+    if before != settings:
+      raise InputError(
+        f'{args.output} holds a report with the settings {before}; give those, or choose another '
+        '--output.'
+      )
+  else:
+    write_json(path, settings)
+  results = stage_runs.read_results(args.output)
+  return [r for r in results if r.status in (DONE, SKIPPED) or not args.again]
+
+
+def settings_of(args: argparse.Namespace) -> list[str]:
+  """The flags that a stage's process needs."""
+  flags = ['--output', str(args.output), '--size', args.size]
+  return flags + (['--batches', *map(str, args.batches)] if args.batches else [])
+
+
+def environment(args: argparse.Namespace, name: str) -> dict[str, str]:
+  """Stages share compiled programs; PyTorch and the tests' processes share the card."""
+  found = dict(os.environ)
+  found.setdefault('JAX_COMPILATION_CACHE_DIR', str((args.output / 'programs').resolve()))
+  if name == 'pytorch':
+    found.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  return found
+
+
+def title(args: argparse.Namespace) -> str:
+  """The first line of report.md."""
+  return f'Accelerator report, size {args.size}'
+
+
+def progress(result: Result, args: argparse.Namespace, begin: float, after: list[str]) -> str:
+  """One line: how a stage ended, and what is to come."""
+  left = args.seconds - (time.monotonic() - begin)
+  to_go = min(left, args.seconds * sum(SHARES[name] for name in after))
+  text = f'  {result.status} in {result.seconds:.0f} s, {len(result.rows)} rows'
+  if result.status == SKIPPED:
+    text += f' ({result.notes[-1]})'
+  return f'{text}; {left:.0f} s left, at most {max(0, to_go):.0f} s to go'
+
+
+def summary(args: argparse.Namespace, results: list[Result], without_time: list[str]) -> int:
+  """Prints the report and what is missing of it; the exit status."""
+  print((args.output / 'report.md').read_text(encoding='utf-8') if results else '')
+  bad = [f'{r.stage} {r.status}' for r in results if r.status in (FAILED, OVER)]
+  bad = [text for text in bad if text.split()[0] in args.stages]
+  skipped = [f'{r.stage} ({r.notes[-1]})' for r in results if r.status == SKIPPED]
+  if skipped:
+    print(f'Skipped: {"; ".join(skipped)}')
+  if bad:
+    print(f'Failed: {", ".join(bad)}; --again repeats them')
+  if without_time:
+    print(f'No time for: {", ".join(without_time)}; the same command goes on there')
+  print(f'The report: {args.output / "report.md"}')
+  return 1 if bad or without_time else 0
+
+
+def work(args: argparse.Namespace) -> int:
+  """This process is one stage."""
+  stage_runs.end_with_parent()
+  from evad_jax import accelerator_stages  # imports JAX, which the other process does not need
+
+  stage = stage_runs.Stage(args.output, args.stage, args.limit)
+  try:
+    return accelerator_stages.run(stage, args.size, args.batches)
+  except stage_runs.Skipped as reason:
+    stage.skipped(str(reason))
+    return 0
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    raise SystemExit(main())
