@@ -48,9 +48,12 @@ def without_auto(model: dict[str, Any], device: Any = None) -> dict[str, Any]:
 
   Activations are recomputed then, which always fits; it matters in training alone.
   """
+  asked = [key for key in KEYS if model.get(key) == AUTO]
+  if not asked:
+    return model
   device = device or jax.local_devices()[0]
   choice = {'dtype': dtype_of(device), 'remat': True}
-  return model | {key: choice[key] for key in KEYS if model.get(key) == AUTO}
+  return model | {key: choice[key] for key in asked}
 
 
 def resolve(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -123,3 +124,11 @@ def test_what_sigterm_did_before_is_restored():
     os.kill(os.getpid(), signal.SIGTERM)
     assert preemption.requested() and preemption.requested()
   assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize('processes, asked', [(1, [1, 2, 3, 4, 5, 6, 7]), (2, [3, 5, 6])])
+def test_several_processes_ask_each_other_at_the_same_few_steps(monkeypatch, processes, asked):
+  monkeypatch.setattr(jax, 'process_count', lambda: processes)
+  loop = SimpleNamespace(config=tiny_config('nowhere'))
+  loop.config.hosts.agree_every = 3
+  assert [step for step in range(1, 8) if train.Loop.asks(loop, step, step == 5)] == asked

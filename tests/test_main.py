@@ -223,6 +223,8 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'eval.scoring': 'best'}, ['best']),
     ({'eval.linking': 'best'}, ['best', 'viterbi']),
     ({'mesh.model': 3}, ['config.mesh.model=3']),
+    ({'model.remat': 'yes'}, ["remat='yes'", 'auto']),
+    ({'hosts.agree_every': 0}, ['config.hosts.agree_every=0']),
   ],
 )
 def test_impossible_settings_say_what_to_change(data, tmp_path, change, words):
