@@ -33,17 +33,12 @@ DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 LENGTHS = (2259, 1815, 1271, 890)
 
 
-def forms():
-  """The device's own forms of attention, each with the types that it computes in."""
-  found = []
-  for form in ('blocked', 'fused'):
-    for dtype in (jnp.float32, jnp.bfloat16):
-      try:
-        attention.form_for(form, attention.BLOCKED_FROM, dtype)
-      except InputError:
-        continue
-      found.append(pytest.param(form, dtype, id=f'{form}-{jnp.dtype(dtype).name}'))
-  return found
+def needs(form, dtype):
+  """Skips where the device has no such form. Asked in the test: collecting must take no device."""
+  try:
+    attention.form_for(form, attention.BLOCKED_FROM, dtype)
+  except InputError as error:
+    pytest.skip(str(error))
 
 
 def arrays(n, dtype, masked):
@@ -89,8 +84,10 @@ def distance(found, true):
 
 @pytest.mark.parametrize('masked', [False, True], ids=['whole', 'masked'])
 @pytest.mark.parametrize('n', LENGTHS)
-@pytest.mark.parametrize('form, dtype', forms())
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize('form', ['blocked', 'fused'])
 def test_attention_importance_and_gradients_are_the_plain_ones(form, dtype, n, masked):
+  needs(form, dtype)
   true = plain(n, dtype, masked)
   with jax.default_matmul_precision('highest'):
     call = functools.partial(attention.attend_as, form)

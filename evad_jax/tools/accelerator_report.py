@@ -31,7 +31,7 @@ SHARES = {
   'parts': 0.16,
   'pytorch': 0.12,
   'profile': 0.16,
-  'records': 0.20,
+  'records': 0.30,
 }
 SHORTEST = 45  # seconds that a stage may take in a short report
 SIZES = ('auto', 'B', 'L', 'small', 'tiny')

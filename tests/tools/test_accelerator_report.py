@@ -1,4 +1,4 @@
-"""A report in stages: whole, killed in the middle, and with stages that fail, hang or are skipped."""
+"""A report in stages: whole, killed in the middle, and with stages that fail or are skipped."""
 
 import json
 import os
