@@ -195,8 +195,11 @@ def training(stage: Stage, scale: Scale) -> None:
   """A step, without and with recomputation of activations."""
   groups = []
   for batch in scale.batches:
-    groups.append([make_config(scale, batch, 0.7, remat) for remat in (False, True)])
-    if scale.canvas != SCALES['tiny'].canvas:
+    pair = [make_config(scale, batch, 0.7, remat) for remat in (False, True)]
+    if scale.canvas == SCALES['tiny'].canvas:  # two cores compile one after the other
+      groups += [[config] for config in pair]
+    else:
+      groups.append(pair)
       groups.append([make_config(scale, batch, rate, False) for rate in (1.0, 0.6)])
   measure_groups(stage, scale, groups, training=True)
 
