@@ -34,6 +34,7 @@ Array = jax.Array
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 20  # calls of every program
+ENOUGH = 8  # seconds that a part of the model should need at most, compilation included
 STEPS = 30  # of training from records
 # Dense products in bfloat16 and memory, as the makers say: 10^12 operations a second, GB/s.
 NOMINAL = (
@@ -194,8 +195,11 @@ def training(stage: Stage, scale: Scale) -> None:
   """A step, without and with recomputation of activations."""
   groups = []
   for batch in scale.batches:
-    groups.append([make_config(scale, batch, 0.7, remat) for remat in (False, True)])
-    if scale.canvas != SCALES['tiny'].canvas:
+    pair = [make_config(scale, batch, 0.7, remat) for remat in (False, True)]
+    if scale.canvas == SCALES['tiny'].canvas:  # two cores compile one after the other
+      groups += [[config] for config in pair]
+    else:
+      groups.append(pair)
       groups.append([make_config(scale, batch, rate, False) for rate in (1.0, 0.6)])
   measure_groups(stage, scale, groups, training=True)
 
@@ -236,23 +240,35 @@ def measure_group(
   batch = jax.device_put(measured_cost.random_batch(configs[0]))
   make = measured_cost.step_program if training else measured_cost.prediction_program
 
-  def compiled(config: ConfigDict) -> measured_cost.Program | None:
+  def compiled(config: ConfigDict) -> measured_cost.Program | Exception:
     try:
-      program = make(config, from_config.make_model(config), params, batch)
-      program.call()  # what does not fit shows here
-      return program
+      return make(config, from_config.make_model(config), params, batch)
     except Exception as error:
-      stage.note(f'{told(config)}: {type(error).__name__}: {" ".join(str(error).split())[:300]}')
-      return None
+      return error
 
   with concurrent.futures.ThreadPoolExecutor(len(configs)) as threads:
     programs = list(threads.map(compiled, configs))
-  ready = [(c, p) for c, p in zip(configs, programs, strict=True) if p is not None]
+  ready = []
+  for config, program in zip(configs, programs, strict=True):
+    try:
+      if isinstance(program, Exception):
+        raise program
+      program.call()  # one after the other: what does not fit by itself shows here
+      ready.append((config, program))
+    except Exception as error:
+      tell_error(stage, told(config), error)
   seconds = measured_cost.take_turns([p.call for _, p in ready], ROUNDS)
   for (config, program), times in zip(ready, seconds, strict=True):
     stage.row(**figures(config, program, statistics.median(times), peaks, training))
-  if len(ready) < len(configs):
-    stage.broken = True
+
+
+def tell_error(stage: Stage, what: str, error: Exception) -> None:
+  """Notes it; the stage has failed, unless the device has too little memory for this."""
+  if 'RESOURCE_EXHAUSTED' in str(error):
+    stage.note(f'{what}: the device has too little memory.')
+    return
+  stage.note(f'{what}: {type(error).__name__}: {" ".join(str(error).split())[:300]}')
+  stage.broken = True
 
 
 def figures(
@@ -315,14 +331,16 @@ def parts(stage: Stage, scale: Scale) -> None:
 
 def time_part(stage: Stage, name: str, call: Callable, *arguments: Any) -> None:
   """A row with the median of some calls; what a form cannot do is noted."""
+  if stage.left() < ENOUGH:
+    stage.note(f'No time for {name}.')
+    return
   try:
     compiled = jax.jit(call).lower(*arguments).compile()
     seconds = measured_cost.take_turns(
       [lambda: jax.block_until_ready(compiled(*arguments))], ROUNDS
     )
   except Exception as error:
-    stage.note(f'{name}: {type(error).__name__}: {" ".join(str(error).split())[:200]}')
-    stage.broken = True
+    tell_error(stage, name, error)
     return
   temporary = compiled.memory_analysis().temp_size_in_bytes / 1e6
   stage.row(part=name, ms=1e3 * statistics.median(seconds[0]), temporary_MB=temporary)
@@ -472,7 +490,8 @@ def profile(stage: Stage, scale: Scale) -> None:
     ('prediction', measured_cost.prediction_program),
     ('training', measured_cost.step_program),
   ):
-    config = make_config(scale, scale.batches[0], 0.7, remat=False)
+    # As the stages before had them, whose compiled programs are kept.
+    config = make_config(scale, scale.batches[0], 0.7, remat=name == 'prediction')
     model = from_config.make_model(config)
     params = measured_cost.random_params(model, config.clip.clip_frames)
     batch = jax.device_put(measured_cost.random_batch(config))

@@ -24,10 +24,10 @@ _SLICES = {'dynamic-slice', 'gather', 'slice'}
 # Parts of the model, by what the names of operations hold; the first that fits.
 PARTS = (
   ('matcher', r'cond/branch_\d+_fun|match'),
-  ('optimizer', r'^(?!.*(EVAD|vmap|normalize)).*$'),
-  ('attention', r'encoder/block_\d+/attention'),
-  ('pruning', r'encoder/block_\d+/(top_k|jit\(take|concatenate|gather|scatter)'),
-  ('MLP', r'encoder/block_\d+/mlp'),
+  ('optimizer', r'^jit\(\w+\)/(jit\(_where\)|reduce_sum|mul|add|sqrt|div|square)'),
+  ('attention', r'encoder/(.*/)?block_\d+/attention'),
+  ('pruning', r'encoder/(.*/)?block_\d+/(top_k|jit\(take|concatenate|gather|scatter)'),
+  ('MLP', r'encoder/(.*/)?block_\d+/mlp'),
   ('encoder, rest', r'encoder/'),
   ('person stages, RoIAlign', r'person_detector/(bpjx|bpiy|jit\(_take|gather|reduce|mul)'),
   ('person stages', r'person_detector/'),
@@ -246,13 +246,10 @@ def _dot(item: Instruction, operands: list[Instruction]) -> float:
 
 
 def _flash(item: Instruction, operands: list[Instruction]) -> float:
-  """A kernel on (B, heads, N, d) arrays: two products forward; three or four of the two backward."""
+  """A kernel on (B, heads, N, d) arrays: two products forward, three and four backward."""
   shapes = [x.arrays[0][1] for x in operands if x.arrays and len(x.arrays[0][1]) == 4]
   if len(shapes) < 3:
     return 0.0
   (b, heads, n, width), key = shapes[0], shapes[1]
-  if 'dkv' in item.line:
-    products = 4
-  else:
-    products = 3 if 'dq' in item.line else 2
+  products = 4 if 'dkv' in item.line else 3 if 'dq' in item.line else 2
   return 2.0 * products * b * heads * n * key[2] * width

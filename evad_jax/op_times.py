@@ -45,16 +45,35 @@ def names_of(program: str) -> dict[str, str]:
   return found
 
 
+def operations(events: list[dict]) -> list[dict]:
+  """The events of operations, each once.
+
+  A device has a process of its own in the trace, where there is one, and may tell the same time on
+  several threads: by operation, by module, by step. A CPU's operations are among the host's events.
+  """
+  processes, threads = {}, {}
+  for event in events:
+    if event.get('ph') == 'M' and event.get('name') in ('process_name', 'thread_name'):
+      found = processes if event['name'] == 'process_name' else threads
+      found[event.get('pid'), event.get('tid')] = event['args'].get('name', '')
+  devices = {pid for (pid, _), name in processes.items() if '/device:' in name}
+  by_operation = {key for key, name in threads.items() if name == 'XLA Ops' and key[0] in devices}
+  found = [event for event in events if event.get('ph') == 'X']
+  if by_operation:
+    return [event for event in found if (event.get('pid'), event.get('tid')) in by_operation]
+  return [event for event in found if not devices or event.get('pid') in devices]
+
+
 def by_part(directory: Path, program: str) -> dict[str, float]:
   """Seconds by part over the whole trace; empty where the trace has none of the operations."""
   names, spent, known = names_of(program), collections.Counter(), 0
   for path in sorted(directory.glob('**/*.trace.json.gz')):
     with gzip.open(path, 'rt', encoding='utf-8') as file:
       events = json.load(file).get('traceEvents', [])
-    for event in events:
+    for event in operations(events):
       arguments = event.get('args') or {}
       operation = arguments.get('hlo_op', event.get('name', ''))
-      if event.get('ph') != 'X' or OUTER.match(operation):
+      if OUTER.match(operation):
         continue
       if operation in names:
         known += 1

@@ -31,7 +31,7 @@ SHARES = {
   'parts': 0.16,
   'pytorch': 0.12,
   'profile': 0.16,
-  'records': 0.20,
+  'records': 0.30,
 }
 SHORTEST = 45  # seconds that a stage may take in a short report
 SIZES = ('auto', 'B', 'L', 'small', 'tiny')
@@ -109,7 +109,8 @@ def open_report(args: argparse.Namespace) -> list[Result]:
   else:
     write_json(path, settings)
   results = stage_runs.read_results(args.output)
-  return [r for r in results if r.status in (DONE, SKIPPED) or not args.again]
+  repeated = args.stages if args.again else ()
+  return [r for r in results if r.status in (DONE, SKIPPED) or r.stage not in repeated]
 
 
 def settings_of(args: argparse.Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""A report in stages: whole, killed in the middle, and with stages that fail, hang or are skipped."""
+"""A report in stages: whole, killed in the middle, and with stages that fail or are skipped."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_killed_in_the_second_stage_and_started_again(script, tmp_path):
   stages = ('device', 'prediction', 'parts')
   parent = start(script, output, *stages)
   rows = stage_runs.rows_path(output, 'prediction')
-  deadline = time.time() + 30
+  deadline = time.time() + 90
   while not stage_runs.read_rows(rows)[0]:
     assert parent.poll() is None and time.time() < deadline
     time.sleep(0.02)
@@ -97,7 +97,7 @@ def test_killed_in_the_second_stage_and_started_again(script, tmp_path):
   first = (output / 'report.jsonl').read_text()
   (output / 'slow').unlink()
   again = start(script, output, *stages)
-  text, _ = again.communicate(timeout=30)
+  text, _ = again.communicate(timeout=90)
   assert again.returncode == 0, text
   assert 'device: known from before' in text and '[1/2] prediction' in text
   assert (output / 'report.jsonl').read_text().startswith(first)
@@ -110,7 +110,7 @@ def test_one_fails_one_is_skipped_one_runs_over_and_the_rest_is_there(script, tm
   stages = ('prediction', 'training', 'parts', 'pytorch')
   output.mkdir()
   process = start(script, output, *stages)
-  text, _ = process.communicate(timeout=40)
+  text, _ = process.communicate(timeout=90)
   assert process.returncode == 1
   found = {r.stage: r for r in stage_runs.read_results(output)}
   assert {name: r.status for name, r in found.items()} == {
@@ -132,9 +132,9 @@ def test_a_stage_over_its_limit_keeps_its_rows(tmp_path):
   )
   command = [sys.executable, '-c', code, str(tmp_path)]
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  result = stage_runs.run_stage(tmp_path, 'device', command, 2, environment)
+  result = stage_runs.run_stage(tmp_path, 'device', command, 5, environment)
   assert (result.status, result.rows) == (OVER, [{'value': 1.5}])
-  assert result.seconds < 10
+  assert result.seconds < 30
 
 
 def test_a_real_stage(tmp_path):
