@@ -1,0 +1,262 @@
+"""Compiles prediction and step for accelerators that are not here, and says what they cost.
+
+  python -m evad_jax.tools.compile_for h100 --programs predict step --json compiled.json
+  python -m evad_jax.tools.compile_for v5e v5e:2x4 --programs predict --batch 8
+
+The compilers for H100 and TPU run on a CPU (pip install -r requirements-compilers.txt). ViT-B takes
+half a minute (prediction) to several minutes (a step on a TPU). What --json holds already, of the
+same versions and the same combination, is not compiled again.
+
+TFLOP, GB  arithmetic, and bytes through memory, of one device and one run; loops with their turns
+launches   kernels that the device starts, the matcher's search at --people in the fullest clip
+ms         GPU: an estimate: for every kernel the longer of bytes / 3 TB/s and products at 700,
+           cuDNN's attention at 350 forward and 300 backward TFLOP/s, and 2.5 us a launch;
+           TPU: the compiler's estimated cycles; kernels of Pallas by their arithmetic at the peak
+ideal      the model's own arithmetic at the nominal peak, as a share of these ms
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evad_jax import compile_targets, compiled_cost
+from evad_jax.data import whole_files
+from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.tools.benchmark import canvas, make_config, positive
+
+RATES = {  # operations a second that an H100's kernels are taken to reach
+  'product': 700e12,
+  'convolution': 700e12,
+  'attention': 350e12,
+  'attention backward': 300e12,
+}
+VECTOR_RATE, BANDWIDTH, LAUNCH = 67e12, 3e12, 2.5e-6
+HEADER = (
+  f'{"target":9}{"program":9}{"size":6}{"canvas":>8}  {"type":9}{"batch":>6}{"keep":>6}{"TFLOP":>8}'
+  f'{"GB":>8}{"launches":>10}{"temp GB":>9}{"ms":>9}{"ideal":>8}'
+)
+
+
+def seconds_on_gpu(work: compiled_cost.Work) -> float:
+  """Of one run of a kernel on an H100, estimated."""
+  return max(work.bytes / BANDWIDTH, work.flops / RATES.get(work.kind, VECTOR_RATE)) + LAUNCH
+
+
+def combination(args: argparse.Namespace, target: str, program: str) -> dict[str, Any]:
+  """What tells one compilation from another."""
+  keys = ('size', 'dtype', 'keep_rate', 'batch', 'mesh', 'fsdp', 'remat', 'attention', 'people')
+  found = {'target': target, 'program': program, 'canvas': 'x'.join(map(str, args.canvas))}
+  found |= {key: getattr(args, key) for key in keys}
+  return found | {'precision': args.matmul_precision, 'lower_only': args.lower_only}
+
+
+def compile_one(job: dict[str, Any]) -> dict[str, Any]:
+  """Compiles one combination in this process and reads what it costs."""
+  target = compile_targets.TARGETS[job['target']]
+  places = compile_targets.devices(target)
+  import jax
+
+  from evad_jax import evaluate, from_config, kept_memory, matcher, model_cost, sharding, train
+
+  height, width = map(int, job['canvas'].split('x'))
+  config = make_config(job['size'], (height, width), job['dtype'], job['batch'], job['keep_rate'])
+  config.model.update(remat=job['remat'], attention=job['attention'])
+  config.mesh.update(model=job['mesh'], fsdp=job['fsdp'])
+  jax.config.update('jax_default_matmul_precision', job['precision'])
+  model = from_config.make_model(config)
+  mesh = sharding.make_mesh(job['mesh'], places)
+  sharding.check_model_axis(mesh, config.model)
+  sharding.check_batch_size(job['batch'], mesh, '--batch')
+  optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
+  state = train.abstract_state(config, model, optimizer)
+  batch = kept_memory.abstract_batch(config, job['batch'], (height, width))
+  begin = time.perf_counter()
+  with compile_targets.traced_for(target):
+    if job['program'] == 'step':
+      step = train.compile_step(config, model, optimizer, mesh)
+      lowered = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+    else:
+      specs = sharding.parameter_specs(state.params, mesh, job['fsdp'])
+      shardings = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
+      split = jax.tree.map(lambda _: sharding.batch_sharding(mesh), batch)
+      arguments = sharding.placed(state.params, shardings), sharding.placed(batch, split)
+      lowered = evaluate.compile_predict(model, mesh).lower(*arguments)
+    if job['lower_only']:
+      return {'lowered': True, 'seconds': round(time.perf_counter() - begin, 1)}
+    compiled = lowered.compile()
+  branch = sum(size < job['people'] for size in matcher.SEARCHED)
+  figures = {'compiled': True, 'seconds': round(time.perf_counter() - begin, 1)}
+  figures |= read_cost(compiled, target, branch)
+  adds = sum(model_cost.multiply_adds(model, 16, (height, width), published=False).values())
+  ideal = (6 if job['program'] == 'step' else 2) * adds * job['batch'] / target.devices
+  return figures | {'ideal_ms': round(1e3 * ideal / target.peak, 2)}
+
+
+def read_cost(compiled: Any, target: compile_targets.Target, branch: int) -> dict[str, Any]:
+  """The figures of a compiled program, for one device."""
+  from evad_jax import collectives
+
+  text = compiled.as_text()
+  work = compiled_cost.read(text, branch)
+  if target.platform == 'gpu':
+    seconds = seconds_on_gpu
+  else:
+
+    def seconds(item: compiled_cost.Work) -> float:
+      return item.cycles / target.cycles + item.flops * (item.kind == 'kernel') / target.peak
+
+  parts = compiled_cost.by_part(work, seconds)
+  return {
+    'tflop': round(sum(x.times * x.flops for x in work) / 1e12, 3),
+    'gb': round(sum(x.times * x.bytes for x in work) / 1e9, 2),
+    'launches': round(sum(x.times for x in work)),
+    'cycles': round(sum(x.times * x.cycles for x in work)),
+    'temporary_gb': round(compiled.memory_analysis().temp_size_in_bytes / 1e9, 3),
+    'sent_mb': {
+      kind: round(sent / 1e6, 1)
+      for kind, sent in collectives.sent_by_kind(collectives.read(text)).items()
+    },
+    'ms': round(1e3 * sum(parts.values()), 2),
+    'ms_by_part': {part: round(1e3 * value, 2) for part, value in parts.items()},
+  }
+
+
+def in_its_own_process(job: dict[str, Any], limit: float) -> dict[str, Any]:
+  """The figures, or the compiler's sentence; one that aborts takes its process alone along."""
+  target = compile_targets.TARGETS[job['target']]
+  command = [sys.executable, '-m', 'evad_jax.tools.compile_for', '--job', json.dumps(job)]
+  try:
+    done = subprocess.run(
+      command,
+      env=os.environ | compile_targets.environment(target),
+      capture_output=True,
+      text=True,
+      timeout=limit,
+    )
+  except subprocess.TimeoutExpired:
+    return {'compiled': False, 'error': f'not compiled within {limit:g} seconds'}
+  lines = done.stdout.strip().splitlines()
+  if done.returncode == 0 and lines:
+    return json.loads(lines[-1])
+  said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+  errors = [line for line in said if 'Error' in line or line.startswith('error:')]
+  if done.returncode == 2:
+    raise InputError(errors[-1].removeprefix('error: ') if errors else said[-1])
+  return {'compiled': False, 'error': (errors or said or ['the compiler said nothing'])[-1][:500]}
+
+
+def versions() -> dict[str, str]:
+  """Of what decides on a program."""
+  from importlib import metadata
+
+  found = {}
+  for name in ('jax', 'jax-cuda13-pjrt', 'libtpu'):
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def read_rows(path: Path | None) -> list[dict[str, Any]]:
+  """Rows that an earlier call wrote. Raises InputError for a file that is none of its."""
+  if path is None or not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_text(encoding='utf-8'))
+    if not all({'job', 'versions', 'figures'} <= set(row) for row in rows):
+      raise ValueError
+  except (ValueError, TypeError) as error:
+    raise InputError(f'{path} was not written by compile_for; give --json another name.') from error
+  return rows
+
+
+def line(job: dict[str, Any], figures: dict[str, Any]) -> str:
+  """One row of the table."""
+  start = (
+    f'{job["target"]:9}{job["program"]:9}{job["size"]:6}{job["canvas"]:>8}  {job["dtype"]:9}'
+    f'{job["batch"]:6}{job["keep_rate"]:6g}'
+  )
+  if figures.get('lowered'):
+    return f'{start}  lowered in {figures["seconds"]} s'
+  if not figures['compiled']:
+    return f'{start}  {figures["error"]}'
+  share = figures['ideal_ms'] / max(figures['ms'], 1e-9)
+  return (
+    f'{start}{figures["tflop"]:8.2f}{figures["gb"]:8.1f}{figures["launches"]:10}'
+    f'{figures["temporary_gb"]:9.2f}{figures["ms"]:9.1f}{100 * share:6.0f} %'
+  )
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+  """The command line's options."""
+  parser = argparse.ArgumentParser(
+    prog='python -m evad_jax.tools.compile_for',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('targets', nargs='*', metavar='TARGET', help=', '.join(compile_targets.TARGETS))
+  add('--programs', nargs='+', choices=('predict', 'step'), default=['predict', 'step'])
+  add('--size', choices=('B', 'L', 'small'), default='B')
+  add('--canvas', type=canvas, default=(288, 512), metavar='HxW', help='(288x512)')
+  add('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
+  add('--keep-rate', type=float, default=0.7)
+  add('--batch', type=positive, default=16, help='clips over all devices (16)')
+  add('--mesh', type=positive, default=1, help='devices that share a clip (1)')
+  add('--fsdp', action='store_true', help='split parameters over the other devices too')
+  add('--remat', action='store_true', help='recompute activations in the backward pass')
+  add('--attention', default='auto', choices=('auto', 'plain', 'blocked', 'fused'))
+  add('--matmul-precision', choices=('highest', 'default'), default='highest')
+  add('--people', type=positive, default=8, help='in the fullest clip (8)')
+  add('--lower-only', action='store_true', help='trace and lower, and compile nothing')
+  add('--seconds', type=positive, default=3600, help='limit of one compilation (3600)')
+  add('--json', type=Path, help='keep the figures in this file, and take those that it has')
+  add('--job', help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  unknown = [name for name in args.targets if name not in compile_targets.TARGETS]
+  if unknown or not (args.targets or args.job):
+    what = f'{unknown[0]!r} is no target' if unknown else 'no target is given'
+    parser.error(f'{what}; there are {", ".join(compile_targets.TARGETS)}')
+  return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line; 1 where something did not compile."""
+  args = parse_arguments(argv)
+  if args.job:
+    print(json.dumps(compile_one(json.loads(args.job))))
+    return 0
+  rows, failed = read_rows(args.json), 0
+  used = versions()
+  print(HEADER, flush=True)
+  for name in args.targets:
+    compile_targets.check_compiler(compile_targets.TARGETS[name])
+    for program in args.programs:
+      job = combination(args, name, program)
+      known = [row for row in rows if row['job'] == job and row['versions'] == used]
+      if known:
+        figures = known[0]['figures']
+      else:
+        figures = in_its_own_process(job, args.seconds)
+        rows = [row for row in rows if row['job'] != job]
+        date = datetime.date.today().isoformat()
+        rows.append({'job': job, 'versions': used, 'date': date, 'figures': figures})
+        if args.json:
+          args.json.parent.mkdir(parents=True, exist_ok=True)
+          whole_files.write_json(args.json, rows)
+      print(line(job, figures) + ('  (kept)' if known else ''), flush=True)
+      failed += 'error' in figures
+  return int(bool(failed))
+
+
+if __name__ == '__main__':
+  with exit_on_input_error():
+    sys.exit(main())
