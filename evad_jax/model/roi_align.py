@@ -4,8 +4,9 @@ Bilinear sampling is separable: the value of a bin is Y f X^T, where row i of Y 
 mean of the bilinear weights of the bin's samples on each pixel row (column). The border rule folds
 into the weights. No gradient flows to the boxes.
 
-A CPU reads the few pixels that matter instead, sixty times faster on a pyramid. The other direction
-would have to write to them one after the other, so gradients are products everywhere.
+CPUs and GPUs read the few pixels that matter instead: on a CPU sixty times faster on a pyramid; for
+an H100 the compiled prediction moves 58 GB instead of 81. The other direction would have to write to
+them one after the other, so gradients are products everywhere.
 """
 
 import itertools
@@ -124,7 +125,7 @@ def multilevel_roi_align(
   """RoIAlign of every box on its own level, in the form that suits the platform."""
   boxes = jax.lax.stop_gradient(boxes)
   levels = roi_levels(boxes, canonical_size, len(pyramid))
-  if jax.default_backend() != 'cpu':
+  if jax.default_backend() == 'tpu':
     return multilevel_by_products(pyramid, boxes, levels, finest_stride)
 
   def by_products(pyramid: list[Array]) -> Array:
