@@ -5,8 +5,8 @@ mean of the bilinear weights of the bin's samples on each pixel row (column). Th
 into the weights. No gradient flows to the boxes.
 
 CPUs and GPUs read the few pixels that matter instead: on a CPU sixty times faster on a pyramid; for
-an H100 the compiled prediction moves 58 GB instead of 81. The other direction would have to write to
-them one after the other, so gradients are products everywhere.
+an H100 the compiled prediction moves 58 GB instead of 81. The other direction would have to write
+to them one after the other, so gradients are products everywhere.
 """
 
 import itertools
