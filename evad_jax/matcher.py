@@ -53,8 +53,6 @@ def assign(costs: Array, box_mask: Array) -> Array:
       f'{proposals} proposals cannot be assigned to up to {ground_truths} boxes; raise '
       'num_proposals or lower max_boxes.'
     )
-  if not ground_truths:
-    return jnp.zeros(0, jnp.int32)
   costs = jnp.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)
   costs = jnp.where(box_mask, costs, 0)
   rows, columns = optax.assignment.hungarian_algorithm(costs)

@@ -4,8 +4,8 @@
   python -m evad_jax.tools.compile_for v5e v5e:2x4 --programs predict --batch 8
 
 The compilers for H100 and TPU run on a CPU (pip install -r requirements-compilers.txt). ViT-B takes
-half a minute (prediction) to several minutes (a step on a TPU). What --json holds already, of the
-same versions and the same combination, is not compiled again.
+half a minute (prediction) to several minutes (a step on a TPU). What --json holds already of the
+same combination, compilers and commit is not compiled again; uncommitted changes always are.
 
 TFLOP, GB  arithmetic, and bytes through memory, of one device and one run; loops with their turns
 launches   kernels that the device starts, the matcher's search at --people in the fullest clip
@@ -94,7 +94,8 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
   branch = sum(size < job['people'] for size in matcher.SEARCHED)
   figures = {'compiled': True, 'seconds': round(time.perf_counter() - begin, 1)}
   figures |= read_cost(compiled, target, branch)
-  adds = sum(model_cost.multiply_adds(model, 16, (height, width), published=False).values())
+  frames = config.clip.clip_frames
+  adds = sum(model_cost.multiply_adds(model, frames, (height, width), published=False).values())
   ideal = (6 if job['program'] == 'step' else 2) * adds * job['batch'] / target.devices
   return figures | {'ideal_ms': round(1e3 * ideal / target.peak, 2)}
 
@@ -152,8 +153,20 @@ def in_its_own_process(job: dict[str, Any], limit: float) -> dict[str, Any]:
   return {'compiled': False, 'error': (errors or said or ['the compiler said nothing'])[-1][:500]}
 
 
+def commit() -> str:
+  """Of the code, with '-dirty' behind it where it was changed since; '' where git does not know."""
+  command = ['git', 'describe', '--always', '--dirty', '--exclude=*', '--abbrev=12']
+  try:
+    done = subprocess.run(
+      command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return ''
+  return done.stdout.strip()
+
+
 def versions() -> dict[str, str]:
-  """Of what decides on a program."""
+  """Of the compilers, and of JAX."""
   from importlib import metadata
 
   found = {}
@@ -171,7 +184,7 @@ def read_rows(path: Path | None) -> list[dict[str, Any]]:
     return []
   try:
     rows = json.loads(path.read_text(encoding='utf-8'))
-    if not all({'job', 'versions', 'figures'} <= set(row) for row in rows):
+    if not all({'job', 'versions', 'commit', 'figures'} <= set(row) for row in rows):
       raise ValueError
   except (ValueError, TypeError) as error:
     raise InputError(f'{path} was not written by compile_for; give --json another name.') from error
@@ -235,20 +248,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(json.dumps(compile_one(json.loads(args.job))))
     return 0
   rows, failed = read_rows(args.json), 0
-  used = versions()
+  used, code = versions(), commit()
   print(HEADER, flush=True)
   for name in args.targets:
     compile_targets.check_compiler(compile_targets.TARGETS[name])
     for program in args.programs:
       job = combination(args, name, program)
-      known = [row for row in rows if row['job'] == job and row['versions'] == used]
+      known = [
+        row
+        for row in rows
+        if (row['job'], row['versions'], row['commit']) == (job, used, code)
+        and not code.endswith('-dirty')
+      ]
       if known:
         figures = known[0]['figures']
       else:
         figures = in_its_own_process(job, args.seconds)
         rows = [row for row in rows if row['job'] != job]
         date = datetime.date.today().isoformat()
-        rows.append({'job': job, 'versions': used, 'date': date, 'figures': figures})
+        rows.append(
+          {'job': job, 'versions': used, 'commit': code, 'date': date, 'figures': figures}
+        )
         if args.json:
           args.json.parent.mkdir(parents=True, exist_ok=True)
           whole_files.write_json(args.json, rows)

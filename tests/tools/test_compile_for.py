@@ -35,6 +35,7 @@ def jobs(monkeypatch):
 
   monkeypatch.setattr(compile_for, 'in_its_own_process', compiled)
   monkeypatch.setattr(compile_targets, 'check_compiler', lambda target: None)
+  monkeypatch.setattr(compile_for, 'commit', lambda: 'abc')
   return asked
 
 
@@ -69,6 +70,15 @@ def test_another_version_is_compiled_again(tmp_path, jobs, monkeypatch):
   compile_for.main(arguments)
   assert len(jobs) == 2
   assert len(json.loads((tmp_path / 'c.json').read_text())) == 1
+
+
+@pytest.mark.parametrize('commits', [('abc', 'abd'), ('abc-dirty', 'abc-dirty')])
+def test_other_code_is_compiled_again(tmp_path, jobs, monkeypatch, commits):
+  for commit in commits:
+    monkeypatch.setattr(compile_for, 'commit', lambda commit=commit: commit)
+    compile_for.main(['h100', '--json', str(tmp_path / 'c.json'), '--programs', 'predict'])
+  assert len(jobs) == 2
+  assert json.loads((tmp_path / 'c.json').read_text())[0]['commit'] == commits[1]
 
 
 @pytest.mark.parametrize('text', ['{', '[1]', '[{"job": 1}]', '3'])
