@@ -132,8 +132,7 @@ def _walk(
     if item.kind in _FREE:
       continue
     if item.kind == 'while':
-      count = re.search(r'known_trip_count\D*(\d+)', item.line)
-      turns = int(count[1]) if count else (loop + 1) / 2
+      turns = _turns(computations, item) or (loop + 1) / 2
       body = re.search(r'body=%?([\w.\-]+)', item.line)[1]
       yield from _walk(computations, body, times * turns, int(turns), branch)
     elif item.kind == 'conditional':
@@ -149,6 +148,22 @@ def _walk(
       yield from _walk(computations, called, times, loop, branch)
     else:
       yield _work(computations, known, item, times)
+
+
+def _turns(computations: dict[str, list[Instruction]], item: Instruction) -> int | None:
+  """Of a loop: what the compiler says, or the constant that its counter is compared with."""
+  count = re.search(r'known_trip_count\D*(\d+)', item.line)
+  if count:
+    return int(count[1])
+  condition = computations[re.search(r'condition=%?([\w.\-]+)', item.line)[1]]
+  known = {x.name: x for x in condition}
+  root = next(x for x in condition if x.root)
+  if root.kind != 'compare' or 'direction=LT' not in root.line or len(root.operands) != 2:
+    return None
+  counter, bound = (known.get(name) for name in root.operands)
+  if not (counter and bound and counter.kind == 'get-tuple-element' and bound.kind == 'constant'):
+    return None
+  return int(re.search(r'constant\((\d+)\)', bound.line)[1])
 
 
 def _work(computations, known, item: Instruction, times: float) -> Work:
@@ -251,5 +266,5 @@ def _flash(item: Instruction, operands: list[Instruction]) -> float:
   if len(shapes) < 3:
     return 0.0
   (b, heads, n, width), key = shapes[0], shapes[1]
-  products = 4 if 'dkv' in item.line else 3 if 'dq' in item.line else 2
+  products = 4 if '_dkv_' in item.name else 3 if '_dq_' in item.name else 2
   return 2.0 * products * b * heads * n * key[2] * width

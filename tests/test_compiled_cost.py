@@ -82,6 +82,17 @@ def test_a_search_in_a_loop_takes_the_sum_of_its_columns():
   assert sum(x.times for x in found) == 1 + 9 + sum(range(1, 10)) + 1
 
 
+def test_turns_from_what_the_counter_is_compared_with():
+  """As in programs for TPUs, which do not say how often a loop turns."""
+  for direction, turns in (('LT', 9), ('GT', 1)):
+    text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"9"}}', '').replace(
+      '  ROOT %c = pred[] constant(true)\n',
+      '  %count = s32[] get-tuple-element(%arg.1), index=0\n  %nine = s32[] constant(9)\n'
+      f'  ROOT %c = pred[] compare(%count, %nine), direction={direction}\n',
+    )
+    assert compiled_cost.read(text)[1].times == turns
+
+
 def test_kernels_of_libraries():
   text = """ENTRY %main (q: bf16[2,50,3,8]) -> bf16[2,3,50,8] {
   %q = bf16[2,50,3,8]{3,2,1,0} parameter(0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from evad_jax.errors import InputError
 from evad_jax.model.blocked_attention import attend_blocked
-from evad_jax.model.fused_attention import attend_fused
+from evad_jax.model.fused_attention import TPU_TILE, attend_fused
 from evad_jax.model.layers import SAVED, Dense, at_least_float32
 
 Array = jax.Array
@@ -129,18 +129,31 @@ class SelfAttention(nn.Module):
     key_mask: Array | None = None,  # (B, N)
     query_weight: Array | None = None,  # (B, N)
   ) -> tuple[Array, Array | None]:  # (B, N, D), importance (B, N) or None
-    width = x.shape[-1]
+    n, width = x.shape[1:]
     if width % self.num_heads:
       raise InputError(f'num_heads={self.num_heads} must divide the width, {width}.')
     q_bias = self.param('q_bias', nn.initializers.zeros_init(), (width,))
     v_bias = self.param('v_bias', nn.initializers.zeros_init(), (width,))
+    form = form_for(self.attention, n, self.dtype)
+    spare = -n % TPU_TILE if form == 'fused' and jax.default_backend() == 'tpu' else 0
+    if spare:
+      # Whole tiles from here on: one array is padded and cut, not the four that a kernel touches.
+      key_mask = jnp.ones(x.shape[:2], bool) if key_mask is None else key_mask
+      x, key_mask = (_lengthen(y, spare) for y in (x, key_mask))
+      query_weight = None if query_weight is None else _lengthen(query_weight, spare)
     qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')(x)
-    bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
-    qkv = (qkv + bias).reshape(*x.shape[:2], 3, self.num_heads, -1)
-    query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, N, d)
-    form = form_for(self.attention, x.shape[1], self.dtype)
+    qkv += jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    query, key, value = (  # each (B, heads, N, d)
+      y.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2) for y in jnp.split(qkv, 3, axis=-1)
+    )
     out, importance = attend_as(
       form, query, key, value, key_mask=key_mask, query_weight=query_weight
     )
-    out = out.transpose(0, 2, 1, 3).reshape(x.shape)
-    return Dense(width, dtype=self.dtype, name='out')(out), importance
+    out = out.swapaxes(1, 2).reshape(x.shape)
+    out = Dense(width, dtype=self.dtype, name='out')(out)
+    return out[:, :n], None if importance is None else importance[:, :n]
+
+
+def _lengthen(x: Array, spare: int) -> Array:
+  """(B, N, ...) -> (B, N + spare, ...), zeros (False) behind."""
+  return jnp.pad(x, ((0, 0), (0, spare), *((0, 0),) * (x.ndim - 2)))

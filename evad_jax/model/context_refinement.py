@@ -12,7 +12,7 @@ from evad_jax.model.attention import keep_attention
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.roi_align import roi_weights, whole_weights
-from evad_jax.model.token_pruning import Tokens
+from evad_jax.model.token_pruning import Tokens, entry_at, put
 from evad_jax.model.vit import Block, keyframe_first
 
 Array = jax.Array
@@ -51,8 +51,9 @@ def restore_grid(kept: Array, places: Array, fill: Array, grid: tuple[int, int, 
   t, h, w = grid
   b, _, width = kept.shape
   keyframe, others = kept[:, None, : h * w], kept[:, h * w :]
-  full = jnp.broadcast_to(fill, (b, (t - 1) * h * w, width))
-  full = jax.vmap(lambda f, p, o: f.at[p].set(o, unique_indices=True))(full, places, others)
+  length = (t - 1) * h * w
+  empty = entry_at(places, length) == places.shape[1]
+  full = jnp.where(empty[..., None], fill, put(others, places, length))
   full = full.reshape(b, t - 1, h * w, width)
   full = jnp.concatenate([full[:, : t // 2], keyframe, full[:, t // 2 :]], axis=1)
   return full.reshape(b, t, h, w, width)

@@ -9,10 +9,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from evad_jax.model.blocked_attention import column_sums
-from evad_jax.model.layers import at_least_float32
+from evad_jax.model.layers import SAVED, at_least_float32
 
 Array = jax.Array
 
@@ -34,7 +34,7 @@ def attend_fused(
 ) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
   """What `attention.attend` computes, with the same arguments."""
   if kernel == 'pallas':
-    out, log_total = _pallas(query, key, value, key_mask), None
+    out, log_total = _pallas(query, key, value, key_mask)
   else:
     lengths = None
     if key_mask is not None:
@@ -51,11 +51,7 @@ def attend_fused(
   query, key, log_total = jax.lax.stop_gradient((query, key, log_total))
   weight = jnp.broadcast_to(query_weight[:, None], query.shape[:3])
   weight = weight.astype(at_least_float32(query.dtype))
-  if kernel == 'pallas':
-    mask = None if key_mask is None else key_mask[:, None]
-    columns = column_sums(query, key, log_total, mask, weight)
-  else:
-    columns = swapped_column_sums(query, key, log_total, weight, kernel)
+  columns = swapped_column_sums(query, key, log_total, weight, kernel)
   importance = columns.mean(axis=1) / query.shape[2]
   return out, importance if key_mask is None else jnp.where(key_mask, importance, 0)
 
@@ -85,11 +81,14 @@ def swapped_column_sums(
     piece = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
     pieces.append(piece.astype(query.dtype))
     rest = rest - piece
-  empty = jnp.zeros((*share.shape, EXTRA - PIECES), query.dtype)
-  ours = jnp.concatenate([query, jnp.stack(pieces, axis=-1), empty], axis=-1)
-  undo = jnp.where(jnp.arange(EXTRA) < PIECES, carrier, jnp.zeros_like(carrier))
-  undo = jnp.broadcast_to(undo, (*share.shape, EXTRA))
-  theirs = jnp.concatenate([key, undo], axis=-1)
+  behind = ((0, 0), (0, 0), (0, 0), (0, EXTRA))
+  # A product with ones and zeros, which is exact, turns pieces of all tokens into columns.
+  place = jnp.eye(PIECES, query.shape[-1] + EXTRA, query.shape[-1], dtype=query.dtype)
+  columns = jnp.einsum('bhpn,pd->bhnd', jnp.stack(pieces, axis=2), place)
+  ours = jnp.pad(query, behind) + columns
+  theirs = jnp.pad(key, behind) + carrier * place.sum(axis=0)
+  if kernel == 'pallas':
+    return jnp.exp(_pallas(theirs, ours, ours, None, scale)[1])
   return jnp.exp(_by_lengths(theirs, ours, ours, None, kernel, scale)[1])
 
 
@@ -150,64 +149,97 @@ def _by_lengths(
   return out[:, :n].swapaxes(1, 2), log_total[:, :, :n]
 
 
-def _pallas(query: Array, key: Array, value: Array, key_mask: Array | None) -> Array:
+def _pallas(
+  query: Array,  # (B, heads, N, d)
+  key: Array,
+  value: Array,
+  key_mask: Array | None,  # (B, N)
+  scale: float | None = None,
+) -> tuple[Array, Array]:  # (B, heads, N, d), float32 log of row sums (B, heads, N)
   """The TPU kernel of JAX's library, on each device of the mesh around it for its own part."""
-  b, _, n, _ = query.shape
+  b, _, n, d = query.shape
   real = jnp.ones((b, n), bool) if key_mask is None else key_mask
+  on_one = functools.partial(_pallas_on_one, d**-0.5 if scale is None else scale)
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
-    return _pallas_on_one(query, key, value, real)
+    return on_one(query, key, value, real)
   # Clips over the first axis of the mesh, heads over the second: as the batch and the model lie.
   clips, heads = mesh.axis_names
   split = PartitionSpec(clips, heads)
   return jax.shard_map(
-    _pallas_on_one,
+    on_one,
     in_specs=(split, split, split, PartitionSpec(clips)),
-    out_specs=split,
+    out_specs=(split, split),
     check_vma=False,
   )(query, key, value, real)
 
 
-def _pallas_on_one(query: Array, key: Array, value: Array, real_mask: Array) -> Array:
+def _pallas_on_one(
+  scale: float, query: Array, key: Array, value: Array, real_mask: Array
+) -> tuple[Array, Array]:
   """Padding and mask are keys of another segment."""
   n = query.shape[2]
   behind = -n % TPU_TILE
   padded = (jnp.pad(x, ((0, 0), (0, 0), (0, behind), (0, 0))) for x in (query, key, value))
-  return _flash(*padded, jnp.pad(real_mask, ((0, 0), (0, behind))).astype(jnp.int32))[:, :, :n]
+  segment = jnp.pad(real_mask, ((0, 0), (0, behind))).astype(jnp.int32)
+  out, log_total = _flash(scale, *padded, segment)
+  return out[:, :, :n], log_total[:, :, :n]
 
 
-@jax.custom_vjp
-def _flash(query: Array, key: Array, value: Array, segment: Array) -> Array:
-  """The kernel, its backward pass included, at the one precision that 16-bit types have.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _flash(
+  scale: float, query: Array, key: Array, value: Array, segment: Array
+) -> tuple[Array, Array]:
+  """The kernel, at the one precision that 16-bit types have; no gradient of the log row sums.
 
   A higher one that is asked for from outside reaches into kernels, where it is an error.
   """
-  return _flash_forward(query, key, value, segment)[0]
+  return _flash_forward(scale, query, key, value, segment)[0]
 
 
-def _flash_forward(query, key, value, segment):
-  """The result, and the function from its gradient to those of query, key and value."""
+def _flash_forward(scale, query, key, value, segment):
+  """The two results, and what the backward pass needs."""
   from jax.experimental.pallas.ops.tpu import flash_attention as flash  # of use on a TPU alone
 
-  n, d = query.shape[2:]
-  block = next(size for size in TPU_BLOCKS if n % size == 0)
-  names = [name for name in flash.BlockSizes.__dataclass_fields__ if name != 'block_b']
-  call = functools.partial(
-    flash.flash_attention,
-    segment_ids=flash.SegmentIds(jnp.ones_like(segment), segment),
-    sm_scale=d**-0.5,
-    block_sizes=flash.BlockSizes(**dict.fromkeys(names, block), block_b=1),
-  )
+  segments = flash.SegmentIds(jnp.ones_like(segment), segment)
   with _precision_of(query.dtype):
-    return jax.vjp(call, query, key, value)
+    # The library's public function keeps the row sums, and gives them to its own gradient alone.
+    found = flash._flash_attention(
+      query, key, value, None, segments, True, False, scale, _blocks(query), False
+    )
+  # Named, so that recomputation does not run the kernel again.
+  out, total, largest = (checkpoint_name(x, SAVED) for x in found)
+  return (out, largest + jnp.log(total)), (query, key, value, segment, out, total, largest)
 
 
-def _flash_backward(backward, gradient):
-  with _precision_of(gradient.dtype):
-    return *backward(gradient), None
+def _flash_backward(scale, residuals, gradients):
+  from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+  query, key, value, segment, *results = residuals
+  segments = flash.SegmentIds(jnp.ones_like(segment), segment)
+  with _precision_of(query.dtype):
+    found = flash._flash_attention_bwd(
+      False,
+      False,
+      scale,
+      _blocks(query),
+      False,
+      (query, key, value, None, segments, *results),
+      gradients[0],
+    )
+  return *found[:3], None
 
 
 _flash.defvjp(_flash_forward, _flash_backward)
+
+
+def _blocks(query: Array):
+  """Blocks of one size for every pass."""
+  from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+  block = next(size for size in TPU_BLOCKS if query.shape[2] % size == 0)
+  names = [name for name in flash.BlockSizes.__dataclass_fields__ if name != 'block_b']
+  return flash.BlockSizes(**dict.fromkeys(names, block), block_b=1)
 
 
 def _precision_of(dtype: jnp.dtype) -> contextlib.AbstractContextManager:

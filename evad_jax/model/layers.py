@@ -5,6 +5,7 @@ parity checks). Norms take their statistics in at least float32 (flax does).
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -39,6 +40,20 @@ class Dense(nn.Dense):
     return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
+class Affine(nn.Module):
+  """Kernel and bias of a Dense layer, for those who make the product themselves."""
+
+  rows: int
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self) -> tuple[Array, Array]:  # (rows, features), (features,)
+    kernel = self.param('kernel', xavier, (self.rows, self.features))
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
 class DropPath(nn.Module):
   """Stochastic depth (arXiv 1603.09382): drops a residual branch for a whole example."""
 
@@ -54,6 +69,22 @@ class DropPath(nn.Module):
     return jnp.where(kept_mask, x / keep, 0).astype(x.dtype)
 
 
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+  """Exact (erf) GELU. Its backward pass keeps x alone, where jax.nn's keeps more of that size."""
+  return nn.gelu(x, approximate=False)
+
+
+def _gelu_gradient(x: Array, gradient: Array) -> tuple[Array]:
+  wide = x.astype(at_least_float32(x.dtype))
+  density = jnp.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
+  slope = jax.scipy.stats.norm.cdf(wide) + wide * density
+  return ((slope * gradient).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
+
+
 class Mlp(nn.Module):
   """Linear, exact (erf) GELU, linear."""
 
@@ -62,5 +93,5 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:  # (..., D) -> (..., D)
-    hidden = nn.gelu(Dense(self.hidden, dtype=self.dtype, name='fc1')(x), approximate=False)
+    hidden = gelu(Dense(self.hidden, dtype=self.dtype, name='fc1')(x))
     return Dense(x.shape[-1], dtype=self.dtype, name='fc2')(hidden)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 from evad_jax.model.layers import Dense, LayerNorm, at_least_float32
-from evad_jax.model.roi_align import multilevel_roi_align
+from evad_jax.model.roi_align import lay, multilevel_roi_align, sheet_of
 
 Array = jax.Array
 
@@ -174,9 +174,11 @@ class PersonDetector(nn.Module):
     # where a centre does not matter. After it, a rounding error is left, which Adam would magnify.
     boxes = box_ops.from_cxcywh(normalised.astype(wide) * whwh[:, None])  # (B, P, 4)
     x = jnp.broadcast_to(features.astype(self.dtype), (batch, *features.shape))
+    sheet = sheet_of(pyramid)
+    maps = lay(pyramid, sheet)
     all_logits, all_boxes = [], []
     for i in range(self.num_stages):
-      rois = multilevel_roi_align(pyramid, boxes, self.finest_stride, self.canonical_size)
+      rois = multilevel_roi_align(maps, sheet, boxes, self.finest_stride, self.canonical_size)
       stage = Stage(
         self.num_heads, self.dynamic_width, self.feed_forward, self.dtype, name=f'stage_{i}'
       )

@@ -4,6 +4,7 @@ The keyframe's S tokens stand first and all stay; of the others the K most impor
 is a Python int known when tracing.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -56,11 +57,46 @@ def prune(tokens: Tokens, importance: Array, kept: int) -> Tokens:
   # Recomputation would rank by other roundings: the backward pass has to take the same tokens.
   chosen = checkpoint_name(chosen, SAVED)
 
-  def choose(a: Array) -> Array:  # (B, n - S, ...) -> (B, K, ...)
-    return jnp.take_along_axis(a, chosen.reshape(*chosen.shape, *(1,) * (a.ndim - 2)), axis=1)
-
   def keep(a: Array) -> Array:  # (B, n, ...) -> (B, S + K, ...)
-    return jnp.concatenate([a[:, :n_keyframe], choose(a[:, n_keyframe:])], axis=1)
+    return jnp.concatenate([a[:, :n_keyframe], choose(a[:, n_keyframe:], chosen)], axis=1)
 
   mask = None if tokens.mask is None else keep(tokens.mask)
-  return Tokens(keep(tokens.x), choose(tokens.places), mask)
+  return Tokens(keep(tokens.x), choose(tokens.places, chosen), mask)
+
+
+@jax.custom_vjp
+def choose(x: Array, places: Array) -> Array:
+  """The entries at different places: (B, n, ...), (B, K) -> (B, K, ...).
+
+  As no place stands twice, the gradient is a gather too (`put`), not a sum into places, which
+  accelerators do one after the other.
+  """
+  return jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def put(x: Array, places: Array, length: int) -> Array:
+  """Entries put at different places, zeros elsewhere: (B, K, ...), (B, K) -> (B, length, ...)."""
+  if not places.shape[1]:
+    return jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
+  entry = entry_at(places, length)
+  entry = entry.reshape(*entry.shape, *(1,) * (x.ndim - 2))
+  return jnp.take_along_axis(x, entry, axis=1, mode='fill', fill_value=0)
+
+
+def entry_at(places: Array, length: int) -> Array:
+  """Which entry is put at each place: (B, K) -> (B, length) int32; K where none is."""
+  count = places.shape[1]
+  empty = jnp.full(length, count, jnp.int32)
+  numbers = jnp.arange(count, dtype=jnp.int32)
+  return jax.vmap(lambda p: empty.at[p].set(numbers, unique_indices=True))(places)
+
+
+choose.defvjp(
+  lambda x, places: (choose(x, places), (places, x.shape[1])),
+  lambda kept, gradient: (put(gradient, *kept), None),
+)
+put.defvjp(
+  lambda x, places, length: (put(x, places, length), places),
+  lambda length, places, gradient: (choose(gradient, places), None),
+)

@@ -1,4 +1,4 @@
-"""Drop path, and Dense on many axes."""
+"""Drop path, Dense on many axes, and GELU."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evad_jax.model.layers import Dense, DropPath, Mlp
+from evad_jax.model.layers import Dense, DropPath, Mlp, gelu
 
 
 @pytest.mark.parametrize('rate', [0.1, 0.6])
@@ -39,3 +39,22 @@ def test_dense_and_mlp_by_numpy():
   wanted = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2))) @ second['kernel'] + second['bias']
   out = Mlp(7).apply({'params': {'fc1': first, 'fc2': second}}, x)
   np.testing.assert_allclose(out, wanted, atol=2e-5)
+
+
+def test_gelu_and_its_gradient_are_those_of_the_library():
+  x = np.linspace(-9, 9, 1001)
+  with jax.enable_x64(True):
+    found, wanted = (
+      jax.vmap(jax.value_and_grad(form))(jnp.asarray(x))
+      for form in (gelu, lambda x: jax.nn.gelu(x, approximate=False))
+    )
+  np.testing.assert_allclose(found[0], wanted[0], atol=1e-14)
+  np.testing.assert_allclose(found[1], wanted[1], atol=1e-14)
+  slope = jax.vmap(jax.grad(gelu))(jnp.asarray(x, jnp.bfloat16))
+  assert slope.dtype == jnp.bfloat16
+  np.testing.assert_allclose(slope.astype(float), wanted[1], atol=0.02)
+
+
+def test_gelu_keeps_its_argument_alone_for_the_backward_pass():
+  _, backward = jax.vjp(gelu, jnp.ones(7))
+  assert [x.shape for x in jax.tree.leaves(backward)] == [(7,)]

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from evad_jax.model.roi_align import (
-  multilevel_by_gathers,
-  multilevel_by_products,
+  lay,
   multilevel_roi_align,
+  own_spans,
   roi_align,
   roi_levels,
   roi_weights,
+  rows_added,
+  sheet_by_gathers,
+  sheet_by_products,
+  sheet_of,
 )
 
 BINS, SAMPLES = 7, 2
@@ -101,26 +105,48 @@ def random_pyramid(batch, dtype=np.float32):
   return [rng.normal(size=(batch, 32 >> i, 40 >> i, 2)).astype(dtype) for i in range(4)]
 
 
-@pytest.mark.parametrize('form', [multilevel_by_gathers, multilevel_by_products])
+def test_maps_on_a_sheet_by_hand():
+  pyramid = [np.full((1, h, w, 1), i + 1.0) for i, (h, w) in enumerate([(4, 6), (2, 3), (1, 2)])]
+  sheet = sheet_of(pyramid)
+  assert (sheet.height, sheet.width) == (4, 9)
+  np.testing.assert_array_equal(sheet.places, [[0, 0], [0, 6], [2, 6]])
+  wanted = [[1] * 6 + [2] * 3] * 2 + [[1] * 6 + [3, 3, 0], [1] * 6 + [0] * 3]
+  np.testing.assert_array_equal(lay(pyramid, sheet)[0, :, :, 0], wanted)
+
+
+@pytest.mark.parametrize('form', [sheet_by_gathers, sheet_by_products])
 def test_every_box_is_read_from_its_own_level(form):
   pyramid = random_pyramid(1)
   sides = np.array([8, 60, 110, 120, 30], np.float32)  # canonical 56: levels 0, 2, 2, 3, 1
   boxes = np.stack([3 + 0 * sides, 5 + 0 * sides, 3 + sides, 5 + sides], axis=-1)[None]
-  levels = roi_levels(boxes, 56.0, 4)
-  found = jax.jit(form, static_argnums=3)(pyramid, boxes, levels, 4.0)
+  sheet = sheet_of(pyramid)
+  found = form(lay(pyramid, sheet), *own_spans(boxes, sheet, 4.0, 56.0))
   for box, rois, level in zip(boxes[0], found[0], [0, 2, 2, 3, 1], strict=True):
     wanted = slow_roi_align(pyramid[level][0], box, 4 * 2**level)
     np.testing.assert_allclose(rois, wanted, atol=1e-5)
 
 
-def test_forms_agree_at_every_border_and_so_do_their_gradients():
+def level_by_level(pyramid, boxes, stride, size):
+  """RoIAlign on every level, of which a box takes its own."""
+  levels, out = roi_levels(boxes, size, len(pyramid)), 0
+  for i, features in enumerate(pyramid):
+    rois = roi_align(features, *roi_weights(boxes, stride * 2**i, *features.shape[1:3]))
+    out = out + jnp.where((levels == i)[..., None, None, None], rois, 0)
+  return out
+
+
+def on_a_sheet(pyramid, boxes, stride, size):
+  sheet = sheet_of(pyramid)
+  return multilevel_roi_align(lay(pyramid, sheet), sheet, boxes, stride, size)
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu'])
+def test_forms_agree_at_every_border_and_so_do_their_gradients(platform, monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
   with jax.enable_x64(True):
     pyramid = random_pyramid(2, np.float64)
     boxes = np.array([BOXES, [[7.3 * x for x in box] for box in BOXES]], float)
     weights = np.random.default_rng(2).normal(size=(2, len(BOXES), 7, 7, 2))
-
-    def by_products(pyramid, boxes, stride, size):
-      return multilevel_by_products(pyramid, boxes, roi_levels(boxes, size, 4), stride)
 
     def value_and_gradient(form):
       def call(pyramid, boxes):
@@ -128,14 +154,28 @@ def test_forms_agree_at_every_border_and_so_do_their_gradients():
 
       return jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(pyramid, boxes)
 
-    (value, grads), (wanted, wanted_grads) = map(
-      value_and_gradient, (multilevel_roi_align, by_products)
-    )
+    (value, grads), (wanted, wanted_grads) = map(value_and_gradient, (on_a_sheet, level_by_level))
   np.testing.assert_allclose(value, wanted, rtol=1e-12)
   for a, b in zip(grads[0], wanted_grads[0], strict=True):
     np.testing.assert_allclose(a, b, atol=1e-12)
     assert np.abs(b).max() > 0.1
   assert (np.asarray(grads[1]) == 0).all()
+
+
+def test_rows_added_is_the_transpose_of_the_products():
+  """With a number of boxes that is no multiple of eight, and in 16 bits to its rounding."""
+  pyramid = [jnp.asarray(x, jnp.bfloat16) for x in random_pyramid(2)]
+  boxes = np.array([BOXES[:5], BOXES[3:]], np.float32)
+  sheet = sheet_of(pyramid)
+  spans = own_spans(boxes, sheet, 4.0, 56.0)
+  features = lay(pyramid, sheet)
+  gradient = np.random.default_rng(3).normal(size=(2, 5, 7, 7, 2))
+  found = rows_added(jnp.asarray(gradient, jnp.bfloat16), *spans, features)
+  wanted = jax.linear_transpose(
+    lambda f: sheet_by_products(f, *spans), jax.ShapeDtypeStruct(features.shape, jnp.float32)
+  )(jnp.asarray(gradient, jnp.float32))[0]
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(found.astype(float), wanted, atol=0.02 * np.abs(wanted).max())
 
 
 def test_bfloat16_maps_give_bfloat16_rois(maps):

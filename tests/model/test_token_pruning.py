@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.model.token_pruning import Tokens, num_kept, prune
+from evad_jax.model.token_pruning import Tokens, choose, num_kept, prune, put
 
 BATCH, S, OTHERS, KEPT = 50, 3, 9, 4
 
@@ -68,6 +68,32 @@ def test_gradient_reaches_kept_tokens_alone(case):
   wanted[:, :S] = 1
   np.put_along_axis(wanted, S + wanted_order(importance[:, S:]), 1, axis=1)
   np.testing.assert_array_equal(to_x[..., 0], wanted)
+
+
+def test_put_by_hand_and_choose_takes_back():
+  x = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+  places = np.array([[3, 0]])
+  found = put(x, places, 5)
+  np.testing.assert_array_equal(found, [[[3, 4], [0, 0], [0, 0], [1, 2], [0, 0]]])
+  np.testing.assert_array_equal(choose(found, places), x)
+  np.testing.assert_array_equal(put(x[:, :0], places[:, :0], 3), np.zeros((1, 3, 2)))
+
+
+@pytest.mark.parametrize('kept', [0, 1, 4, 9])
+def test_gradients_of_choose_and_put_are_those_of_indexing(kept):
+  rng = np.random.default_rng(0)
+  places = np.stack([rng.permutation(9)[:kept] for _ in range(2)]).astype(np.int32)
+  long, short = rng.normal(size=(2, 9, 3)), rng.normal(size=(2, kept, 3))
+  rows = np.arange(2)[:, None]
+
+  def gradient(form, x, weights):
+    return jax.grad(lambda x: (form(x) * weights).sum())(jnp.asarray(x, jnp.float32))
+
+  found = gradient(lambda x: choose(x, places), long, short)
+  np.testing.assert_allclose(found, gradient(lambda x: x[rows, places], long, short))
+  found = gradient(lambda x: put(x, places, 9), short, long)
+  wanted = gradient(lambda x: jnp.zeros((2, 9, 3)).at[rows, places].set(x), short, long)
+  np.testing.assert_allclose(found, wanted)
 
 
 def test_keep_counts_by_hand():
