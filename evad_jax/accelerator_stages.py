@@ -312,12 +312,13 @@ def parts(stage: Stage, scale: Scale) -> None:
     time_part(stage, name, call, *arguments)
   attention_parts(stage, model, config)
   levels, boxes = pyramid_and_boxes(model, config)
-  align = functools.partial(
-    roi_align.multilevel_roi_align,
-    finest_stride=model.patch / 4,
-    canonical_size=14 * model.patch,
-  )
-  time_part(stage, 'RoIAlign of one person stage', align, levels, boxes)
+  sheet = roi_align.sheet_of(levels)
+
+  def align(maps: jax.Array, boxes: jax.Array) -> jax.Array:
+    stride, size = model.patch / 4, 14 * model.patch
+    return roi_align.multilevel_roi_align(maps, sheet, boxes, stride, size)
+
+  time_part(stage, 'RoIAlign of one person stage', align, roi_align.lay(levels, sheet), boxes)
   stages, clips_at_once = model.num_stages, config.train.batch_size
   logits = jnp.zeros((stages, clips_at_once, model.num_proposals, 2))
   found = jnp.broadcast_to(boxes, (stages, *boxes.shape))

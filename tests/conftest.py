@@ -11,13 +11,21 @@ import tempfile
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
 
 
+def selects(markers, name):
+  """Whether `-m` asks for this marker."""
+  words = markers.replace('(', ' ').replace(')', ' ').split()
+  places = [i for i, word in enumerate(words) if word == name]
+  return any(i == 0 or words[i - 1] != 'not' for i in places)
+
+
 def platform(markers):
   """Variables of the environment for a run of the tests that `-m` selects, unless they are set."""
-  words = markers.replace('(', ' ').replace(')', ' ').split()
-  chosen = [i for i, word in enumerate(words) if word == 'accelerator']
-  if any(i == 0 or words[i - 1] != 'not' for i in chosen):
+  if selects(markers, 'accelerator'):
     return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-  return {'JAX_PLATFORMS': 'cpu'}
+  if selects(markers, 'slow') or selects(markers, 'compiled'):
+    return {'JAX_PLATFORMS': 'cpu'}
+  # The default run compiles more than it computes: LLVM's optimizations would be half of its time.
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 def pytest_configure(config):

@@ -30,7 +30,7 @@ def together(tmp_path_factory):
   """What tests/two_processes.py found in both processes, and what they printed."""
   directory = tmp_path_factory.mktemp('together')
   arguments = [sys.executable, '-m', 'tests.two_processes', f'localhost:{free_port()}']
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   processes = [
     subprocess.Popen(
       [*arguments, str(number), str(directory)],

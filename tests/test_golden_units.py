@@ -38,7 +38,8 @@ def test_roi_align_over_four_levels(units):
   levels = roi_align.roi_levels(boxes, 224, 4)
   np.testing.assert_array_equal(np.asarray(levels).ravel(), units['roi/levels'])
   assert set(units['roi/levels']) == {0, 1, 2, 3}
-  out = roi_align.multilevel_roi_align(pyramid, boxes, 4, 224)
+  sheet = roi_align.sheet_of(pyramid)
+  out = roi_align.multilevel_roi_align(roi_align.lay(pyramid, sheet), sheet, boxes, 4, 224)
   _close(_rois(out), units['roi/out'], ROI_TOLERANCE)
 
 

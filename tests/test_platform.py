@@ -17,13 +17,14 @@ from tests.conftest import platform
   ],
 )
 def test_the_platform_follows_what_is_selected(markers, accelerator):
-  wanted = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} if accelerator else {'JAX_PLATFORMS': 'cpu'}
-  assert platform(markers) == wanted
+  asked = platform(markers)
+  assert asked.get('JAX_PLATFORMS') == (None if accelerator else 'cpu')
+  assert ('XLA_PYTHON_CLIENT_PREALLOCATE' in asked) == accelerator
 
 
 def test_this_run_has_what_it_asks_for(request):
   markers = request.config.getoption('markexpr')
-  if platform(markers) == {'JAX_PLATFORMS': 'cpu'}:
+  if 'JAX_PLATFORMS' in platform(markers):
     assert jax.default_backend() == 'cpu'
 
 
