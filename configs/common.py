@@ -109,6 +109,9 @@ def get_config() -> ConfigDict:
   config.mesh = ConfigDict()
   config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...
   config.mesh.fsdp = False  # ... split the batch; True: parameters and optimizer state as well
+  # Type in which devices add up gradients of kernels; 'compute': that of the model, which halves
+  # the exchange where it has 16 bits.
+  config.mesh.gradient_dtype = 'float32'
   return config
 
 

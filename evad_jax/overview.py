@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from evad_jax import kept_memory, model_cost
 from evad_jax.model.attention import form_for
 from evad_jax.model.evad import EVAD
+from evad_jax.model.layers import at_least_float32
 
 
 def computation(config: ConfigDict, model: EVAD, mesh: Mesh) -> str:
@@ -24,8 +25,8 @@ def computation(config: ConfigDict, model: EVAD, mesh: Mesh) -> str:
     f'float32 products at {config.matmul_precision!r}',
   ]
   if mesh.shape['data'] > 1:
-    # A matrix is cast before its product, and what devices sum is the gradient of what was cast.
-    parts.append(f'gradients of matrices summed over devices in {dtype}')
+    summed = dtype if config.mesh.gradient_dtype == 'compute' else at_least_float32(model.dtype)
+    parts.append(f'gradients of matrices summed over devices in {jnp.dtype(summed).name}')
   return ', '.join(parts)
 
 

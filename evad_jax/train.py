@@ -41,6 +41,7 @@ from evad_jax.checkpoint import Checkpoints, newest_settings
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import tell
+from evad_jax.model import layers
 from evad_jax.model.evad import EVAD
 from evad_jax.preemption import Interrupted, Preempted, Preemption
 from evad_jax.profiling import Profile
@@ -441,7 +442,7 @@ def compile_step(
   else:
     step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
     shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
-  step = sharding.within(mesh, step)
+  step = layers.summing_gradients_in(config.mesh.gradient_dtype, sharding.within(mesh, step))
   return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
 
 

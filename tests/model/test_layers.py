@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evad_jax.model.layers import Dense, DropPath, Mlp, gelu
+from evad_jax.errors import InputError
+from evad_jax.model.layers import Dense, DropPath, Mlp, gelu, summing_gradients_in
 
 
 @pytest.mark.parametrize('rate', [0.1, 0.6])
@@ -58,3 +59,28 @@ def test_gelu_and_its_gradient_are_those_of_the_library():
 def test_gelu_keeps_its_argument_alone_for_the_backward_pass():
   _, backward = jax.vjp(gelu, jnp.ones(7))
   assert [x.shape for x in jax.tree.leaves(backward)] == [(7,)]
+
+
+@pytest.mark.parametrize('gradient_dtype', ['float32', 'compute'])
+def test_gradients_of_kernels_are_sums_in_the_type_that_is_asked_for(gradient_dtype):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(3, 100, 4)), jnp.bfloat16)
+  params = {'params': {'kernel': jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)}}
+  module = Dense(5, use_bias=False, dtype=jnp.bfloat16)
+
+  def gradient(params):
+    out, backward = jax.vjp(lambda params: module.apply(params, x), params)
+    assert out.dtype == jnp.bfloat16
+    return backward(out)[0]['params']['kernel']
+
+  found = summing_gradients_in(gradient_dtype, gradient)(params)
+  out = np.asarray(module.apply(params, x), float)
+  wanted = np.einsum('bnd,bnf->df', np.asarray(x, float), out)
+  assert found.dtype == jnp.float32
+  error = np.abs(found - wanted).max() / np.abs(wanted).max()
+  assert error < 1e-6 if gradient_dtype == 'float32' else 1e-4 < error < 1e-2
+
+
+def test_another_type_for_gradients_is_an_error():
+  with pytest.raises(InputError, match="gradient_dtype='half' is not one of"):
+    summing_gradients_in('half', None)
