@@ -62,20 +62,23 @@ def _product(x: Array, kernel: Array, dtype: jnp.dtype, sums: str) -> Array:
   return x.astype(dtype) @ kernel.astype(dtype)
 
 
+def _product_forward(x, kernel, dtype, sums):
+  # The cast kernel is kept: where it is split over devices, it would be gathered again.
+  cast = kernel.astype(dtype)
+  return x.astype(dtype) @ cast, (x, cast, jnp.empty(0, kernel.dtype))
+
+
 def _product_gradients(dtype, sums, kept, gradient):
-  x, kernel = kept
+  x, kernel, like_kernel = kept
   wide = at_least_float32(dtype) if sums == 'float32' else dtype
-  to_x = gradient @ kernel.astype(dtype).T
+  to_x = jax.lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ())))
   to_kernel = jax.lax.dot_general(
     x.astype(dtype), gradient, (((0,), (0,)), ((), ())), preferred_element_type=wide
   )
-  return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
+  return to_x.astype(x.dtype), to_kernel.astype(like_kernel.dtype)
 
 
-_product.defvjp(
-  lambda x, kernel, dtype, sums: (_product(x, kernel, dtype, sums), (x, kernel)),
-  _product_gradients,
-)
+_product.defvjp(_product_forward, _product_gradients)
 
 
 class Dense(nn.Module):

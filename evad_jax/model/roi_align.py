@@ -224,10 +224,9 @@ def _sheet_by_gathers(features: Array, rows: Span, columns: Span) -> Array:
   return sheet_by_gathers(features, rows, columns)
 
 
-def _sheet_gradient(
-  kept: tuple[jax.ShapeDtypeStruct, Span, Span], gradient: Array
-) -> tuple[Array, None, None]:
-  shape, rows, columns = kept
+def _sheet_gradient(kept: tuple[Array, Span, Span], gradient: Array) -> tuple[Array, None, None]:
+  empty, rows, columns = kept
+  shape = jax.ShapeDtypeStruct((len(gradient), *empty.shape[1:]), empty.dtype)
   if jax.default_backend() == 'gpu':
     return rows_added(gradient, rows, columns, shape), None, None
   backward = jax.linear_transpose(lambda f: sheet_by_products(f, rows, columns), shape)
@@ -258,7 +257,7 @@ def rows_added(gradient: Array, rows: Span, columns: Span, shape: jax.ShapeDtype
 _sheet_by_gathers.defvjp(
   lambda features, rows, columns: (
     _sheet_by_gathers(features, rows, columns),
-    (jax.ShapeDtypeStruct(features.shape, features.dtype), rows, columns),
+    (features[:0], rows, columns),  # of the features their shape and type alone
   ),
   _sheet_gradient,
 )

@@ -63,31 +63,21 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
   places = compile_targets.devices(target)
   import jax
 
-  from evad_jax import evaluate, from_config, kept_memory, matcher, model_cost, sharding, train
+  from evad_jax import lowering, matcher, model_cost, sharding
 
   height, width = map(int, job['canvas'].split('x'))
   config = make_config(job['size'], (height, width), job['dtype'], job['batch'], job['keep_rate'])
   config.model.update(remat=job['remat'], attention=job['attention'])
   config.mesh.update(model=job['mesh'], fsdp=job['fsdp'])
   jax.config.update('jax_default_matmul_precision', job['precision'])
-  model = from_config.make_model(config)
   mesh = sharding.make_mesh(job['mesh'], places)
   sharding.check_model_axis(mesh, config.model)
   sharding.check_batch_size(job['batch'], mesh, '--batch')
-  optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
-  state = train.abstract_state(config, model, optimizer)
-  batch = kept_memory.abstract_batch(config, job['batch'], (height, width))
   begin = time.perf_counter()
   with compile_targets.traced_for(target):
-    if job['program'] == 'step':
-      step = train.compile_step(config, model, optimizer, mesh)
-      lowered = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
-    else:
-      specs = sharding.parameter_specs(state.params, mesh, job['fsdp'])
-      shardings = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
-      split = jax.tree.map(lambda _: sharding.batch_sharding(mesh), batch)
-      arguments = sharding.placed(state.params, shardings), sharding.placed(batch, split)
-      lowered = evaluate.compile_predict(model, mesh).lower(*arguments)
+    parts = lowering.parts_of(config, job['batch'], (height, width))
+    lower = lowering.lower_step if job['program'] == 'step' else lowering.lower_predict
+    lowered = lower(config, parts, mesh)
     if job['lower_only']:
       return {'lowered': True, 'seconds': round(time.perf_counter() - begin, 1)}
     compiled = lowered.compile()
@@ -95,8 +85,9 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
   figures = {'compiled': True, 'seconds': round(time.perf_counter() - begin, 1)}
   figures |= read_cost(compiled, target, branch)
   frames = config.clip.clip_frames
-  adds = sum(model_cost.multiply_adds(model, frames, (height, width), published=False).values())
-  ideal = (6 if job['program'] == 'step' else 2) * adds * job['batch'] / target.devices
+  adds = model_cost.multiply_adds(parts.model, frames, (height, width), published=False)
+  operations = 2 * sum(adds.values()) * job['batch'] / target.devices
+  ideal = operations * (3 if job['program'] == 'step' else 1)
   return figures | {'ideal_ms': round(1e3 * ideal / target.peak, 2)}
 
 

@@ -44,19 +44,15 @@ class Cost(NamedTuple):
 
 def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
-  import jax
 
-  from evad_jax import collectives, exchange_plan, from_config, kept_memory, sharding, train
+  from evad_jax import collectives, exchange_plan, kept_memory, lowering, sharding
 
-  model = from_config.make_model(config)
   mesh = sharding.make_mesh(config.mesh.model)
   sharding.check_model_axis(mesh, config.model)
-  optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
-  state = train.abstract_state(config, model, optimizer)
-  batch = kept_memory.abstract_batch(config, clips * mesh.shape['data'], canvas)
+  parts = lowering.parts_of(config, clips * mesh.shape['data'], canvas)
+  model, optimizer, state, _ = parts
   begin = time.perf_counter()
-  step = train.compile_step(config, model, optimizer, mesh)
-  compiled = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0))).compile()
+  compiled = lowering.lower_step(config, parts, mesh).compile()
   seconds = time.perf_counter() - begin
   shardings = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
   held = kept_memory.on_device(state, shardings)
