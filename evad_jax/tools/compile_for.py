@@ -2,6 +2,7 @@
 
   python -m evad_jax.tools.compile_for h100 --programs predict step --json compiled.json
   python -m evad_jax.tools.compile_for v5e v5e:2x4 --programs predict --batch 8
+  python -m evad_jax.tools.compile_for h100 --keep-rate 1.0 0.7 --canvas 288x384 288x512
 
 The compilers for H100 and TPU run on a CPU (pip install -r requirements-compilers.txt). ViT-B takes
 half a minute (prediction) to several minutes (a step on a TPU). What --json holds already of the
@@ -17,12 +18,13 @@ ideal      the model's own arithmetic at the nominal peak, as a share of these m
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,15 @@ def seconds_on_gpu(work: compiled_cost.Work) -> float:
   return max(work.bytes / BANDWIDTH, work.flops / RATES.get(work.kind, VECTOR_RATE)) + LAUNCH
 
 
-def combination(args: argparse.Namespace, target: str, program: str) -> dict[str, Any]:
-  """What tells one compilation from another."""
-  keys = ('size', 'dtype', 'keep_rate', 'batch', 'mesh', 'fsdp', 'remat', 'attention', 'people')
-  found = {'target': target, 'program': program, 'canvas': 'x'.join(map(str, args.canvas))}
-  found |= {key: getattr(args, key) for key in keys}
-  return found | {'precision': args.matmul_precision, 'lower_only': args.lower_only}
+def combinations(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  """What tells one compilation from another, for all that is asked for."""
+  keys = ('batch', 'mesh', 'fsdp', 'remat', 'attention', 'people', 'lower_only')
+  common = {key: getattr(args, key) for key in keys} | {'precision': args.matmul_precision}
+  lists = (args.targets, args.size, args.dtype, args.keep_rate, args.canvas, args.programs)
+  names = ('target', 'size', 'dtype', 'keep_rate', 'canvas', 'program')
+  for values in itertools.product(*lists):
+    job = dict(zip(names, values, strict=True))
+    yield job | {'canvas': 'x'.join(map(str, job['canvas']))} | common
 
 
 def compile_one(job: dict[str, Any]) -> dict[str, Any]:
@@ -209,10 +214,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   add = parser.add_argument
   add('targets', nargs='*', metavar='TARGET', help=', '.join(compile_targets.TARGETS))
   add('--programs', nargs='+', choices=('predict', 'step'), default=['predict', 'step'])
-  add('--size', choices=('B', 'L', 'small'), default='B')
-  add('--canvas', type=canvas, default=(288, 512), metavar='HxW', help='(288x512)')
-  add('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
-  add('--keep-rate', type=float, default=0.7)
+  add('--size', nargs='+', choices=('B', 'L', 'small'), default=['B'])
+  add('--canvas', nargs='+', type=canvas, default=[(288, 512)], metavar='HxW', help='(288x512)')
+  add('--dtype', nargs='+', choices=('bfloat16', 'float32'), default=['bfloat16'])
+  add('--keep-rate', nargs='+', type=float, default=[0.7])
   add('--batch', type=positive, default=16, help='clips over all devices (16)')
   add('--mesh', type=positive, default=1, help='devices that share a clip (1)')
   add('--fsdp', action='store_true', help='split parameters over the other devices too')
@@ -243,28 +248,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   print(HEADER, flush=True)
   for name in args.targets:
     compile_targets.check_compiler(compile_targets.TARGETS[name])
-    for program in args.programs:
-      job = combination(args, name, program)
-      known = [
-        row
-        for row in rows
-        if (row['job'], row['versions'], row['commit']) == (job, used, code)
-        and not code.endswith('-dirty')
-      ]
-      if known:
-        figures = known[0]['figures']
-      else:
-        figures = in_its_own_process(job, args.seconds)
-        rows = [row for row in rows if row['job'] != job]
-        date = datetime.date.today().isoformat()
-        rows.append(
-          {'job': job, 'versions': used, 'commit': code, 'date': date, 'figures': figures}
-        )
-        if args.json:
-          args.json.parent.mkdir(parents=True, exist_ok=True)
-          whole_files.write_json(args.json, rows)
-      print(line(job, figures) + ('  (kept)' if known else ''), flush=True)
-      failed += 'error' in figures
+  for job in combinations(args):
+    known = [
+      row
+      for row in rows
+      if (row['job'], row['versions'], row['commit']) == (job, used, code)
+      and not code.endswith('-dirty')
+    ]
+    if known:
+      figures = known[0]['figures']
+    else:
+      figures = in_its_own_process(job, args.seconds)
+      rows = [row for row in rows if row['job'] != job]
+      date = datetime.date.today().isoformat()
+      rows.append({'job': job, 'versions': used, 'commit': code, 'date': date, 'figures': figures})
+      if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        whole_files.write_json(args.json, rows)
+    print(line(job, figures) + ('  (kept)' if known else ''), flush=True)
+    failed += 'error' in figures
   return int(bool(failed))
 
 

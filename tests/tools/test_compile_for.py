@@ -57,6 +57,18 @@ def test_what_is_kept_is_not_compiled_again(tmp_path, jobs, capsys):
   )
 
 
+def test_every_combination_of_lists(jobs):
+  arguments = ['--keep-rate', '1.0', '0.7', '--canvas', '64x64', '64x96', '--dtype', 'float32']
+  compile_for.main(['h100', 'v5e', *arguments, '--programs', 'predict'])
+  assert [(job['target'], job['keep_rate'], job['canvas']) for job in jobs] == [
+    (target, rate, canvas)
+    for target in ('h100', 'v5e')
+    for rate in (1.0, 0.7)
+    for canvas in ('64x64', '64x96')
+  ]
+  assert {job['dtype'] for job in jobs} == {'float32'}
+
+
 def test_a_failure_is_told_and_the_others_go_on(tmp_path, jobs, capsys):
   assert compile_for.main(['v5e', 'h100', '--json', str(tmp_path / 'c.json')]) == 1
   assert len(jobs) == 4
