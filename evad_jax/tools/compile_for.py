@@ -6,7 +6,7 @@
 
 The compilers for H100 and TPU run on a CPU (pip install -r requirements-compilers.txt). ViT-B takes
 half a minute (prediction) to several minutes (a step on a TPU). What --json holds already of the
-same combination, compilers and commit is not compiled again; uncommitted changes always are.
+same combination, compilers and commit is not compiled again; failures and uncommitted code are.
 
 TFLOP, GB  arithmetic, and bytes through memory, of one device and one run; loops with their turns
 launches   kernels that the device starts, the matcher's search at --people in the fullest clip
@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       row
       for row in rows
       if (row['job'], row['versions'], row['commit']) == (job, used, code)
-      and not code.endswith('-dirty')
+      and not (code.endswith('-dirty') or 'error' in row['figures'])
     ]
     if known:
       figures = known[0]['figures']
