@@ -178,24 +178,17 @@ def _read(
 ) -> tuple[Lines, dict[str, np.ndarray]]:
   """The columns by name, however they are arranged, with the boxes as one array."""
   lines = csv_columns.read_lines(path, noun)
-  heads = [cell.strip() for cell in lines.text[0].split(',')]
-  if 'label' in heads:
-    wanted = dict(kinds)
-    if 'score' in kinds and 'video_index' in heads:
-      wanted = {'video_index': int} | {name: wanted[name] for name in wanted if name != 'video'}
-    missing = [name for name in wanted if heads.count(name) != 1]
-    if missing:
+  heads = csv_columns.header(lines, (*kinds, 'video_index', 'timestamp', 'action_id'))
+  if heads is not None:
+    if 'timestamp' in heads and 'frame' not in heads:
       raise InputError(
-        f'{lines.place(0)}: the header names {missing[0]} {heads.count(missing[0])} times; '
-        f'it must name each of {",".join(wanted)} once.'
+        f'{path}: has the seconds and normalised boxes of AVA, not frame numbers and pixels; score '
+        'it with --protocol ava.'
       )
-    kinds = {
-      name if name in wanted else f'column {place}': wanted.get(name)
-      for place, name in enumerate(heads)
-    }
-    lines = Lines(lines.path, lines.text[1:], lines.numbers[1:])
-    if not lines.text:
-      raise InputError(f'{lines.path} has a header and no rows; give {noun}.')
+    if 'score' in kinds and 'video_index' in heads:
+      kinds = {'video_index': int} | {name: kinds[name] for name in kinds if name != 'video'}
+    kinds = csv_columns.named_columns(lines, heads, kinds)
+    lines = csv_columns.without_header(lines, noun)
   columns = csv_columns.parse(lines, kinds)
   return lines, columns | {'boxes': np.stack([columns[name] for name in BOX], axis=1)}
 

@@ -96,7 +96,7 @@ def test_tubes_of_splits_whose_every_frame_is_a_keyframe(source, tmp_path):
   output = tmp_path / 'out'
   ucf24.main(arguments(source, output, '--train-eval'))
   assert read_tubes(RecordIndex.open(output, 'train')) is None  # every 4th frame
-  tubes, trimmed = read_tubes(RecordIndex.open(output, 'train_eval'))
+  tubes, trimmed, _ = read_tubes(RecordIndex.open(output, 'train_eval'))
   assert not trimmed
   found = {tube.video: (tube.label, tube.frames.tolist()) for tube in tubes}
   assert found == {
