@@ -170,9 +170,7 @@ def _finish(
     print(f'{split}: ' + ', '.join(f'{count} {what}' for what, count in mine.totals.items()))
 
 
-def _annotated(
-  columns: dict[str, np.ndarray], sources: dict[str, Source]
-) -> dict[str, np.ndarray]:
+def _annotated(columns: dict[str, np.ndarray], sources: dict[str, Source]) -> dict[str, np.ndarray]:
   """What the index of a shard says of the annotation, beside what the records say."""
   videos = columns['record_video'].tolist()
   sizes = np.array([sources[name].size for name in videos], np.int64).reshape(-1, 2)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evad_jax import class_lists
 from evad_jax.errors import InputError
 from evad_jax.people import People
 
@@ -50,7 +51,8 @@ class DetectionFiles:
 
     Raises InputError where they cannot be written.
     """
-    self._video, self._classes, self._lowest = video, list(classes), lowest_score
+    self._video, self._lowest = video, lowest_score
+    self._classes = class_lists.distinct(classes, range(len(classes)))
     self._tubes: dict[int, Tube] = {}
     self.num_people, self.num_keyframes = 0, 0
     self._paths = paths(prefix)
@@ -75,10 +77,10 @@ class DetectionFiles:
     listed = []
     for place, person in enumerate(people.ids.tolist()):
       box = pixels[place].round(2).tolist()
-      score = round(float(people.person_scores[place]), 5)
+      score = _digits(people.person_scores[place])
       actions = people.action_scores[place]
       named = {
-        label: round(float(actions[label]), 5)
+        label: _digits(actions[label])
         for label in np.argsort(-actions, kind='stable').tolist()
         if actions[label] >= self._lowest
       }
@@ -126,9 +128,9 @@ class DetectionFiles:
       'first_seconds': tube.first[1],
       'last_seconds': tube.last[1],
       'keyframes': tube.count,
-      'score': round(tube.person_score / tube.count, 5),
+      'score': _digits(tube.person_score / tube.count),
       'actions': {
-        self._classes[i]: {'mean': round(mean[i], 5), 'highest': round(float(tube.highest[i]), 5)}
+        self._classes[i]: {'mean': _digits(mean[i]), 'highest': _digits(tube.highest[i])}
         for i in order
       },
     }
@@ -156,6 +158,11 @@ class DetectionFiles:
     if kind is not None and issubclass(kind, InputError) and not self.num_keyframes:
       for path in self._paths:
         path.unlink(missing_ok=True)
+
+
+def _digits(score: float) -> float:
+  """A score in the fewest digits that no other float32 has: fewer would make ties."""
+  return float(str(np.float32(score)))
 
 
 def refuse_existing(files: Sequence[str | os.PathLike]) -> None:

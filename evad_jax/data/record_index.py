@@ -65,7 +65,9 @@ class RecordIndex:
   scored_classes: list[str]  # those that figures are averaged over; all, unless the data say which
   timestamp_origin: int = 0  # timestamps are origin + keyframe // rate:
   timestamp_rate: int = 1  # frame numbers, unless the data say otherwise
-  class_ids: list[int] | None = None  # of the label map, rising; None where classes have names alone
+  class_ids: list[int] | None = (
+    None  # of the label map, rising; None where classes have names alone
+  )
   record_annotated_size: np.ndarray | None = None  # (R, 2) height, width that annotations refer to
   annotated: np.ndarray | None = None  # (E,) bool, looked at by annotators; None: all
 

@@ -2,8 +2,8 @@
 
 Which boxes become tubes is the business of `evad_jax/tubes`; `rules.py` there says which published
 family each rule is. Tubes of a class are ranked by score over all videos, equal ones by the name of
-the video and start, and matched as boxes are (`average_precision`): each looks only at the truth tube of its
-video with the largest overlap, and there is no second choice.
+the video and start, and matched as boxes are (`average_precision`): each looks only at the truth
+tube of its video with the largest overlap, and there is no second choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
