@@ -19,6 +19,7 @@ Needs no accelerator library.
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -180,15 +181,19 @@ def _file_of(path: Path, split: int | None = None) -> Path:
   """
   if not path.is_dir():
     return path
-  found = sorted(path.glob('eval_*_detections.csv'))
-  mine = [file for file in found if file.name == f'eval_test{split}_detections.csv']
-  if len(mine or found) != 1:
-    have = ', '.join(file.name for file in found) or 'none'
+  found = {file.name: file for file in sorted(path.glob('eval_*_detections.csv'))}
+  mine = found.get(f'eval_test{split}_detections.csv')
+  if mine is None:  # splits without numbers; one with another number is not meant
+    other = re.compile(r'eval_(test\d+|.*_keyframe_only)_detections\.csv')
+    unnumbered = [file for name, file in found.items() if not other.fullmatch(name)]
+    mine = unnumbered[0] if len(unnumbered) == 1 else None
+  if mine is None:
     raise InputError(
-      f'{path}: one file eval_SPLIT_detections.csv was looked for, but there are: {have}; evaluate '
-      'the run (python -m evad_jax.main --mode=eval), or give one of them.'
+      f'{path}: eval_test{split or ""}_detections.csv was looked for, but there are: '
+      f'{", ".join(found) or "none"}; evaluate the run (python -m evad_jax.main --mode=eval), or '
+      'give the file itself.'
     )
-  return (mine or found)[0]
+  return mine
 
 
 def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
