@@ -32,6 +32,7 @@ from evad_jax import (
   nan_watch,
   overview,
   recovery,
+  run_data,
   run_settings,
   sharding,
   storage,
@@ -63,6 +64,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   eval_index = from_config.open_split(config, config.data.eval_split)
   mesh = sharding.make_mesh(config.mesh.model)
   run_settings.check(config, model, mesh)
+  saved = newest_settings(workdir / 'checkpoints')
+  if saved:
+    run_data.check(config, index, saved, workdir)
   run_settings.tell_scale(config, mesh)
   total_steps = math.ceil(config.train.epochs * len(index) / config.train.batch_size)
   optimizer = make_optimizer(config, model, schedule(config, index))
@@ -274,6 +278,8 @@ class Loop:
       'model': self.config.model.to_dict(),
       'clip': self.config.clip.to_dict(),
       'classes': list(self.index.classes),
+      'class_ids': self.index.class_ids,
+      'data': run_data.describe(self.config, self.index),
     }
     position = run_settings.data_position(self.config, step)
     position |= {'evaluation_due': bool(evaluation_due), 'skipped': self.watch.skipped}

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_a_run_leaves_its_figures_tables_and_pictures(trained):
   figures = json.loads((workdir / 'eval_test.json').read_text())
   assert figures['counts']['frames'] == 6
   assert list(figures['per_class']) == ['walk', 'jump', 'crouch', 'rise', 'wave', 'stand']
-  rows = (workdir / 'eval_test_detections.csv').read_text().splitlines()
+  head, *rows = (workdir / 'eval_test_detections.csv').read_text().splitlines()
+  assert head == 'video,frame,x1,y1,x2,y2,label,score'
   # Every scored box has a row for each of the six classes, and every frame has at least one box.
   assert len(rows) == 6 * figures['counts']['detected_boxes'] >= 36
   assert len({row.split(',')[0] for row in rows}) == 6
@@ -162,6 +164,20 @@ def test_another_batch_size_cannot_continue_the_run(trained):
   config.train.update(batch_size=8, epochs=4.0)
   with pytest.raises(InputError, match='config.train.batch_size'):
     main.run(config, workdir, 'train')
+
+
+def test_a_run_goes_on_with_its_own_data_alone(data, trained, tmp_path):
+  """The classes stand in another order; the rest is in tests/test_run_data.py."""
+  config, workdir = trained[0].copy_and_resolve_references(), tmp_path / 'run'
+  shutil.copytree(trained[1], workdir)
+  manifest = Path(shutil.copytree(data, tmp_path / 'data')) / 'manifest.json'
+  content = json.loads(manifest.read_text())
+  manifest.write_text(json.dumps(content | {'classes': content['classes'][::-1]}))
+  config.data.directory, config.train.epochs = str(manifest.parent), 1.5
+  before = sorted(workdir.rglob('*'))
+  with pytest.raises(InputError, match='classes: walk, jump, .* then; stand, wave, .* now'):
+    main.run(config, workdir, 'train')
+  assert sorted(workdir.rglob('*')) == before
 
 
 def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(trained, capsys):
