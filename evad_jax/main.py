@@ -47,7 +47,6 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   from evad_jax import distributed, evaluate, profiling, run_settings, saved_model
 
   run_settings.check_profile(config.profile)
-  run_settings.check_evaluation(config.eval)
   saved = saved_model.open_checkpoint(config, config.checkpoint or workdir / 'checkpoints')
   distributed.tell(f'Evaluating {saved.where} on {saved.index.split}')
   evaluator = evaluate.make_evaluator(saved.config, saved.model, saved.index, saved.mesh)

@@ -257,9 +257,9 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
 def test_impossible_settings_say_what_to_change(data, tmp_path, change, words):
   config = tiny_config(data)
   for key, value in change.items():
-    section, name = key.split('.')
+    *sections, name = key.split('.')
     with config.ignore_type():
-      config[section][name] = value
+      (config[sections[0]] if sections else config)[name] = value
   with pytest.raises(InputError) as error:
     main.run(config, tmp_path, 'train')
   for word in words:
