@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
   config.data.synthetic = ''  # 'easy' or 'hard': made on the spot where the directory is missing
   config.data.train_split = 'train'
   config.data.eval_split = 'test'
+  # A run whose classes, examples, splits or sizes of clips are not those of its checkpoints is
+  # refused; 'accept' goes on with what is there.
+  config.data.if_changed = 'refuse'
   config.data.workers = 0  # processes that decode; 0: threads of this process alone
   config.data.threads = 4  # that decode, in each process
   # Batches made ahead by each worker, or by the threads; with fewer than twice the threads, a

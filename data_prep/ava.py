@@ -28,6 +28,7 @@ from data_prep.boxes import gather_boxes
 from data_prep.clip_records import Source
 from data_prep.problems import Problems
 from data_prep.sources import Frames, find_frames, with_empty_keyframes
+from evad_jax import class_lists
 from evad_jax.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
 from evad_jax.data import video
 from evad_jax.data.video import VideoFile
@@ -75,10 +76,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def class_names(labels: dict[int, str]) -> tuple[str, ...]:
   """Names in the order of their ids; a name that two ids share is told apart by the id."""
-  names = list(labels.values())
-  return tuple(
-    labels[i] if names.count(labels[i]) == 1 else f'{labels[i]} ({i})' for i in sorted(labels)
-  )
+  ids = sorted(labels)
+  return tuple(class_lists.distinct([labels[i] for i in ids], ids))
 
 
 def scored_classes(classes: tuple[str, ...], ids: list[int], path: str) -> list[str]:

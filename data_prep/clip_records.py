@@ -46,6 +46,14 @@ class Source(NamedTuple):
   keyframes: np.ndarray  # (K,) int64, increasing; those beyond the end are dropped
   num_frames: int  # as annotated; 0 where nobody says
   tubes: tuple[Tube, ...] = ()  # boxes in [0, 1]; only where all frames with boxes are keyframes
+  size: tuple[int, int] = (1, 1)  # height, width that its annotation's boxes refer to
+  every_frame: bool = False  # all frames of the video become keyframes, not `keyframes` alone
+
+  def keyframes_until(self, num_frames: int) -> np.ndarray:
+    """(K,) int64, all that become keyframes if the video has so many frames."""
+    if self.every_frame:
+      return np.arange(num_frames)
+    return self.keyframes[self.keyframes < num_frames]
 
 
 class Run(NamedTuple):
@@ -165,6 +173,8 @@ def _fill(
     The number of all frames, and what is wrong with those that could not be read.
   """
   needed = set(needed_frames(source.keyframes, UNKNOWN_END, settings).tolist())
+  if source.every_frame:
+    needed = range(UNKNOWN_END)
   number, frame, faults = -1, None, []
   for number, frame in enumerate(source.frames.frames(report)):
     if stopped():
@@ -204,7 +214,7 @@ def _usable_keyframes(
   report: Report,
 ) -> np.ndarray:
   """(K,) the keyframes that exist and whose clips are whole."""
-  existing = source.keyframes[source.keyframes < num_frames]
+  existing = source.keyframes_until(num_frames)
   whole = [all(n in store for n in _clip(k, num_frames, settings)) for k in existing]
   if faults:
     lost = f'{len(faults)} frames, and {whole.count(False)} keyframes whose clips need them'

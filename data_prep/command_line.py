@@ -28,6 +28,15 @@ def add_frames_flags(parser: argparse.ArgumentParser) -> None:
   either.add_argument('--frames', help='directory of folders of numbered pictures, jpg or png')
 
 
+def add_every_frame_flag(parser: argparse.ArgumentParser) -> None:
+  """For data sets whose videos are longer than what is annotated in them."""
+  parser.add_argument(
+    '--every-test-frame',
+    action='store_true',
+    help='make every frame of the test videos a keyframe, so that an evaluation gives video-mAP',
+  )
+
+
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
   """What is stored, where, and how."""
   add = parser.add_argument

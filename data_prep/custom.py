@@ -42,7 +42,8 @@ videos   by name; of each:
               0; but where boxes have times, it is 30. Give it for videos of a variable frame rate.
 
 Every frame with a box becomes a keyframe (--keyframe-stride thins those of "train"); frames where
-nobody is are keyframes of all splits but "train". What is wrong with the input is told by name and
+nobody is are keyframes of all splits but "train"; with --every-test-frame, all frames of these
+videos are, which video-mAP needs. What is wrong with the input is told by name and
 listed in manifest.json, and the rest is prepared. Killed, it goes on when the same command is given
 again. Then: python -m data_prep.inspect_records data/kitchen
 """
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
       problems,
       every=every,
       keep_empty=split != 'train',
+      every_frame=args.every_test_frame and split != 'train',
     )
   own = {'keyframe_stride': args.keyframe_stride}
   command_line.carry_out(NAME, annotations.classes, sources, RUN, own, args, problems)
@@ -128,6 +130,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--annotations', required=True, help='the JSON file')
   add('--videos', help="directory of the videos (default: the JSON file's)")
   add('--keyframe-stride', type=positive, default=1, help='of train: every n-th frame (default 1)')
+  command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)
 

@@ -38,7 +38,15 @@ def main(argv: list[str] | None = None) -> None:
   sources = {}
   for split, names in splits.items():
     every = args.keyframe_stride if split.startswith('train') else 1
-    sources[split] = find_sources(names, frames, annotations, len(CLASSES), problems, every=every)
+    sources[split] = find_sources(
+      names,
+      frames,
+      annotations,
+      len(CLASSES),
+      problems,
+      every=every,
+      every_frame=args.every_test_frame and split.startswith('test'),
+    )
   own = {'keyframe_stride': args.keyframe_stride, 'trimmed': True}
   command_line.carry_out(NAME, CLASSES, sources, RUN, own, args, problems)
 
@@ -63,6 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--annotations', required=True, help='JHMDB-GT.pkl, or a file with the same classes')
   add('--splits', type=positive, nargs='+', default=[1, 2, 3], metavar='N', help='default: 1 2 3')
   add('--keyframe-stride', type=positive, default=1, help='training: every n-th frame (default 1)')
+  command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)
 

@@ -122,7 +122,8 @@ def _read_video(
       raise _Fault('"labels" is empty; name what the person does')
     for odd in (each for each in names if each not in classes):
       complain(problems, 'unknown label', name, f'{odd!r} is not in "classes"', 'dropped')
-    return [classes.index(each) for each in names if each in classes]
+    # A label that is written twice is still one.
+    return [classes.index(each) for each in dict.fromkeys(names) if each in classes]
 
   def items(key: str, read: Callable) -> Iterator:
     found = entry.get(key, [])

@@ -15,7 +15,7 @@ from data_prep.problems import Problems
 from data_prep.sources import bytes_per_frame, planned_counts, planned_frames
 from evad_jax.data.record_index import shard_name
 
-LAYOUT = 2  # raised whenever the same plan comes to give other bytes
+LAYOUT = 3  # raised whenever the same plan comes to give other bytes
 
 
 class Plan(NamedTuple):
@@ -73,7 +73,8 @@ def fingerprint(plan: Plan) -> dict[str, dict]:
   annotations.update(json.dumps(plan.manifest, sort_keys=True).encode())
   for split, sources in plan.splits.items():
     for source in sources:
-      annotations.update(repr((split, source.name, source.num_frames)).encode())
+      about = (split, source.name, source.num_frames, source.size, source.every_frame)
+      annotations.update(repr(about).encode())
       tubes = [array for tube in source.tubes for array in (tube.frames, tube.boxes)]
       annotations.update(repr([tube.label for tube in source.tubes]).encode())
       for array in (source.keyframes, *source.boxes, *tubes):

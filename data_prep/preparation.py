@@ -114,7 +114,7 @@ def _make_shard(
   count_video: Callable[[], None],
   shard: Shard,
 ) -> None:
-  found, counts = problems.part(), _Counts(len(plan.classes))
+  found, counts, lengths = problems.part(), _Counts(len(plan.classes)), {}
   with shard_writer.ShardWriter(shard.path, len(plan.classes)) as writer:
     for source in shard.sources:
       report = functools.partial(_report, found, source.name)
@@ -122,10 +122,12 @@ def _make_shard(
         for record in video_records(source, plan.settings, shard.path.parent, report, stopped):
           writer.write(record)
           counts.add(record)
+          lengths[record.video] = record.num_frames
       except Stopped:
         return
       count_video()
-    writer.finish({'plan': plan_digest, 'problems': found.entries, 'counts': counts.as_json()})
+    about = {'plan': plan_digest, 'problems': found.entries, 'counts': counts.as_json()}
+    writer.finish(about | {'num_frames': lengths})
 
 
 def _report(problems: Problems, name: str, kind: str, detail: str) -> None:
@@ -144,11 +146,16 @@ def _finish(
       mine.join(about['counts'])
     if not mine.totals['keyframes']:
       raise _nothing_to_prepare(split)
-    columns = [columns for columns, _ in parts]
+    sources = {source.name: source for source in plan.splits[split]}
+    columns = [columns | _annotated(columns, sources) for columns, _ in parts]
     shard_writer.join_shards(directory, split, columns)
     tubes = list(_true_tubes(plan.splits[split], columns))
     if tubes:
-      tube_index.write_tubes(directory, split, tubes, plan.manifest.get('trimmed', False))
+      lengths = {name: frames for _, about in parts for name, frames in about['num_frames'].items()}
+      every = all(
+        len(sources[name].keyframes_until(frames)) == frames for name, frames in lengths.items()
+      )
+      tube_index.write_tubes(directory, split, tubes, plan.manifest.get('trimmed', False), every)
   extra = plan.manifest | print_of_plan | _counted(counts, plan.classes)
   extra |= {
     'missing_videos': problems.names('missing video'),
@@ -161,6 +168,17 @@ def _finish(
   )
   for split, mine in counts.items():
     print(f'{split}: ' + ', '.join(f'{count} {what}' for what, count in mine.totals.items()))
+
+
+def _annotated(columns: dict[str, np.ndarray], sources: dict[str, Source]) -> dict[str, np.ndarray]:
+  """What the index of a shard says of the annotation, beside what the records say."""
+  videos = columns['record_video'].tolist()
+  sizes = np.array([sources[name].size for name in videos], np.int64).reshape(-1, 2)
+  there = np.zeros(len(columns['keyframes']), bool)
+  for record, name in enumerate(videos):
+    mine = columns['example_record'] == record
+    there[mine] = np.isin(columns['keyframes'][mine], sources[name].keyframes)
+  return {'record_annotated_size': sizes, 'annotated': there}
 
 
 def _true_tubes(

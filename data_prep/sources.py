@@ -58,6 +58,7 @@ def find_sources(
   *,
   every: int = 1,
   keep_empty: bool = False,
+  every_frame: bool = False,
 ) -> list[Source]:
   """The videos of a split that can be prepared; the others, and odd boxes, are reported.
 
@@ -69,6 +70,7 @@ def find_sources(
     problems: told what is odd.
     every: of the frames with boxes, every n-th is a keyframe.
     keep_empty: whether frames that are annotated as empty are keyframes too.
+    every_frame: whether all frames are keyframes, so that video-mAP can be computed.
   """
   sources = []
   for name in names:
@@ -84,7 +86,9 @@ def find_sources(
       boxes = _boxes_of(name, annotation, size, num_classes, problems)
       tubes = tubes_in(annotation, size, num_classes) if every == 1 else ()
       keyframes = np.unique(boxes.frames)[::every]
-      source = Source(name, frames[name], boxes, keyframes, annotation.num_frames, tubes)
+      source = Source(
+        name, frames[name], boxes, keyframes, annotation.num_frames, tubes, size, every_frame
+      )
       sources += with_empty_keyframes(source, annotation.empty_frames, keep_empty, problems)
   return sources
 
@@ -171,17 +175,23 @@ def size_of(frames: Frames) -> tuple[int, int]:
 
 def planned_frames(source: Source, settings: Settings) -> int:
   """How many frames its records will store, if the annotated length is right."""
-  end = max(source.num_frames, int(source.keyframes[-1]) + 1)
-  runs = clip_records.plan_runs(source.keyframes, end, settings)
+  end = _planned_end(source)
+  runs = clip_records.plan_runs(source.keyframes_until(end), end, settings)
   return sum(len(run.frame_numbers) for run in runs)
+
+
+def _planned_end(source: Source) -> int:
+  """How many frames the video has, as far as the annotation tells."""
+  return max(source.num_frames, int(source.keyframes[-1]) + 1)
 
 
 def planned_counts(sources: list[Source], settings: Settings) -> collections.Counter:
   """Videos, records, keyframes, boxes and stored frames, if the annotated lengths are right."""
   counts = collections.Counter(videos=len(sources))
   for source in sources:
-    counts['records'] += math.ceil(len(source.keyframes) / settings.keyframes_per_record)
-    counts['keyframes'] += len(source.keyframes)
+    keyframes = source.keyframes_until(_planned_end(source))
+    counts['records'] += math.ceil(len(keyframes) / settings.keyframes_per_record)
+    counts['keyframes'] += len(keyframes)
     counts['boxes'] += int(np.isin(source.boxes.frames, source.keyframes).sum())
     counts['frames'] += planned_frames(source, settings)
   return counts

@@ -1,14 +1,17 @@
 """Which videos belong to the training and the test split: list files, or the annotation's own."""
 
 import os
+from collections.abc import Collection
 
 from data_prep.annotations import Annotations
 from data_prep.problems import Problems
-from evad_jax.data.video import SUFFIXES
+from evad_jax import video_lists
 from evad_jax.errors import InputError
 
 
-def read_list(path: str | os.PathLike, classes: tuple[str, ...]) -> list[str]:
+def read_list(
+  path: str | os.PathLike, classes: tuple[str, ...], annotated: Collection[str]
+) -> list[str]:
   """Names 'Class/video' of a list file, one a line; lines of other classes are left out.
 
   A line may end in a suffix and a class number, as in UCF101's own `trainlist01.txt`
@@ -17,14 +20,8 @@ def read_list(path: str | os.PathLike, classes: tuple[str, ...]) -> list[str]:
   Raises:
     InputError: the file cannot be read, or lists no video of these classes.
   """
-  try:
-    with open(path, encoding='utf-8') as file:
-      fields = [line.split() for line in file]
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path}: cannot be read as a list of videos ({error})') from error
-  names = [words[0] for words in fields if words]
-  for suffix in SUFFIXES:
-    names = [name.removesuffix(suffix) for name in names]
+  listed = video_lists.read(path, annotated)
+  names = (*listed.known, *listed.others)
   mine = sorted({name for name in names if name.split('/')[0] in classes})
   if not mine:
     raise InputError(
@@ -42,7 +39,11 @@ def choose_splits(
     InputError: neither is there, or a video is in both.
   """
   lists = {'train': train_list, 'test': test_list}
-  splits = {split: read_list(path, classes) for split, path in lists.items() if path is not None}
+  splits = {
+    split: read_list(path, classes, annotations.videos)
+    for split, path in lists.items()
+    if path is not None
+  }
   if not splits:
     if not annotations.train_videos or not annotations.test_videos:
       raise InputError(

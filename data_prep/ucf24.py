@@ -4,10 +4,11 @@
     --train-list trainlist01.txt --test-list testlist01.txt
 
 Keyframes of `train` are every 4th annotated frame, those of `test` (and of `train_eval`, the
-training videos once more) all of them. Boxes are divided by the resolution that was annotated,
-320 x 240, so videos of another size fit too. What is wrong with the input is told by name and
-listed in manifest.json, and the rest is prepared. Killed, it goes on when the same command is given
-again. The same input gives the same bytes, whatever --workers.
+training videos once more) all of them; with --every-test-frame, those of `test` are all frames of
+its videos, which video-mAP needs: tubes go on where nobody annotated. Boxes are divided by the
+resolution that was annotated, 320 x 240, so videos of another size fit too. What is wrong with the
+input is told by name and listed in manifest.json, and the rest is prepared. Killed, it goes on when
+the same command is given again. The same input gives the same bytes, whatever --workers.
 """
 
 import argparse
@@ -53,7 +54,13 @@ def main(argv: list[str] | None = None) -> None:
   for split, names in splits.items():
     every = args.keyframe_stride if split == 'train' else 1
     sources[split] = find_sources(
-      names, frames, annotations, len(CLASSES), problems, every=every, keep_empty=False
+      names,
+      frames,
+      annotations,
+      len(CLASSES),
+      problems,
+      every=every,
+      every_frame=args.every_test_frame and split == 'test',
     )
   own = {'keyframe_stride': args.keyframe_stride}
   command_line.carry_out(NAME, CLASSES, sources, RUN, own, args, problems)
@@ -83,6 +90,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   positive = command_line.positive
   add('--keyframe-stride', type=positive, default=4, help='training: every n-th frame (default 4)')
   add('--train-eval', action='store_true', help='also write train_eval: every training keyframe')
+  command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)
 

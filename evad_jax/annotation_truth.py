@@ -5,7 +5,7 @@ JSON in ACT's layout, in which the keys of `gttubes` are text.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.metrics.tube_files import VideoTruth
 from evad_jax.tubes.overlap import Tube
+from evad_jax.video_lists import Listed
 
 
 def read(path: Path, split: int = 1) -> VideoTruth:
   """The test videos of a split (from 1), or all videos of a file that has no numbered splits.
 
-  Where a file names its splits, as people's own data do, those of `test` are taken. A box that
-  belongs to no tube is a tube of one frame.
+  Where a file names its splits, as people's own data do, those of `test` are taken.
 
   Raises InputError for a file that cannot be read or has another layout, and for a split it lacks.
   """
@@ -36,28 +36,32 @@ def read(path: Path, split: int = 1) -> VideoTruth:
   annotations = read_annotations(path)
   names = (annotations.splits or {}).get('test', list(annotations.videos))
   videos = {name: annotations.videos[name] for name in names}
-  tubes = {
-    name: [
+
+  def counted(tubes: Iterable) -> list[Tube]:
+    return [
       Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64))
-      for tube in (*video.tubes, *video.single_boxes)
+      for tube in tubes
       if len(tube.frames)
     ]
-    for name, video in videos.items()
-  }
+
   return VideoTruth(
-    tubes=tubes,
+    tubes={name: counted(video.tubes) for name, video in videos.items()},
     num_frames={name: video.num_frames for name, video in videos.items()},
     class_names=annotations.classes,
     sizes={name: (video.height, video.width) for name, video in videos.items()},
+    single_boxes={name: counted(video.single_boxes) for name, video in videos.items()},
+    empty_frames={name: video.empty_frames + 1 for name, video in videos.items()},
   )
 
 
-def only(truth: VideoTruth, names: Sequence[str], source: Path) -> VideoTruth:
-  """The truth of these videos alone. Raises InputError for one that it does not have."""
-  unknown = [name for name in names if name not in truth.tubes]
-  if unknown:
-    raise InputError(f'{source}: video {unknown[0]!r} has no ground truth; give the right list.')
-  return truth._replace(tubes={name: truth.tubes[name] for name in names})
+def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
+  """The truth of the known videos of a list alone. Raises InputError where it has none of them."""
+  if not listed.known:
+    raise InputError(
+      f'{source}: video {listed.others[0]!r} has no ground truth, nor has any other of its '
+      f'{len(listed.others)}; give the right list.'
+    )
+  return truth._replace(tubes={name: truth.tubes[name] for name in listed.known})
 
 
 def _from_act(path: Path, content: Mapping, split: int) -> VideoTruth:

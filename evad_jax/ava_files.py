@@ -6,6 +6,7 @@ The same forms serve other data sets that are written in AVA's way (mmaction2's,
 import ast
 import os
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ TRUTH_COLUMNS = {
   'action_id': int,
   'person_id': int,
 }
+TRUTH_NOUN = 'a csv file of AVA ground truth'
 # Boxes may reach a little over the edge; numbers beyond this are pixels.
 LARGEST_COORDINATE = 2.0
 # What a row of so many columns lacks: a box with its action and person, or the person.
@@ -48,14 +50,15 @@ class AvaRows(NamedTuple):
 def read_truth(path: str | os.PathLike) -> AvaRows:
   """Reads `video,second,x1,y1,x2,y2,action_id[,person_id]`, or `video,second` for no box.
 
-  Seconds may be padded with zeros or not, trailing fields may be missing or empty.
+  Seconds may be padded with zeros, or end in zeros as 903.000000 does; trailing fields may be
+  missing or empty. A first line may name the columns, in any order and among others.
 
   Raises:
     InputError: the file cannot be read or is empty; or, with its line, a row with another number
       of columns, no number where one belongs, NaN, a box that ends before it starts or is not
       normalised, or an action id below 1.
   """
-  lines = csv_columns.read_lines(path, 'a csv file of AVA ground truth')
+  lines = _below_header(csv_columns.read_lines(path, TRUTH_NOUN), TRUTH_COLUMNS, TRUTH_NOUN)
   lines = lines._replace(text=[line.rstrip(', \t') for line in lines.text])
   num_columns = csv_columns.count_columns(lines)
   csv_columns.require(
@@ -90,10 +93,13 @@ def read_truth(path: str | os.PathLike) -> AvaRows:
 def read_exclusions(path: str | os.PathLike) -> set[tuple[str, int]]:
   """Reads `video,second` rows: the keyframes that are neither trained on nor scored.
 
-  Raises InputError as `read_truth` does.
+  A file without rows excludes nothing. Raises InputError as `read_truth` does.
   """
-  lines = csv_columns.read_lines(path, 'a csv file of excluded timestamps')
-  columns = csv_columns.parse(lines, {'video': str, 'second': int})
+  noun, kinds = 'a csv file of excluded timestamps', {'video': str, 'second': int}
+  lines = csv_columns.read_lines(path, noun, may_be_empty=True)
+  if not lines.text or (len(lines.text) == 1 and _heads(lines, kinds)):
+    return set()
+  columns = csv_columns.parse(_below_header(lines, kinds, noun), kinds)
   check_seconds(lines, columns['second'])
   return set(zip(columns['video'].tolist(), columns['second'].tolist(), strict=True))
 
@@ -160,6 +166,26 @@ def check_action_ids(lines: Lines, action_ids: np.ndarray) -> None:
     lines,
     lambda row: f'action_id is {action_ids[row]}, but action ids start at 1.',
   )
+
+
+def _heads(lines: Lines, names: Iterable[str]) -> list[str] | None:
+  """The names of the columns where the first line has them, a timestamp being a second."""
+  heads = csv_columns.header(lines, (*names, 'timestamp'))
+  return heads and ['second' if head == 'timestamp' else head for head in heads]
+
+
+def _below_header(lines: Lines, columns: Mapping[str, type], noun: str) -> Lines:
+  """The lines with their columns in order, without the header that may have named them.
+
+  People need no ids, and a file of keyframes alone no boxes.
+  """
+  heads = _heads(lines, columns)
+  if heads is None:
+    return lines
+  box = set(columns) - {'video', 'second', 'person_id'}
+  needed = [name for name in columns if name != 'person_id' and (name not in box or box & {*heads})]
+  csv_columns.named_columns(lines, heads, {name: columns[name] for name in needed})
+  return csv_columns.arranged(csv_columns.without_header(lines, noun), heads, list(columns))
 
 
 def _close(entry: dict[str, str], names: dict[int, str], lines: Lines, row: int) -> None:

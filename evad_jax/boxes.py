@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 Array = Any  # anything of the Python array API: np.ndarray, jax.Array
 
 
@@ -77,3 +79,16 @@ def pairwise_giou(a: Array, b: Array) -> Array:
   hull = size[..., 0] * size[..., 1]
   iou = xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
   return iou - xp.where(hull > 0, (hull - union) / xp.where(hull > 0, hull, 1), 0)
+
+
+def to_annotated(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+  """Boxes in parts of a frame -> float64 in the units of its annotation, as files have them.
+
+  boxes: (N, 4) xyxy in [0, 1]. sizes: (N, 2) height and width that annotated boxes refer to; 1 x 1
+  where they are parts of the frame, too. Rounded to a millionth of the frame, or a thousandth of a
+  pixel, which is what float32 gives: so boxes that were equal in a file are equal again, and what
+  is computed here is what is computed from a file.
+  """
+  scaled = boxes.astype(np.float64) * np.asarray(sizes)[:, [1, 0, 1, 0]]
+  normalised = (np.asarray(sizes) <= 1).all(axis=1)[:, None]
+  return np.where(normalised, scaled.round(6), scaled.round(3))

@@ -198,7 +198,8 @@ def _draw_lines(lines: Sequence[tuple], style: Style) -> Image.Image:
   draw = ImageDraw.Draw(picture)
   for i, (colour, start, text) in enumerate(lines):
     for x, part in ((2, start), (INDENT * style.font_size, text)):
-      draw.text((x, 1 + i * height), fit(part, style.tile_width - x - 2, font), colour, font)
+      shown = fit(part, style.tile_width - x - 2, font)
+      font.write(draw, (x, 1 + i * height), shown, colour)
   return picture
 
 
@@ -224,7 +225,7 @@ def _draw_badge(draw, box, text, colour, taken, style) -> tuple[int, int, int, i
   width, height = int(font.getlength(text)) + 7, line_height(style.font_size)
   panel = free_place(box, width, height, draw.im.size, taken)
   draw.rectangle((panel[0], panel[1], panel[2] - 1, panel[3] - 1), fill=colour)
-  draw.text((panel[0] + 3, panel[1]), text, (0, 0, 0), font)
+  font.write(draw, (panel[0] + 3, panel[1]), text, (0, 0, 0))
   return panel
 
 
@@ -256,7 +257,7 @@ def _legend(width: int, style: Style) -> Image.Image:
   for text, colour, dash in (('ground truth', TRUTH_COLOUR, 6), ('predicted', PREDICTED_COLOUR, 0)):
     _draw_box(draw, np.array([x, 5, x + 26, line + 1]), colour, dash)
     text = fit(text, width - x - 33, font)
-    draw.text((x + 33, 2), text, TEXT_COLOUR, font)
+    font.write(draw, (x + 33, 2), text, TEXT_COLOUR)
     x += 33 + int(font.getlength(text)) + 20
   return picture
 

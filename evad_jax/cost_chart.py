@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from evad_jax.drawing import write_picture
+from evad_jax.drawing import font_of, write_picture
 from evad_jax.errors import InputError
+from evad_jax.lettering import Font
 
 FONT_SIZE = 14
 WIDTH, HEIGHT = 380, 260  # pixels of one panel
@@ -61,7 +62,7 @@ def write_cost_chart(path: str | os.PathLike, title: str, panels: Sequence[Panel
 
 def draw(title: str, panels: Sequence[Panel]) -> Image.Image:
   """The picture."""
-  font = ImageFont.load_default(FONT_SIZE)
+  font = font_of(FONT_SIZE)
   names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
   colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
   width = max(len(panels) * (LEFT + WIDTH + MARGIN), int(font.getlength(title))) + MARGIN
@@ -69,19 +70,19 @@ def draw(title: str, panels: Sequence[Panel]) -> Image.Image:
   bottom = top + HEIGHT
   picture = Image.new('RGB', (width, bottom + (len(names) + 3) * ROW), 'white')
   pen = ImageDraw.Draw(picture)
-  pen.text((MARGIN, MARGIN - 6), title, INK, font)
+  font.write(pen, (MARGIN, MARGIN - 6), title, INK)
   for number, panel in enumerate(panels):
     _draw_panel(pen, font, panel, number * (LEFT + WIDTH + MARGIN) + LEFT, top, colours)
   for row, name in enumerate(names):
     y = bottom + (row + 2) * ROW + ROW / 2
     pen.line((MARGIN, y, MARGIN + 24, y), colours[name], 3)
-    pen.text((MARGIN + 32, y), name, INK, font, anchor='lm')
+    font.write(pen, (MARGIN + 32, y), name, INK, 'lm')
   return picture
 
 
 def _draw_panel(
   pen: ImageDraw.ImageDraw,
-  font: ImageFont.FreeTypeFont,
+  font: Font,
   panel: Panel,
   left: int,
   top: int,
@@ -91,14 +92,14 @@ def _draw_panel(
   points = [point for line in panel.lines for point in line.points]
   highest = _round_up(max((cost for _, cost in points), default=1.0))
   bottom = top + HEIGHT
-  pen.text((left, top - ROW), panel.title, INK, font)
+  font.write(pen, (left, top - ROW), panel.title, INK)
   for part in range(5):
     y = bottom - HEIGHT * part / 4
     pen.line((left, y, left + WIDTH, y), PALE)
-    pen.text((left - 8, y), f'{highest * part / 4:g}', INK, font, anchor='rm')
+    font.write(pen, (left - 8, y), f'{highest * part / 4:g}', INK, 'rm')
   for rate in sorted({rate for rate, _ in points}):
-    pen.text((left + WIDTH * rate, bottom + 6), f'{rate:g}', INK, font, anchor='mt')
-  pen.text((left, bottom + 6), 'keep rate', INK, font, anchor='lt')
+    font.write(pen, (left + WIDTH * rate, bottom + 6), f'{rate:g}', INK, 'mt')
+  font.write(pen, (left, bottom + 6), 'keep rate', INK, 'lt')
   for line in panel.lines:
     places = [
       (left + WIDTH * rate, bottom - HEIGHT * cost / highest) for rate, cost in sorted(line.points)

@@ -6,7 +6,8 @@
     PREFIX_tubes.jsonl       a line for every person, when he or she is gone
 
 Frames count from 1, labels from 0, boxes are xyxy pixels of the video; so `evad_jax.tools.score`
-takes the detections as they are. Every line is complete: whoever is interrupted keeps all of them.
+takes the detections as they are. A detector that was trained with a label map adds its action_id.
+Every line is complete: whoever is interrupted keeps all of them.
 """
 
 import csv
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evad_jax import class_lists
 from evad_jax.errors import InputError
 from evad_jax.people import People
 
@@ -45,12 +47,23 @@ def paths(prefix: Path) -> list[Path]:
 class DetectionFiles:
   """The four files; close them, or use them as a context."""
 
-  def __init__(self, prefix: Path, video: str, classes: Sequence[str], lowest_score: float):
+  def __init__(
+    self,
+    prefix: Path,
+    video: str,
+    classes: Sequence[str],
+    lowest_score: float,
+    class_ids: Sequence[int] | None = None,
+  ):
     """lowest_score: actions below it are left out; 0 keeps all, as scoring needs it.
+
+    class_ids: of the classes in their label map, where they have one.
 
     Raises InputError where they cannot be written.
     """
-    self._video, self._classes, self._lowest = video, list(classes), lowest_score
+    self._video, self._lowest = video, lowest_score
+    self._classes = class_lists.distinct(classes, class_ids or range(len(classes)))
+    self._class_ids = class_ids
     self._tubes: dict[int, Tube] = {}
     self.num_people, self.num_keyframes = 0, 0
     self._paths = paths(prefix)
@@ -65,7 +78,7 @@ class DetectionFiles:
     self._detections, self._tube_rows = (
       csv.writer(self._files[i], lineterminator='\n') for i in (0, 2)
     )
-    self._detections.writerow(DETECTIONS)
+    self._detections.writerow(DETECTIONS + ['action_id'] * bool(class_ids))
     self._tube_rows.writerow(TUBES)
 
   def add(self, people: People, seconds: float, size: tuple[int, int]) -> None:
@@ -75,18 +88,17 @@ class DetectionFiles:
     listed = []
     for place, person in enumerate(people.ids.tolist()):
       box = pixels[place].round(2).tolist()
-      score = round(float(people.person_scores[place]), 5)
+      score = _digits(people.person_scores[place])
       actions = people.action_scores[place]
       named = {
-        label: round(float(actions[label]), 5)
+        label: _digits(actions[label])
         for label in np.argsort(-actions, kind='stable').tolist()
         if actions[label] >= self._lowest
       }
       for label, action_score in named.items():
         name = self._classes[label]
-        self._detections.writerow(
-          [self._video, frame, seconds, person, *box, score, label, name, action_score]
-        )
+        row = [self._video, frame, seconds, person, *box, score, label, name, action_score]
+        self._detections.writerow(row + [self._class_ids[label]] if self._class_ids else row)
       self._tube_rows.writerow([self._video, person, frame, seconds, *box, score])
       self._continue(person, frame, seconds, score, actions)
       by_name = {self._classes[label]: value for label, value in named.items()}
@@ -126,9 +138,9 @@ class DetectionFiles:
       'first_seconds': tube.first[1],
       'last_seconds': tube.last[1],
       'keyframes': tube.count,
-      'score': round(tube.person_score / tube.count, 5),
+      'score': _digits(tube.person_score / tube.count),
       'actions': {
-        self._classes[i]: {'mean': round(mean[i], 5), 'highest': round(float(tube.highest[i]), 5)}
+        self._classes[i]: {'mean': _digits(mean[i]), 'highest': _digits(tube.highest[i])}
         for i in order
       },
     }
@@ -156,6 +168,11 @@ class DetectionFiles:
     if kind is not None and issubclass(kind, InputError) and not self.num_keyframes:
       for path in self._paths:
         path.unlink(missing_ok=True)
+
+
+def _digits(score: float) -> float:
+  """A score in the fewest digits that no other float32 has: fewer would make ties."""
+  return float(str(np.float32(score)))
 
 
 def refuse_existing(files: Sequence[str | os.PathLike]) -> None:

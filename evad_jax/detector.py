@@ -8,14 +8,14 @@
 Frames are uint8 RGB of any size; boxes come back as parts of their width and height.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from evad_jax import automatic, checkpoint, from_config, model_settings, streaming
+from evad_jax import automatic, checkpoint, class_lists, from_config, model_settings, streaming
 from evad_jax.data import augment
 from evad_jax.data.aspect_buckets import Canvas
 from evad_jax.data.clips import ClipSettings, empty_batch
@@ -34,14 +34,22 @@ class Detector:
   One program is compiled for every size of a batch, size of a canvas, and keep rate.
   """
 
-  def __init__(self, model: EVAD, params: Any, clip: ClipSettings, classes: Sequence[str]):
-    """params: of the model; clip: how clips are cut and resized; classes: A names."""
-    if len(classes) != model.num_actions:
-      raise InputError(
-        f'{len(classes)} names of classes were given, but the checkpoint has '
-        f'{model.num_actions} actions.'
-      )
-    self.model, self.clip, self.classes = model, clip, list(classes)
+  def __init__(
+    self,
+    model: EVAD,
+    params: Any,
+    clip: ClipSettings,
+    classes: Sequence[str] | Mapping[int, str],
+    class_ids: Sequence[int] | None = None,
+  ):
+    """params: of the model; clip: how clips are cut and resized.
+
+    classes: A names, by position, or by the ids of a label map. class_ids: of the label map that
+    the model was trained with. Names that several classes share get a number. Raises InputError
+    for another number of names.
+    """
+    self.model, self.clip, self.class_ids = model, clip, class_ids
+    self.classes = class_lists.of_model(classes, model.num_actions, class_ids)
     self.params = jax.device_put(params)
     self._predict = jax.jit(predict, static_argnums=0)
 
@@ -52,7 +60,7 @@ class Detector:
     *,
     step: int = 0,
     keep_rate: float | tuple[float, ...] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
     dtype: str | None = None,
     **clip: Any,
   ) -> 'Detector':
@@ -62,7 +70,8 @@ class Detector:
       path: directory of checkpoints, one step in it, or the working directory of a run.
       step: 0 for the newest, -1 for the best that was evaluated.
       keep_rate: another one than it was trained with, in (0, 1]; the same parameters serve all.
-      classes: A names, where the checkpoint has none (converted ones do not), or other ones.
+      classes: A names, where the checkpoint has none (converted ones do not), or other ones; by
+        position, or by the ids of a label map.
       dtype: of the computation, 'float32' or 'bfloat16', or 'auto' for what this device is fast in;
         None: what the checkpoint says.
       clip: clip_frames, frame_stride, short_side (pixels) or max_long, where other values than the
@@ -90,7 +99,8 @@ class Detector:
     check_keep_rate(model)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
-    return cls(model, params, _clip_settings(settings.get('clip', {}), clip, where), classes)
+    clip = _clip_settings(settings.get('clip', {}), clip, where)
+    return cls(model, params, clip, classes, settings.get('class_ids'))
 
   @property
   def clip_frames(self) -> int:

@@ -132,10 +132,10 @@ def _draw_panel(
   picture.paste(Image.blend(under, shade, style.panel_opacity), panel[:2])
   draw, colour = ImageDraw.Draw(picture), colour_of(figure.id)
   draw.rectangle((panel[0], panel[1], panel[0] + badge_width - 1, panel[3] - 1), fill=colour)
-  draw.text((panel[0] + pad, panel[1] + pad // 2), badge, (0, 0, 0), font)
+  font.write(draw, (panel[0] + pad, panel[1] + pad // 2), badge, (0, 0, 0))
   for i, text in enumerate(lines):
     position = (panel[0] + badge_width + pad, panel[1] + pad // 2 + i * line)
-    draw.text(position, text, (255, 255, 255), font)
+    font.write(draw, position, text, (255, 255, 255))
   return panel
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFont
+from PIL import Image
 
 from evad_jax import storage
+from evad_jax.lettering import Font
 
 BACKGROUND = (24, 26, 30)
 TEXT_COLOUR = (232, 234, 237)
@@ -18,9 +19,9 @@ Panel = tuple[int, int, int, int]  # xyxy pixels, exclusive at the far ends
 
 
 @functools.cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-  """The font that comes with the drawing library, `size` pixels high."""
-  return ImageFont.load_default(size)
+def font_of(size: int) -> Font:
+  """Text `size` pixels high, in whatever letters."""
+  return Font(size)
 
 
 def line_height(font_size: int) -> int:
@@ -28,7 +29,7 @@ def line_height(font_size: int) -> int:
   return sum(font_of(font_size).getmetrics()) + 1
 
 
-def fit(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+def fit(text: str, width: float, font: Font) -> str:
   """The text, or as much of it as fits into `width` pixels, with an ellipsis."""
   if font.getlength(text) <= width:
     return text

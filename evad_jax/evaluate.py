@@ -1,7 +1,9 @@
 """One pass over a split, every example exactly once: the figures, CSV, contact sheet.
 
-Frame-mAP (over the classes that the data set scores) and person AP always; video-mAP where the data
-set has tubes, that is, where every annotated frame of a video is evaluated.
+Frame-mAP (over the classes that the data set scores) and person AP always, of the annotated frames;
+video-mAP where the data set has tubes and every frame of its videos is evaluated. Boxes count as
+annotation files have them, and the csv has exactly the rows that were scored, in their order: so
+`evad_jax.tools.score` gives the same figures.
 """
 
 import contextlib
@@ -16,11 +18,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from evad_jax import boxes as box_ops
 from evad_jax import contact_sheet, distributed, from_config, sharding
 from evad_jax.data import pipeline, tube_index, whole_files
 from evad_jax.data.records import RecordIndex
-from evad_jax.errors import InputError
-from evad_jax.metrics import detections_csv, frame_map, report, video_map
+from evad_jax.metrics import detections_csv, frame_map, report, tube_files, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
 from evad_jax.preemption import Interrupted
@@ -39,10 +41,11 @@ class Evaluation(NamedTuple):
   """What one pass found."""
 
   result: frame_map.FrameMap
-  video: video_map.VideoMap | None  # None where the split has no tubes
-  detections: list[detections_csv.DetectionTable]  # one a batch
+  video: video_map.VideoMap | None  # None where the split has no tubes, or not every frame
+  detections: detections_csv.ScoredDetections
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
+  note: str = ''  # why there is no video-mAP, and what to do
 
   def metrics(self) -> dict:
     """Figures per class and in all, as plain numbers."""
@@ -51,6 +54,8 @@ class Evaluation(NamedTuple):
       video = report.video_as_dictionary(self.video, self.class_names)
       figures |= {name: value for name, value in video.items() if name.startswith('video_mAP')}
       figures['video'] = video
+    if self.note:
+      figures['note'] = self.note
     return figures
 
   def table(self) -> str:
@@ -58,7 +63,7 @@ class Evaluation(NamedTuple):
     tables = [report.format_table(self.result, self.class_names)]
     if self.video:
       tables.append(report.format_video_table(self.video, self.class_names))
-    return '\n\n'.join(tables)
+    return '\n\n'.join(tables + [self.note] * bool(self.note))
 
 
 def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
@@ -83,19 +88,14 @@ def evaluate(
   """Evaluates `params` on all examples of `index`.
 
   interrupted: asked after every batch. profile: counts batches. Raises Interrupted where the former
-  says so, and InputError where a record cannot be read, a detection is not finite, or config.eval
-  asks for a scoring or linking that does not exist.
+  says so, and InputError where a record cannot be read or a detection is not finite.
   """
-  if config.eval.linking not in RULES:
-    raise InputError(
-      f'config.eval.linking={config.eval.linking!r} is not one of {", ".join(RULES)}.'
-    )
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)
-  tables, tiles = [], []
+  tiles = []
   part, parts = sharding.part_of_process(mesh)
-  shown = _spread(len(index), config.eval.sheet_clips)
+  shown = _spread(index.annotated_examples, config.eval.sheet_clips)
   batches = pipeline.eval_batches(
     index,
     settings,
@@ -113,7 +113,6 @@ def evaluate(
       # Scored against the boxes as annotated: resizing and clipping would move them a little.
       targets = batch.targets._replace(boxes=batch.frame_boxes)
       state = frame_map.update(state, detections, targets, batch.example_mask, batch.index)
-      tables.append(_table(index, detections, batch, config.eval.person_threshold))
       own = Detections(*(x[part * len(local.index) :][: len(local.index)] for x in detections))
       tiles += _tiles(index, local, own, shown, config.eval.person_threshold)
       bar.update(int(batch.example_mask.sum()))
@@ -121,7 +120,8 @@ def evaluate(
         raise Interrupted('evaluation')
   result, video = score(config, state, index)
   tiles = distributed.gather(tiles)
-  return Evaluation(result, video, tables, tiles, list(index.classes))
+  found = scored_detections(config, state, index)
+  return Evaluation(result, video, found, tiles, list(index.classes), video_note(index))
 
 
 def _computed(
@@ -152,29 +152,70 @@ def _computed(
 def score(
   config: ConfigDict, state: frame_map.State, index: RecordIndex
 ) -> tuple[frame_map.FrameMap, video_map.VideoMap | None]:
-  """The figures of a state that has all examples of `index`, each once."""
-  scoring, numbers = config.eval.scoring, range(len(index))
+  """The figures of a state that has all examples of `index`, each once.
+
+  No video-mAP where the split has no tubes, or lacks frames of its videos: see `video_note`.
+  """
+  scoring, sizes = config.eval.scoring, index.annotated_sizes
+  annotated = index.annotated_examples
   scored = [index.classes.index(name) for name in index.scored_classes]
   result = frame_map.compute(
-    state,
-    numbers,
+    state if len(annotated) == len(index) else frame_map.only(state, annotated.tolist()),
+    annotated.tolist(),
     scoring,
     scored_classes=None if len(scored) == len(index.classes) else scored,
     max_per_frame=config.eval.max_per_frame or None,
+    sizes=sizes[annotated],
   )
   truth = tube_index.read_tubes(index)
-  if truth is None:
+  if truth is None or not truth.every_frame:
     return result, None
   rule = RULES[config.eval.linking]
-  actions = frame_map.tables(state, numbers, scoring).actions
+  pixels = _linking_sizes(index)
+  actions = frame_map.tables(state, range(len(index)), scoring, sizes=pixels).actions
   places = list(zip(index.videos.tolist(), index.keyframes.tolist(), strict=True))
-  linked = video_map.link_actions(actions, places, rule, _frame_sizes(index))
+  linked = video_map.link_actions(actions, places, rule)
   total = len(set(index.record_video.tolist()))
   bar = tqdm(linked, desc='linking tubes', total=total, unit='video', **_bar())
   detected = dict(bar)
-  true_tubes = _tubes_by_video(index, truth)
+  true_tubes = _tubes_by_video(index, truth, pixels)
   return result, video_map.compute(
     detected, true_tubes, len(index.classes), rule, spatial_only=truth.trimmed
+  )
+
+
+def video_note(index: RecordIndex) -> str:
+  """Why a split whose videos have tubes gets no video-mAP, and what to do; '' where it gets one."""
+  truth = tube_index.read_tubes(index)
+  if truth is None or truth.every_frame:
+    return ''
+  return (
+    f'No video-mAP: of the videos of {index.split} in {index.directory}, only annotated frames are '
+    'prepared, and tubes that go on beyond them would not be seen. Prepare all of them with '
+    f'`{index.prepare_command} --every-test-frame --overwrite`, or give a csv of detections on all '
+    'frames to `python -m evad_jax.tools.score --protocol video`.'
+  )
+
+
+def scored_detections(
+  config: ConfigDict, state: frame_map.State, index: RecordIndex
+) -> detections_csv.ScoredDetections:
+  """The rows that `score` has counted, by example, as a file has them."""
+  sizes = index.annotated_sizes
+  actions = frame_map.tables(state, range(len(index)), config.eval.scoring, sizes).actions
+  if index.class_ids is not None:
+    columns, times = detections_csv.COLUMNS, index.timestamps
+    numbers = np.array(index.class_ids, np.int64)
+  else:
+    columns, times = tube_files.DETECTION_COLUMNS, index.keyframes + 1
+    numbers = np.arange(len(index.classes))
+  return detections_csv.ScoredDetections(
+    tuple(columns),
+    index.videos[actions.frame],
+    times[actions.frame],
+    actions.boxes,
+    numbers,
+    actions.scores,
   )
 
 
@@ -183,18 +224,23 @@ def _bar() -> dict[str, bool]:
   return {'leave': False, 'disable': not distributed.is_first()}
 
 
-def _frame_sizes(index: RecordIndex) -> np.ndarray:
-  """(E, 2) height and width: some rules of linking count pixels."""
-  return np.stack([index.heights, index.widths], axis=-1)
+def _linking_sizes(index: RecordIndex) -> np.ndarray:
+  """(E, 2) height and width in which boxes are linked: some rules count pixels.
+
+  Those of the annotation, or of the stored frames where that has no pixels.
+  """
+  sizes, stored = index.annotated_sizes, np.stack([index.heights, index.widths], axis=-1)
+  return np.where((sizes <= 1).all(axis=1)[:, None], stored, sizes)
 
 
-def _tubes_by_video(index: RecordIndex, truth: tube_index.TrueTubes) -> dict[str, list[Tube]]:
-  """The true tubes of every evaluated video, in pixels of its stored frames."""
-  size = dict(zip(index.record_video.tolist(), index.record_size.tolist(), strict=True))
-  tubes: dict[str, list[Tube]] = {video: [] for video in size}
+def _tubes_by_video(
+  index: RecordIndex, truth: tube_index.TrueTubes, sizes: np.ndarray
+) -> dict[str, list[Tube]]:
+  """The true tubes of every evaluated video, in units of `sizes` (E, 2)."""
+  size = dict(zip(index.videos.tolist(), sizes, strict=True))
+  tubes: dict[str, list[Tube]] = {video: [] for video in index.record_video.tolist()}
   for video, label, frames, boxes in truth.tubes:
-    height, width = size[video]
-    pixels = boxes.astype(np.float64) * [width, height, width, height]
+    pixels = box_ops.to_annotated(boxes, np.tile(size[video], (len(boxes), 1)))
     tubes[video].append(Tube(label, frames, pixels))
   return tubes
 
@@ -210,24 +256,10 @@ def write(evaluation: Evaluation, directory: Path, name: str) -> None:
     )
 
 
-def _spread(length: int, count: int) -> set[int]:
-  """`count` example numbers spread evenly over a split."""
-  return set(np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist())
-
-
-def _table(
-  index: RecordIndex, detections: Detections, batch: Batch, threshold: float
-) -> detections_csv.DetectionTable:
-  """The rows of a batch: the proposals that are scored, with all their action scores."""
-  passing = frame_map.passing_proposals(detections.person_scores, threshold)
-  row, proposal = np.nonzero(passing & batch.example_mask[:, None])
-  example = batch.index[row]
-  return detections_csv.table_of_boxes(
-    index.videos[example],
-    index.timestamps[example],
-    detections.boxes[row, proposal],
-    detections.action_scores[row, proposal],
-  )
+def _spread(examples: np.ndarray, count: int) -> set[int]:
+  """`count` of the examples, spread evenly."""
+  places = np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
+  return set(examples[places].tolist())
 
 
 def _tiles(

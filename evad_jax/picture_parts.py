@@ -40,7 +40,7 @@ def write_line(
 ) -> None:
   """Writes one line from its top left corner, cut with an ellipsis after `width` pixels."""
   font = drawing.font_of(FONT_SIZE)
-  draw.text(xy, drawing.fit(text, width, font), colour, font)
+  font.write(draw, xy, drawing.fit(text, width, font), colour)
 
 
 def line_height() -> int:

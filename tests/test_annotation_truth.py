@@ -9,6 +9,8 @@ import pytest
 
 from evad_jax import annotation_truth
 from evad_jax.errors import InputError
+from evad_jax.metrics import tube_files
+from evad_jax.video_lists import Listed
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 ACT = {
@@ -70,10 +72,10 @@ def test_pyannot(tmp_path):
   assert (tube.label, tube.frames.tolist()) == (7, [4, 5])
   assert tube.boxes.tolist() == [[250, 9, 310, 14], [8, 9, 12, 14]]
   assert (truth.num_frames, truth.class_names) == ({'Diving/v': 90}, None)
-  only = annotation_truth.only(truth, ['Diving/v'], Path('list.txt'))
+  only = annotation_truth.only(truth, Listed(['Diving/v'], ['Rowing/w']), Path('list.txt'))
   assert list(only.tubes) == ['Diving/v']
   with pytest.raises(InputError, match="list.txt: video 'Diving/w' has no ground truth"):
-    annotation_truth.only(truth, ['Diving/w'], Path('list.txt'))
+    annotation_truth.only(truth, Listed([], ['Diving/w']), Path('list.txt'))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_published_annotations():
 
 
 def test_json_of_own_data(tmp_path):
-  """Frames from 1; the split `test`; boxes of no tube count as tubes of one frame."""
+  """Frames from 1; the split `test`; a label written twice is one; single boxes are no tubes."""
   content = {
     'classes': ['walk', 'wave'],
     'videos': {
@@ -122,8 +124,11 @@ def test_json_of_own_data(tmp_path):
         'width': 80,
         'height': 40,
         'num_frames': 9,
-        'tubes': [{'labels': ['walk', 'wave'], 'start': 2, 'boxes': [[1, 2, 30, 20]] * 3}],
-        'boxes': [{'frame': 7, 'box': [5, 5, 9, 9], 'labels': ['wave']}],
+        'tubes': [{'labels': ['walk', 'wave', 'walk'], 'start': 2, 'boxes': [[1, 2, 30, 20]] * 3}],
+        'boxes': [
+          {'frame': 7, 'box': [5, 5, 9, 9], 'labels': ['wave', 'wave']},
+          {'frame': 8, 'labels': []},
+        ],
       },
       'b': {'split': 'train', 'width': 80, 'height': 40, 'num_frames': 9, 'tubes': []},
     },
@@ -138,5 +143,13 @@ def test_json_of_own_data(tmp_path):
   assert found == [
     (0, [3, 4, 5], [1, 2, 30, 20]),
     (1, [3, 4, 5], [1, 2, 30, 20]),
-    (1, [8], [5, 5, 9, 9]),
   ]
+  (alone,) = truth.single_boxes['a']
+  assert (alone.label, alone.frames.tolist(), alone.boxes.tolist()) == (1, [8], [[5, 5, 9, 9]])
+  # Somebody is seen where the annotator saw nobody, and on a frame that nobody looked at.
+  seen = tube_files.Rows(*np.array([[0, 0], [9, 1]]), np.ones((2, 4)), np.zeros(2), np.ones(2))
+  counted = tube_files.frame_set(truth, seen)
+  assert (counted.num_frames, len(counted.truth.frame)) == (5, 7)
+  assert counted.detections.frame.tolist() == [9] and counted.num_elsewhere == 1
+  truth, _ = tube_files.exclude(truth, seen, {('a', 9), ('a', 8), ('a', 3)})
+  assert tube_files.frame_set(truth, seen).num_frames == 2

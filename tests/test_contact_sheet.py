@@ -55,13 +55,13 @@ def test_text_stays_inside(monkeypatch, size, people):
   drawn = []
   write = ImageDraw.ImageDraw.text
 
-  def spy(self, xy, text, fill=None, font=None):
-    left, top, right, bottom = font.getbbox(text)
+  def spy(self, xy, text, fill=None, font=None, anchor='la'):
+    left, top, right, bottom = font.getbbox(text, anchor=anchor)
     drawn.append(text)
     if text:
       assert 0 <= xy[0] + left and xy[0] + right <= self.im.size[0]
       assert 0 <= xy[1] + top and xy[1] + bottom <= self.im.size[1]
-    write(self, xy, text, fill, font)
+    write(self, xy, text, fill, font, anchor)
 
   monkeypatch.setattr(ImageDraw.ImageDraw, 'text', spy)
   tile = grey_tile(*size, people=people, title='a very long title ' * 9)

@@ -166,6 +166,44 @@ def test_the_lowest_score(tmp_path, lowest, count):
   assert len(line['actions']) == count
 
 
+def test_scores_keep_all_their_digits(tmp_path):
+  """Two scores that only their seventh digit tells apart, and the highest of float32 below 1."""
+  scores = np.array([0.1234567, 0.1234566, 1 - 2**-24], np.float32)
+  people = People(0, np.array([0]), np.array([[0, 0, 1, 1]]), scores[:1], scores[None])
+  with DetectionFiles(tmp_path / 'a', 'a.mp4', NAMES, 0.0) as files:
+    files.add(people, 0.0, SIZE)
+  rows = list(csv.DictReader((tmp_path / 'a_detections.csv').read_text().splitlines()))
+  found = {int(row['label']): np.float32(row['score']) for row in rows}
+  assert [found[label] for label in range(3)] == scores.tolist()
+  assert {row['person_score'] for row in rows} == {'0.1234567'}
+  (line,) = map(json.loads, (tmp_path / 'a_tubes.jsonl').read_text().splitlines())
+  assert line['actions']['walk'] == {'mean': 0.1234566, 'highest': 0.1234566}
+
+
+def test_ids_of_a_label_map(tmp_path):
+  with DetectionFiles(tmp_path / 'a', 'a.mp4', NAMES, 0.15, [3, 27, 80]) as files:
+    files.add(somebody(0), 0.0, SIZE)
+  rows = list(csv.DictReader((tmp_path / 'a_detections.csv').read_text().splitlines()))
+  found = [(row['label'], row['action'], row['action_id']) for row in rows]
+  assert found == [('2', NAMES[2], '80'), ('1', 'walk', '27')]
+  rows = tube_files.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
+  assert rows.labels.tolist() == [2, 1]
+
+
+def test_two_classes_of_one_name_are_kept_apart(tmp_path):
+  people = People(0, np.array([0]), np.ones((1, 4)), np.ones(1), np.array([[0.9, 0.5, 0.1]]))
+  with DetectionFiles(tmp_path / 'a', 'a.mp4', ['do', 'rest', 'do'], 0.0) as files:
+    files.add(people, 0.0, SIZE)
+  (line,) = map(json.loads, (tmp_path / 'a_detections.jsonl').read_text().splitlines())
+  assert line['people'][0]['actions'] == {'do (0)': 0.9, 'rest': 0.5, 'do (2)': 0.1}
+  (line,) = map(json.loads, (tmp_path / 'a_tubes.jsonl').read_text().splitlines())
+  assert {name: each['mean'] for name, each in line['actions'].items()} == {
+    'do (0)': 0.9,
+    'rest': 0.5,
+    'do (2)': 0.1,
+  }
+
+
 def test_every_line_is_whole_after_a_kill(tmp_path):
   """All of the 201 keyframes, and whatever came after: rows may be missing, never parts of one."""
   environment = os.environ | {'PYTHONPATH': str(ROOT)}

@@ -33,7 +33,7 @@ def index(tmp_path_factory):
     TrueTube(video, label, numbers, np.tile(BOX, (FRAMES, 1)))
     for video, label in zip(VIDEOS, (0, 2), strict=True)
   ]
-  write_tubes(directory, 'test', tubes, trimmed=False)
+  write_tubes(directory, 'test', tubes, trimmed=False, every_frame=True)
   write_dataset_metadata(directory, 'toy', CLASSES, clip_frames=4, frame_stride=2)
   return RecordIndex.open(directory, 'test')
 
@@ -90,14 +90,14 @@ def test_only_scored_classes_count(index):
   frames, _ = evaluate.score(config, state, some)
   assert frames.classes == (1, 2)
   assert [ap.num_truth for ap in frames.per_class] == [0, FRAMES] and frames.mean_ap == 1.0
-  evaluation = evaluate.Evaluation(frames, None, [], [], CLASSES)
+  evaluation = evaluate.Evaluation(frames, None, None, [], CLASSES)
   assert list(evaluation.metrics()['per_class']) == ['stand', 'wave']
   assert 'mean of 1 classes' in evaluation.table()
 
 
 def test_figures_of_tubes_are_in_the_report(index):
   frames, video = evaluate.score(common.get_config(), state_of(index, BOX), index)
-  evaluation = evaluate.Evaluation(frames, video, [], [], CLASSES)
+  evaluation = evaluate.Evaluation(frames, video, None, [], CLASSES)
   figures = evaluation.metrics()
   assert figures['frame_mAP@0.5'] == figures['video_mAP@0.2'] == figures['video_mAP@0.5:0.95'] == 1
   assert figures['video']['per_class']['wave']['truth_tubes'] == 1

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_a_run_leaves_its_figures_tables_and_pictures(trained):
   figures = json.loads((workdir / 'eval_test.json').read_text())
   assert figures['counts']['frames'] == 6
   assert list(figures['per_class']) == ['walk', 'jump', 'crouch', 'rise', 'wave', 'stand']
-  rows = (workdir / 'eval_test_detections.csv').read_text().splitlines()
+  head, *rows = (workdir / 'eval_test_detections.csv').read_text().splitlines()
+  assert head == 'video,frame,x1,y1,x2,y2,label,score'
   # Every scored box has a row for each of the six classes, and every frame has at least one box.
   assert len(rows) == 6 * figures['counts']['detected_boxes'] >= 36
   assert len({row.split(',')[0] for row in rows}) == 6
@@ -164,6 +166,20 @@ def test_another_batch_size_cannot_continue_the_run(trained):
     main.run(config, workdir, 'train')
 
 
+def test_a_run_goes_on_with_its_own_data_alone(data, trained, tmp_path):
+  """The classes stand in another order; the rest is in tests/test_run_data.py."""
+  config, workdir = trained[0].copy_and_resolve_references(), tmp_path / 'run'
+  shutil.copytree(trained[1], workdir)
+  manifest = Path(shutil.copytree(data, tmp_path / 'data')) / 'manifest.json'
+  content = json.loads(manifest.read_text())
+  manifest.write_text(json.dumps(content | {'classes': content['classes'][::-1]}))
+  config.data.directory, config.train.epochs = str(manifest.parent), 1.5
+  before = sorted(workdir.rglob('*'))
+  with pytest.raises(InputError, match='classes: walk, jump, .* then; stand, wave, .* now'):
+    main.run(config, workdir, 'train')
+  assert sorted(workdir.rglob('*')) == before
+
+
 def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(trained, capsys):
   config, workdir = trained
   config = config.copy_and_resolve_references()
@@ -220,8 +236,19 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'train.accumulation': 3}, ['accumulation=3']),
     ({'train.log_every': 0}, ['log_every=0']),
     ({'optimizer.schedule': 'linear'}, ['linear', 'cosine']),
-    ({'eval.scoring': 'best'}, ['best']),
-    ({'eval.linking': 'best'}, ['best', 'viterbi']),
+    ({'eval.scoring': 'person_time_action'}, ['eval.scoring', 'person_times_action']),
+    ({'eval.linking': 'greddy'}, ['greddy', 'viterbi']),
+    ({'eval.settings': 'mine'}, ['mine', 'checkpoint']),
+    ({'eval.batch_size': 0}, ['eval.batch_size=0', 'at least 1']),
+    ({'eval.sheet_clips': -1}, ['sheet_clips=-1']),
+    ({'eval.max_per_frame': -3}, ['max_per_frame=-3']),
+    ({'eval.person_threshold': 7.0}, ['person_threshold=7.0']),
+    ({'optimizer.milestones': (3.0,)}, ['milestones=(3.0,)', '(0.1, 0.01)']),
+    ({'seed': -1}, ['config.seed=-1']),
+    ({'clip.flip_probability': 2.0}, ['flip_probability=2.0']),
+    ({'train.ema_decay': 1.5}, ['ema_decay=1.5']),
+    ({'data.prefetch': 0}, ['config.data.prefetch=0']),
+    ({'data.threads': -1}, ['config.data.threads=-1']),
     ({'mesh.model': 3}, ['config.mesh.model=3']),
     ({'model.remat': 'yes'}, ["remat='yes'", 'auto']),
     ({'hosts.agree_every': 0}, ['config.hosts.agree_every=0']),
@@ -230,9 +257,9 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
 def test_impossible_settings_say_what_to_change(data, tmp_path, change, words):
   config = tiny_config(data)
   for key, value in change.items():
-    section, name = key.split('.')
+    *sections, name = key.split('.')
     with config.ignore_type():
-      config[section][name] = value
+      (config[sections[0]] if sections else config)[name] = value
   with pytest.raises(InputError) as error:
     main.run(config, tmp_path, 'train')
   for word in words:
@@ -271,6 +298,16 @@ def test_a_flipped_bit_is_found_by_the_checksum(damaged, tmp_path):
   path.write_bytes(content)
   with pytest.raises(InputError, match=path.name):
     main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+
+
+def test_a_flipped_bit_of_the_test_split_is_found_before_the_first_step(damaged, tmp_path, capsys):
+  (path,) = damaged.glob('*test.tfrecord-*')
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=path.name):
+    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+  assert 'Training' not in capsys.readouterr().out
 
 
 def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):

@@ -28,6 +28,8 @@ INDEX_COLUMNS = (
   'example_record',
   'keyframes',
 )
+# Of prepared videos alone, not of generated ones.
+OPTIONAL_COLUMNS = ('record_annotated_size', 'annotated')
 
 
 def index_name(split: str) -> str:
@@ -63,6 +65,11 @@ class RecordIndex:
   scored_classes: list[str]  # those that figures are averaged over; all, unless the data say which
   timestamp_origin: int = 0  # timestamps are origin + keyframe // rate:
   timestamp_rate: int = 1  # frame numbers, unless the data say otherwise
+  class_ids: list[int] | None = (
+    None  # of the label map, rising; None where classes have names alone
+  )
+  record_annotated_size: np.ndarray | None = None  # (R, 2) height, width that annotations refer to
+  annotated: np.ndarray | None = None  # (E,) bool, looked at by annotators; None: all
 
   @classmethod
   def open(
@@ -95,7 +102,7 @@ class RecordIndex:
     columns = _read_columns(path, prepare_command)
     settings = {key: manifest[key] for key in _REQUIRED if key != 'splits'}
     settings['scored_classes'] = manifest.get('scored_classes', manifest['classes'])
-    optional = ('timestamp_origin', 'timestamp_rate')
+    optional = ('timestamp_origin', 'timestamp_rate', 'class_ids')
     settings |= {key: manifest[key] for key in optional if key in manifest}
     index = cls(directory, split=split, prepare_command=prepare_command, **settings, **columns)
     index._check_shards()
@@ -114,6 +121,19 @@ class RecordIndex:
   def widths(self) -> np.ndarray:
     """(E,) int32, of the stored frames, pixels."""
     return self.record_size[self.example_record, 1]
+
+  @property
+  def annotated_examples(self) -> np.ndarray:
+    """(n,) int64, the examples that frame-mAP counts: frames that somebody annotated."""
+    return np.arange(len(self)) if self.annotated is None else np.flatnonzero(self.annotated)
+
+  @property
+  def annotated_sizes(self) -> np.ndarray:
+    """(E, 2) height and width that boxes of annotation files refer to; 1 x 1: normalised boxes."""
+    if self.class_ids is not None:  # AVA's files
+      return np.ones((len(self), 2), np.int64)
+    sizes = self.record_size if self.record_annotated_size is None else self.record_annotated_size
+    return sizes[self.example_record]
 
   @property
   def videos(self) -> np.ndarray:
@@ -177,7 +197,11 @@ def _read_columns(path: Path, prepare_command: str) -> dict[str, np.ndarray]:
   """The arrays of a sidecar index, by the names that RecordIndex has for them."""
   try:
     with np.load(path, allow_pickle=False) as file:
-      return {key: file[key] for key in INDEX_COLUMNS}
+      return {
+        key: file[key]
+        for key in (*INDEX_COLUMNS, *OPTIONAL_COLUMNS)
+        if key in file or key in INDEX_COLUMNS
+      }
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(
       f'{path}: the index is damaged ({error}); prepare again with `{prepare_command}`'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name
+from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, OPTIONAL_COLUMNS, index_name
 from evad_jax.data.record_writer import TFDS_FILES, IndexRows, check_record
 from evad_jax.data.records import Record
 from evad_jax.data.whole_files import TEMPORARY, flush_to_disk, temporary, write_arrays
@@ -78,7 +78,10 @@ def has_parts(directory: Path) -> bool:
 
 
 def join_shards(directory: Path, split: str, parts: list[dict[str, np.ndarray]]) -> None:
-  """Writes the sidecar index of a split from those of its shards, in order."""
+  """Writes the sidecar index of a split from those of its shards, in order.
+
+  parts: INDEX_COLUMNS, and of OPTIONAL_COLUMNS those that all of them have.
+  """
   joined, records = [], 0
   for shard, part in enumerate(parts):
     moved = {
@@ -87,7 +90,8 @@ def join_shards(directory: Path, split: str, parts: list[dict[str, np.ndarray]])
     }
     joined.append(part | moved)
     records += len(part['record_shard'])
-  columns = {key: np.concatenate([part[key] for part in joined]) for key in INDEX_COLUMNS}
+  keys = [key for key in (*INDEX_COLUMNS, *OPTIONAL_COLUMNS) if all(key in part for part in joined)]
+  columns = {key: np.concatenate([part[key] for part in joined]) for key in keys}
   write_arrays(Path(directory) / index_name(split), columns)
 
 

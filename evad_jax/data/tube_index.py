@@ -1,7 +1,8 @@
 """Ground-truth tubes of a prepared split, beside its records: what video-mAP is scored against.
 
 Only splits whose annotated frames are all keyframes have them; where every n-th is, tubes of the
-keyframes would not be the annotated ones.
+keyframes would not be the annotated ones. Detections become tubes over all frames of a video, so
+video-mAP is computed only where every frame is a keyframe: `every_frame`.
 """
 
 import os
@@ -31,6 +32,7 @@ class TrueTubes(NamedTuple):
 
   tubes: list[TrueTube]
   trimmed: bool  # clips are cut to the action, so only the overlap in space counts
+  every_frame: bool = False  # all frames of the videos are keyframes, annotated or not
 
 
 def tubes_path(directory: str | os.PathLike, split: str) -> Path:
@@ -39,7 +41,11 @@ def tubes_path(directory: str | os.PathLike, split: str) -> Path:
 
 
 def write_tubes(
-  directory: str | os.PathLike, split: str, tubes: Iterable[TrueTube], trimmed: bool
+  directory: str | os.PathLike,
+  split: str,
+  tubes: Iterable[TrueTube],
+  trimmed: bool,
+  every_frame: bool = False,
 ) -> None:
   """Writes the tubes of a split; the file appears under its name only when it is whole."""
   tubes = list(tubes)
@@ -50,6 +56,7 @@ def write_tubes(
     'frames': np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
     'boxes': np.concatenate([np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)]),
     'trimmed': np.array(trimmed),
+    'every_frame': np.array(every_frame),
   }
   write_arrays(tubes_path(directory, split), arrays)
 
@@ -79,6 +86,7 @@ def read_tubes(index: RecordIndex) -> TrueTubes | None:
       )
     ]
     trimmed = bool(columns['trimmed'])
+    every_frame = bool(columns.get('every_frame', False))  # older files do not say
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: the tubes are damaged ({error}); {again}') from error
   videos = set(index.record_video.tolist())
@@ -88,4 +96,4 @@ def read_tubes(index: RecordIndex) -> TrueTubes | None:
         f'{path}: has a tube of class {tube.label} in video {tube.video!r}, which the index does '
         f'not know; {again}'
       )
-  return TrueTubes(tubes, trimmed)
+  return TrueTubes(tubes, trimmed, every_frame)

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from evad_jax.drawing import write_picture
+from evad_jax.drawing import font_of, write_picture
 
 FONT_SIZE = 14
 ROW = 22  # pixels from one bar to the next
@@ -31,7 +31,7 @@ def write_bar_chart(path: str | os.PathLike, title: str, mean: float, bars: Sequ
 
 def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:
   """The picture."""
-  font = ImageFont.load_default(FONT_SIZE)
+  font = font_of(FONT_SIZE)
   shown = sorted((bar for bar in bars if bar.value is not None), key=lambda bar: -bar.value)
   absent = len(bars) - len(shown)
   left = MARGIN + max([font.getlength(bar.name) for bar in shown], default=0) + 8
@@ -42,22 +42,22 @@ def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:
   size = (max(size[0], int(font.getlength(title)) + 2 * MARGIN), size[1])
   picture = Image.new('RGB', size, 'white')
   pen = ImageDraw.Draw(picture)
-  pen.text((MARGIN, MARGIN - 4), title, INK, font)
+  font.write(pen, (MARGIN, MARGIN - 4), title, INK)
   bottom = top + ROW * len(shown)
   for tenth in range(0, 11, 2):
     x = left + LENGTH * tenth / 10
     pen.line((x, top - 4, x, bottom), PALE)
-    pen.text((x, top - 6), f'{10 * tenth}', INK, font, anchor='mb')
+    font.write(pen, (x, top - 6), f'{10 * tenth}', INK, 'mb')
   for row, (bar, count) in enumerate(zip(shown, counts, strict=True)):
     middle = top + ROW * row + ROW / 2
     end = left + LENGTH * bar.value
     pen.rectangle((left, middle - BAR / 2, end, middle + BAR / 2), BAR_COLOUR)
-    pen.text((left - 8, middle), bar.name, INK, font, anchor='rm')
-    pen.text((end + 6, middle), count, INK, font, anchor='lm')
+    font.write(pen, (left - 8, middle), bar.name, INK, 'rm')
+    font.write(pen, (end + 6, middle), count, INK, 'lm')
   x = left + LENGTH * mean
   pen.line((x, top - 4, x, bottom), MEAN_COLOUR, 2)
   note = 'behind each bar: average precision in per cent (ground truth); red: mean'
   if absent:
     note += f'; {absent} classes without ground truth are not shown'
-  pen.text((MARGIN, bottom + 10), note, INK, font)
+  font.write(pen, (MARGIN, bottom + 10), note, INK)
   return picture

@@ -1,14 +1,17 @@
-"""Detections as a text file in AVA's order of columns, written and read.
+"""Detections as a text file, written and read; a row is one box scored for one class.
 
-    video,timestamp,x1,y1,x2,y2,action_id,score
+    AVA       video,timestamp,x1,y1,x2,y2,action_id,score
+    elsewhere video,frame,x1,y1,x2,y2,label,score
 
-without a header. Boxes are parts of the frame's width and height; the timestamp is the second for
-AVA and the frame number elsewhere; action ids start at 1. A row is one box scored for one class.
+AVA's boxes are parts of the frame's width and height, its timestamps seconds, its action ids those
+of the label map. Elsewhere boxes are pixels of the annotation, frames start at 1 and labels at 0
+(read by `tube_files`). What is written says by its first line which of the two it is; AVA's files
+are read with and without one.
 """
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +19,9 @@ import numpy as np
 
 from evad_jax import ava_files, csv_columns
 from evad_jax.csv_columns import Lines
+from evad_jax.errors import InputError
 
+NOUN = 'a csv file of detections'
 COLUMNS = {
   'video': str,
   'timestamp': int,
@@ -39,53 +44,45 @@ class DetectionTable(NamedTuple):
   scores: np.ndarray  # (N,) float64
 
 
-def table_of_boxes(
-  videos: Sequence[str],  # N
-  timestamps: Sequence[int],  # N
-  boxes: np.ndarray,  # (N, 4) normalised xyxy
-  scores: np.ndarray,  # (N, A)
-) -> DetectionTable:
-  """Boxes with a score for every class -> N * A rows, box by box, action ids 1 to A."""
-  num_boxes, num_actions = scores.shape
-  return DetectionTable(
-    videos=np.repeat(np.asarray(videos, str), num_actions),
-    timestamps=np.repeat(np.asarray(timestamps, np.int64), num_actions),
-    boxes=np.repeat(boxes, num_actions, axis=0),
-    action_ids=np.tile(np.arange(1, num_actions + 1), num_boxes),
-    scores=scores.reshape(-1),
-  )
+class ScoredDetections(NamedTuple):
+  """What an evaluation has scored: N boxes, each with a score for all of A classes."""
+
+  columns: tuple[str, ...]  # names of the eight columns of a file
+  videos: np.ndarray  # (N,) str
+  timestamps: np.ndarray  # (N,) int64, second or frame number, as the columns say
+  boxes: np.ndarray  # (N, 4) float64 xyxy, as the columns say
+  class_numbers: np.ndarray  # (A,) int64, action ids or labels
+  scores: np.ndarray  # (N, A) float32
 
 
-def write_detections(
-  path: str | os.PathLike, tables: DetectionTable | Iterable[DetectionTable]
-) -> int:
-  """Writes one table, or several one after the other, and returns the number of rows.
+def write_detections(path: str | os.PathLike, found: ScoredDetections) -> int:
+  """Writes a row for every box and class, box by box, and returns the number of rows.
 
   Nine digits keep every float32 exactly. The file appears under its name only when it is whole.
   """
   path = Path(path)
-  tables = [tables] if isinstance(tables, DetectionTable) else tables
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   path.parent.mkdir(parents=True, exist_ok=True)
-  num_rows = 0
   try:
     with open(temporary, 'w', encoding='utf-8', newline='') as file:
       writer = csv.writer(file, lineterminator='\n')
-      for table in tables:
-        writer.writerows(_text_rows(table))
-        num_rows += len(table.scores)
+      writer.writerow(found.columns)
+      writer.writerows(_text_rows(found))
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
-  return num_rows
+  return found.scores.size
 
 
-def _text_rows(table: DetectionTable) -> Iterator[tuple]:
-  columns = (table.videos, table.timestamps, table.boxes, table.action_ids, table.scores)
-  rows = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
-  for video, timestamp, box, action_id, score in rows:
+def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
+  numbers = found.class_numbers.tolist()
+  columns = (found.videos.tolist(), found.timestamps.tolist(), found.boxes, found.scores)
+  rows = zip(*columns, strict=True)
+  for video, timestamp, box, scores in rows:
     # Four digits, as in AVA's own files; readers take the number, not the text.
-    yield video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box), action_id, f'{score:.9g}'
+    head = (video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box.tolist()))
+    for number, score in zip(numbers, scores.tolist(), strict=True):
+      yield *head, number, f'{score:.9g}'
 
 
 def read_detections(path: str | os.PathLike) -> DetectionTable:
@@ -98,8 +95,17 @@ def read_detections(path: str | os.PathLike) -> DetectionTable:
 
 def read_with_lines(path: str | os.PathLike) -> tuple[DetectionTable, Lines]:
   """The same with the lines that the rows came from, for messages."""
-  lines = csv_columns.read_lines(path, 'a csv file of detections')
-  columns = csv_columns.parse(lines, COLUMNS)
+  lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
+  heads = csv_columns.header(lines, COLUMNS)
+  if heads is not None:
+    if 'frame' in heads and 'timestamp' not in heads:
+      raise InputError(
+        f'{path}: has frame numbers and pixels, not the seconds and normalised boxes of AVA; '
+        'score it with --protocol frame or video.'
+      )
+    kinds = csv_columns.named_columns(lines, heads, COLUMNS)
+    lines = csv_columns.without_header(lines, NOUN)
+  columns = csv_columns.parse(lines, kinds)
   table = DetectionTable(
     videos=columns['video'],
     timestamps=columns['timestamp'],

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax import box_pairs
+from evad_jax import boxes as box_ops
 from evad_jax.box_pairs import Pairs
 from evad_jax.errors import InputError
 from evad_jax.metrics.average_precision import (
@@ -34,7 +35,7 @@ class People(NamedTuple):
   """All proposals."""
 
   frame: np.ndarray  # (N,) int64, position in the list of frames
-  boxes: np.ndarray  # (N, 4) float32, normalised xyxy
+  boxes: np.ndarray  # (N, 4) float32, normalised xyxy, unless `tables` was given sizes
   scores: np.ndarray  # (N,) float32, person scores
 
 
@@ -147,6 +148,12 @@ def merge(*states: State) -> State:
   return states[0]._replace(chunks=tuple(chunk for state in states for chunk in state.chunks))
 
 
+def only(state: State, frames: Iterable[Hashable]) -> State:
+  """The state as if no other frames had been evaluated."""
+  kept = set(frames)
+  return state._replace(chunks=tuple(_only(chunk, kept) for chunk in state.chunks))
+
+
 def compute(
   state: State,
   expected_frames: Iterable[Hashable],
@@ -154,16 +161,17 @@ def compute(
   iou_threshold: float = 0.5,
   scored_classes: Sequence[int] | None = None,
   max_per_frame: int | None = None,
+  sizes: np.ndarray | None = None,
 ) -> FrameMap:
   """The figures over exactly `expected_frames`, whose order decides between equal scores.
 
   `scored_classes` are those that count, by position: AVA scores 60 of 80. With `max_per_frame`
   only so many of a frame's scores do, the highest over these classes, as on AVA's server. Frames
-  without ground truth count: their detections are false positives.
+  without ground truth count: their detections are false positives. `sizes` are those of `tables`.
 
   Raises ValueError naming the frame where one is missing, was evaluated twice, or was not expected.
   """
-  people, actions, truth, num_frames = tables(state, expected_frames, scoring)
+  people, actions, truth, num_frames = tables(state, expected_frames, scoring, sizes)
   classes = tuple(range(actions.scores.shape[1]) if scored_classes is None else scored_classes)
   pairs = box_pairs.overlapping_pairs(
     actions.frame, actions.boxes, truth.frame, truth.boxes, iou_threshold
@@ -188,8 +196,15 @@ def compute(
   )
 
 
-def tables(state: State, expected_frames: Iterable[Hashable], scoring: str = 'action') -> Tables:
+def tables(
+  state: State,
+  expected_frames: Iterable[Hashable],
+  scoring: str = 'action',
+  sizes: np.ndarray | None = None,  # (expected frames, 2) height, width
+) -> Tables:
   """What `compute` and the other figures work on; a frame's number is its place in the list.
+
+  With `sizes` boxes are in the units of their annotation (`boxes.to_annotated`).
 
   Raises ValueError as `compute` does.
   """
@@ -200,6 +215,11 @@ def tables(state: State, expected_frames: Iterable[Hashable], scoring: str = 'ac
   people, actions, truth = (
     _join([(chunk.frames, chunk[table]) for chunk in state.chunks], position) for table in (1, 2, 3)
   )
+  if sizes is not None:
+    people, actions, truth = (
+      table._replace(boxes=box_ops.to_annotated(table.boxes, np.asarray(sizes)[table.frame]))
+      for table in (people, actions, truth)
+    )
   if scoring == 'action':
     actions = Actions(*(column[actions.passing] for column in actions))
   else:
@@ -273,6 +293,18 @@ def _chunk(state: State, detections: Detections, targets: Targets, keys: tuple) 
     ),
     truth=Truth(np.nonzero(true)[0], targets.boxes[true], targets.labels[true] > 0),
   )
+
+
+def _only(chunk: Chunk, kept: set[Hashable]) -> Chunk:
+  stays = np.array([key in kept for key in chunk.frames], bool)
+  number = np.cumsum(stays) - 1
+
+  def rows(table: NamedTuple) -> NamedTuple:
+    mine = stays[table.frame]
+    return type(table)(number[table.frame[mine]], *(column[mine] for column in table[1:]))
+
+  frames = tuple(key for key in chunk.frames if key in kept)
+  return Chunk(frames, rows(chunk.people), rows(chunk.actions), rows(chunk.truth))
 
 
 def _join(parts: list[tuple[tuple, NamedTuple]], position: dict[Hashable, int]) -> NamedTuple:

@@ -24,6 +24,7 @@ BOX = ('x1', 'y1', 'x2', 'y2')
 COMMON = {'video': str, 'frame': int, **dict.fromkeys(BOX, float), 'label': int}
 TRUTH_COLUMNS = COMMON | {'tube_id': str}
 DETECTION_COLUMNS = COMMON | {'score': float}
+NO_FRAMES = np.zeros(0, np.int64)
 LARGEST_FRAME = 10**7  # four days at 25 frames a second
 
 
@@ -34,6 +35,8 @@ class VideoTruth(NamedTuple):
   num_frames: dict[str, int] | None  # None where the file does not say
   class_names: tuple[str, ...] | None  # by label; None where the file does not say
   sizes: dict[str, tuple[int, int]] | None = None  # height, width of the frames that were annotated
+  single_boxes: dict[str, list[Tube]] = {}  # of one frame each, of people who are not followed
+  empty_frames: dict[str, np.ndarray] = {}  # (n,) int64 from 1, where somebody saw nobody
 
 
 class Rows(NamedTuple):
@@ -117,9 +120,15 @@ class FrameSet(NamedTuple):
 
 
 def frame_set(truth: VideoTruth, rows: Rows, all_frames: bool = False) -> FrameSet:
-  """What frame-mAP counts: the frames with a truth box, or all frames of the videos."""
-  tubes = [(number, tube) for number, some in enumerate(truth.tubes.values()) for tube in some]
-  last = max([int(rows.frames.max(initial=0)), *(int(tube.frames[-1]) for _, tube in tubes)])
+  """What frame-mAP counts: the frames that were annotated, or all frames of the videos."""
+  tubes = [
+    (number, tube)
+    for number, (video, some) in enumerate(truth.tubes.items())
+    for tube in (*some, *truth.single_boxes.get(video, ()))
+  ]
+  empty = [truth.empty_frames.get(video, NO_FRAMES) for video in truth.tubes]
+  frames = [rows.frames, *(tube.frames for _, tube in tubes), *empty]
+  last = max(int(some.max(initial=0)) for some in frames)
   stretch = last + 1
   true = TrueBoxes(
     frame=_joined([number * stretch + tube.frames for number, tube in tubes], np.int64),
@@ -127,7 +136,8 @@ def frame_set(truth: VideoTruth, rows: Rows, all_frames: bool = False) -> FrameS
     label=_joined([np.full(len(tube.frames), tube.label) for _, tube in tubes], np.int64),
   )
   detections = ScoredBoxes(rows.video * stretch + rows.frames, rows.boxes, rows.labels, rows.scores)
-  annotated = np.unique(true.frame)
+  looked_at = [number * stretch + some for number, some in enumerate(empty)]
+  annotated = np.unique(np.concatenate([true.frame, *looked_at]))
   if not all_frames:
     counted = of_frames(detections, annotated)
     return FrameSet(counted, true, len(annotated), len(rows.frames) - len(counted.frame))
@@ -143,14 +153,25 @@ def exclude(
 ) -> tuple[VideoTruth, Rows]:
   """Both without these frames (video, number); a tube of which nothing is left goes."""
   videos = list(truth.tubes)
-  tubes = {
-    video: [_without(tube, {number for name, number in excluded if name == video}) for tube in some]
-    for video, some in truth.tubes.items()
+  out = {video: {number for name, number in excluded if name == video} for video in videos}
+
+  def left(tubes: dict[str, list[Tube]]) -> dict[str, list[Tube]]:
+    kept = {
+      video: [_without(tube, out[video]) for tube in tubes.get(video, ())] for video in videos
+    }
+    return {video: [tube for tube in some if len(tube.frames)] for video, some in kept.items()}
+
+  empty = {
+    video: frames[~np.isin(frames, list(out[video]))]
+    for video, frames in truth.empty_frames.items()
+    if video in out
   }
-  tubes = {video: [tube for tube in some if len(tube.frames)] for video, some in tubes.items()}
   places = zip(rows.video.tolist(), rows.frames.tolist(), strict=True)
   keep = np.array([(videos[number], frame) not in excluded for number, frame in places], bool)
-  return truth._replace(tubes=tubes), Rows(*(column[keep] for column in rows))
+  truth = truth._replace(
+    tubes=left(truth.tubes), single_boxes=left(truth.single_boxes), empty_frames=empty
+  )
+  return truth, Rows(*(column[keep] for column in rows))
 
 
 def keep_highest_per_frame(rows: Rows, number: int) -> Rows:
@@ -178,24 +199,17 @@ def _read(
 ) -> tuple[Lines, dict[str, np.ndarray]]:
   """The columns by name, however they are arranged, with the boxes as one array."""
   lines = csv_columns.read_lines(path, noun)
-  heads = [cell.strip() for cell in lines.text[0].split(',')]
-  if 'label' in heads:
-    wanted = dict(kinds)
-    if 'score' in kinds and 'video_index' in heads:
-      wanted = {'video_index': int} | {name: wanted[name] for name in wanted if name != 'video'}
-    missing = [name for name in wanted if heads.count(name) != 1]
-    if missing:
+  heads = csv_columns.header(lines, (*kinds, 'video_index', 'timestamp', 'action_id'))
+  if heads is not None:
+    if 'timestamp' in heads and 'frame' not in heads:
       raise InputError(
-        f'{lines.place(0)}: the header names {missing[0]} {heads.count(missing[0])} times; '
-        f'it must name each of {",".join(wanted)} once.'
+        f'{path}: has the seconds and normalised boxes of AVA, not frame numbers and pixels; score '
+        'it with --protocol ava.'
       )
-    kinds = {
-      name if name in wanted else f'column {place}': wanted.get(name)
-      for place, name in enumerate(heads)
-    }
-    lines = Lines(lines.path, lines.text[1:], lines.numbers[1:])
-    if not lines.text:
-      raise InputError(f'{lines.path} has a header and no rows; give {noun}.')
+    if 'score' in kinds and 'video_index' in heads:
+      kinds = {'video_index': int} | {name: kinds[name] for name in kinds if name != 'video'}
+    kinds = csv_columns.named_columns(lines, heads, kinds)
+    lines = csv_columns.without_header(lines, noun)
   columns = csv_columns.parse(lines, kinds)
   return lines, columns | {'boxes': np.stack([columns[name] for name in BOX], axis=1)}
 

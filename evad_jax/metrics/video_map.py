@@ -1,9 +1,9 @@
 """Video-mAP: average precision of tubes, matched by their overlap in space and time.
 
 Which boxes become tubes is the business of `evad_jax/tubes`; `rules.py` there says which published
-family each rule is. Tubes of a class are ranked by score over all videos, equal ones by video and
-start, and matched as boxes are (`average_precision`): each looks only at the truth tube of its
-video with the largest overlap, and there is no second choice.
+family each rule is. Tubes of a class are ranked by score over all videos, equal ones by the name of
+the video and start, and matched as boxes are (`average_precision`): each looks only at the truth
+tube of its video with the largest overlap, and there is no second choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from evad_jax.metrics.average_precision import (
 from evad_jax.metrics.frame_map import Actions
 from evad_jax.tubes import offline
 from evad_jax.tubes.overlap import Tube, tube_iou
-from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 
 FIGURES = ('0.2', '0.5', '0.75', '0.5:0.95', '0.1:0.9')
 
@@ -47,7 +47,7 @@ def compute(
   figures: Sequence[str] = FIGURES,
   spatial_only: bool = False,
 ) -> VideoMap:
-  """The figures of tubes by video, in the order of `truth`; boxes of both in one unit.
+  """The figures of tubes by video; boxes of both in one unit.
 
   `spatial_only` is for clips that are cut to the action, such as JHMDB's (see `tube_iou`).
   Raises ValueError for detected tubes of a video that `truth` does not have.
@@ -110,30 +110,23 @@ def link_actions(
   actions: Actions,  # of `frame_map.tables`: a row a box, scored for every class
   places: Sequence[tuple[str, int]],  # video and frame number of every frame of the list
   rule: Rule,
-  sizes: np.ndarray | None = None,  # (frames of the list, 2) height, width -> tubes in pixels
 ) -> Iterator[tuple[str, list[Tube]]]:
   """The counted boxes of an evaluation -> the tubes of each video that has any.
 
-  Every frame of the videos has to be among the evaluated ones, or tubes miss it. Without `sizes`
-  boxes and tubes are parts of the frame's width and height. Raises ValueError without them for a
-  rule that needs pixels.
+  Every frame of the videos has to be among the evaluated ones, or tubes miss it. Boxes have to be
+  in pixels where the rule counts them.
   """
-  if rule.extra_pixel and sizes is None:
-    raise ValueError(f'the rule {rule.name!r} works in pixels; give the sizes of the frames.')
   numbers = {name: number for number, name in enumerate(dict.fromkeys(v for v, _ in places))}
   video = np.array([numbers[name] for name, _ in places], np.int64)[actions.frame]
   frame = np.array([number for _, number in places], np.int64)[actions.frame]
   num_classes, names = actions.scores.shape[1], list(numbers)
   for rows in _rows_of_each(video):
-    boxes = actions.boxes[rows].astype(np.float64)
-    if sizes is not None:
-      boxes *= np.asarray(sizes, np.float64)[actions.frame[rows]][:, [1, 0, 1, 0]]
     yield (
       names[video[rows[0]]],
       offline.link(
         frames=np.repeat(frame[rows], num_classes),
         labels=np.tile(np.arange(num_classes), len(rows)),
-        boxes=np.repeat(boxes, num_classes, axis=0),
+        boxes=np.repeat(actions.boxes[rows], num_classes, axis=0),
         scores=actions.scores[rows].ravel(),
         rule=rule,
       ),
@@ -164,13 +157,14 @@ def _claims(
   spatial_only: bool,
 ) -> _Claims:
   rows, num_truth = [], 0
-  for video, true in truth.items():
+  for video, true in sorted(truth.items()):
     true = [tube for tube in true if tube.label == label]
     for tube in detected.get(video, ()):
       if tube.label == label:
         ious = [tube_iou(tube, other, counts_frames, spatial_only) for other in true]
         best = int(np.argmax(ious)) if ious else 0
-        rows.append((tube.score, num_truth + best, ious[best] if ious else 0.0))
+        score = round(tube.score, SCORE_DIGITS)
+        rows.append((score, num_truth + best, ious[best] if ious else 0.0))
     num_truth += len(true)
   scores, claimed, iou = zip(*rows, strict=True) if rows else ((), (), ())
   return _Claims(

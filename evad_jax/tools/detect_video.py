@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import ava_files, compile_cache, detection_files, streaming
+from evad_jax import class_lists, compile_cache, detection_files, streaming
 from evad_jax.annotated_video import AnnotatedVideo
 from evad_jax.data import video_source, video_writer
 from evad_jax.data.video_source import OpenSource, TimedPicture
@@ -173,18 +173,6 @@ def peak_memory() -> int:
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def read_classes(path: Path) -> list[str]:
-  """Names of classes: a label map (.pbtxt), or a text file with a name a line."""
-  if path.suffix == '.pbtxt':
-    names = ava_files.read_label_map(path)
-    return [names.get(i + 1, f'action {i + 1}') for i in range(max(names))]
-  try:
-    lines = path.read_text(encoding='utf-8').splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path} cannot be read ({error}); give a name of a class a line.') from error
-  return [line.strip() for line in lines if line.strip()]
-
-
 def _fraction(text: str) -> Fraction:
   try:
     return Fraction(text)
@@ -267,7 +255,7 @@ def run(args: argparse.Namespace) -> Summary:
     args.checkpoint,
     step=args.step,
     keep_rate=rates[0] if len(rates) == 1 else None,
-    classes=read_classes(args.labels) if args.labels else None,
+    classes=class_lists.read(args.labels) if args.labels else None,
     dtype=args.dtype,
     **{key: value for key, value in clip.items() if value is not None},
   )
@@ -275,7 +263,9 @@ def run(args: argparse.Namespace) -> Summary:
   with video_source.opened(source, args.rate) as opened:
     if args.seconds is not None:
       opened = _until(opened, args.seconds)
-    with DetectionFiles(prefix, name, detector.classes, args.lowest_score) as files:
+    with DetectionFiles(
+      prefix, name, detector.classes, args.lowest_score, detector.class_ids
+    ) as files:
       writer = None if args.no_video else VideoWriter(args.output, opened.fps, endless=live)
       try:
         return detect(

@@ -3,29 +3,30 @@
   python -m evad_jax.tools.score --protocol ava --labels LIST.pbtxt --groundtruth GT.csv \\
     --detections DET.csv --excluded EXCLUDED.csv --json OUT.json --plot OUT.png
   python -m evad_jax.tools.score --protocol frame --groundtruth JHMDB-GT.pkl --split 1 2 3 \\
-    --detections ONE.csv TWO.csv THREE.csv
+    --detections runs/jhmdb1 runs/jhmdb2 runs/jhmdb3
   python -m evad_jax.tools.score --protocol video --linking greedy --groundtruth UCF101v2-GT.pkl \\
     --detections DET.csv
 
-AVA's files have no header: video,second,x1,y1,x2,y2,action_id[,person_id] with boxes in parts of
-the frame for the ground truth, and a score in the last place for detections. The other protocols
-read ground truth from annotation pickles, JSON in ACT's layout, or
+Detections are csv files, or directories of runs, whose evaluation has written one; the figures are
+those of the evaluation. AVA's files are video,second,x1,y1,x2,y2,action_id[,person_id] with boxes
+in parts of the frame for the ground truth, and a score in the last place for detections. The other
+protocols read ground truth from annotation pickles, JSON in ACT's layout, or
 video,frame,x1,y1,x2,y2,label,tube_id, and detections from video,frame,x1,y1,x2,y2,label,score:
-pixels, frames from 1, labels from 0; their columns may also be named by a first line.
+pixels, frames from 1, labels from 0. Columns of any of them may also be named by a first line.
 
 Needs no accelerator library.
 """
 
 import argparse
 import json
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import annotation_truth, ava_files, csv_columns
+from evad_jax import annotation_truth, ava_files, class_lists, video_lists
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.metrics import (
   ava_map,
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> dict:
   else:
     splits = options.split or [1]
     scorings = [
-      _score_videos(options, path, split)
+      _score_videos(options, _file_of(path, split), split)
       for path, split in zip(options.detections, splits, strict=True)
     ]
   for scoring in scorings:
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> dict:
 def _score_ava(options: argparse.Namespace) -> Scoring:
   names = ava_files.read_label_map(options.labels)
   truth = ava_files.read_truth(options.groundtruth)
-  detections, lines = detections_csv.read_with_lines(options.detections[0])
+  detections, lines = detections_csv.read_with_lines(_file_of(options.detections[0]))
   ava_map.check_detections(detections, lines, truth, list(names))
   excluded = ava_files.read_exclusions(options.excluded) if options.excluded else set()
   chosen = ava_map.select(truth, detections, list(names), excluded, options.max_per_frame)
@@ -100,7 +101,7 @@ def _score_ava(options: argparse.Namespace) -> Scoring:
   result = scored_boxes.compute(
     chosen.detections, chosen.truth, len(names), chosen.num_frames, threshold
   )
-  class_names = _distinct(list(names.values()), list(names))
+  class_names = class_lists.distinct(list(names.values()), list(names))
   results = {'protocol': 'ava', **report.as_dictionary(result, class_names, 'mAP')}
   results['counts'] |= {
     'detections_of_unlisted_classes': chosen.num_unlisted,
@@ -173,6 +174,28 @@ def _score_tubes(
   return Scoring(results, [report.format_video_table(result, class_names)])
 
 
+def _file_of(path: Path, split: int | None = None) -> Path:
+  """The file of detections that is meant; of a run's directory, what its evaluation has written.
+
+  Raises InputError where a directory has none, or several of which none is that of the split.
+  """
+  if not path.is_dir():
+    return path
+  found = {file.name: file for file in sorted(path.glob('eval_*_detections.csv'))}
+  mine = found.get(f'eval_test{split}_detections.csv')
+  if mine is None:  # splits without numbers; one with another number is not meant
+    other = re.compile(r'eval_(test\d+|.*_keyframe_only)_detections\.csv')
+    unnumbered = [file for name, file in found.items() if not other.fullmatch(name)]
+    mine = unnumbered[0] if len(unnumbered) == 1 else None
+  if mine is None:
+    raise InputError(
+      f'{path}: eval_test{split or ""}_detections.csv was looked for, but there are: '
+      f'{", ".join(found) or "none"}; evaluate the run (python -m evad_jax.main --mode=eval), or '
+      'give the file itself.'
+    )
+  return mine
+
+
 def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
   if options.groundtruth.suffix in ANNOTATION_SUFFIXES:
     truth = annotation_truth.read(options.groundtruth, split)
@@ -182,16 +205,21 @@ def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
     truth = tube_files.read_truth(options.groundtruth)
   if not options.videos:
     return truth
-  names = csv_columns.read_lines(options.videos, 'a list of videos').text
-  names = [os.path.splitext(name.split()[0])[0] for name in names]  # 'Class/v_name.avi 9'
-  return annotation_truth.only(truth, names, options.videos)
+  listed = video_lists.read(options.videos, truth.tubes)
+  truth = annotation_truth.only(truth, listed, options.videos)
+  if listed.others:  # UCF101's own lists have 101 classes, of which 24 are annotated
+    print(
+      f'{options.videos}: {len(listed.others)} of its videos have no ground truth and are left '
+      f'out; the first is {listed.others[0]}\n'
+    )
+  return truth
 
 
 def _class_names(options: argparse.Namespace, truth: VideoTruth) -> list[str]:
   """By label: from --labels, else from the ground truth, else numbers."""
   last = max([tube.label for some in truth.tubes.values() for tube in some], default=-1)
   if options.labels:
-    names = _read_names(options.labels)
+    names = class_lists.by_label(options.labels)
   elif truth.class_names is not None:
     names = list(truth.class_names)
   else:
@@ -201,27 +229,7 @@ def _class_names(options: argparse.Namespace, truth: VideoTruth) -> list[str]:
       f'{options.groundtruth} has label {last}, but there are {len(names)} class names; '
       'give --labels that go with it.'
     )
-  return _distinct(names, range(len(names)))
-
-
-def _read_names(path: Path) -> list[str]:
-  """A .pbtxt whose ids are the labels from 0, or from 1; or a name a line."""
-  lines = csv_columns.read_lines(path, 'a list of classes')
-  if not any('{' in line for line in lines.text):
-    return [line.strip() for line in lines.text]
-  names = ava_files.read_label_map(path)
-  first = min(names)
-  if first > 1 or sorted(names) != list(range(first, first + len(names))):
-    raise InputError(f'{path}: the ids must be all of 0, 1, 2 and so on, or all from 1.')
-  return [names[number] for number in sorted(names)]
-
-
-def _distinct(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
-  """Names that occur twice get their number."""
-  return [
-    f'{name} ({number})' if list(names).count(name) > 1 else name
-    for name, number in zip(names, numbers, strict=True)
-  ]
+  return class_lists.distinct(names, range(len(names)))
 
 
 def _one_threshold(figures: Sequence[str] | None) -> float:
@@ -289,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     required=True,
     type=Path,
     nargs='+',
-    help='csv; one for each --split, whose figures are averaged (JHMDB has three)',
+    help='csv, or directory of a run; one for each --split, whose figures are averaged (JHMDB: 3)',
   )
   add(
     '--labels',

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.tubes.graph import Graph
-from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 
 
 def chains(graph: Graph, rule: Rule) -> list[list[int]]:
@@ -21,7 +21,7 @@ def chains(graph: Graph, rule: Rule) -> list[list[int]]:
   for start, end in _runs(graph.times):
     alive = [t for t in alive if times[start] - times[tubes[t][-1]] <= rule.max_missing + 1]
     free = list(range(start, end))
-    for tube in sorted(alive, key=lambda t: -sums[t] / len(tubes[t])):
+    for tube in sorted(alive, key=lambda t: -round(sums[t] / len(tubes[t]), SCORE_DIGITS)):
       last = tubes[tube][-1]
       box = next((box for box in free if last in graph.earlier[box]), None)
       if box is not None:

@@ -5,7 +5,7 @@ import numpy as np
 from evad_jax.tubes import greedy, viterbi
 from evad_jax.tubes.graph import connect
 from evad_jax.tubes.overlap import Tube, tube_iou
-from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 
 
 def link(
@@ -33,7 +33,7 @@ def link(
     rows = graph.rows[chain]
     every = np.arange(frames[rows[0]], frames[rows[-1]] + 1)
     score = float(np.mean(graph.scores[chain]))
-    if len(every) >= rule.min_frames and score >= rule.min_score:
+    if len(every) >= rule.min_frames and round(score, SCORE_DIGITS) >= rule.min_score:
       filled = _interpolate(every, frames[rows], boxes[rows])
       tubes.append(Tube(int(labels[rows[0]]), every, filled, score))
   return tubes if rule.tube_iou is None else _without_doubles(tubes, rule)
@@ -56,7 +56,8 @@ def _interpolate(every: np.ndarray, frames: np.ndarray, boxes: np.ndarray) -> np
 def _without_doubles(tubes: list[Tube], rule: Rule) -> list[Tube]:
   """Drops, in falling score, tubes that overlap a better one by more than the rule's `tube_iou`."""
   kept: list[int] = []
-  for number in np.argsort([-tube.score for tube in tubes], kind='stable').tolist():
+  scores = [round(tube.score, SCORE_DIGITS) for tube in tubes]
+  for number in np.argsort(np.negative(scores), kind='stable').tolist():
     better = (tubes[i] for i in kept if tubes[i].label == tubes[number].label)
     overlaps = (tube_iou(tubes[number], other, rule.counts_frames) for other in better)
     if all(overlap <= rule.tube_iou for overlap in overlaps):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax import boxes as box_ops
-from evad_jax.tubes.rules import Rule
+from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 from evad_jax.tubes.suppression import suppress
 
 
@@ -105,7 +105,7 @@ def _choose(tracks: list[Track], boxes: np.ndarray, rule: Rule) -> dict[int, int
   iou = box_ops.pairwise_iou(np.stack([track.box for track in tracks]), boxes)
   if rule.by_overlap:
     return _nearest_first(iou, rule.link_iou)
-  means = [track.score_sum / track.num_boxes for track in tracks]
+  means = [round(track.score_sum / track.num_boxes, SCORE_DIGITS) for track in tracks]
   near = iou >= rule.link_iou
   free, chosen = list(range(len(boxes))), {}
   for number in sorted(range(len(tracks)), key=lambda number: -means[number]):

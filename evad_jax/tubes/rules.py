@@ -59,4 +59,8 @@ RULES = {
   )
 }
 
+SCORE_DIGITS = (
+  9  # to which means of float32 scores are known: below it, sums of equal scores differ
+)
+
 PEOPLE = Rule('people', by_overlap=True, suppression_iou=0.7, max_boxes=100)

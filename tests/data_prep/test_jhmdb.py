@@ -79,7 +79,9 @@ def test_three_splits_against_a_table(source, tmp_path):
 
 def test_tubes_of_trimmed_clips(source, tmp_path):
   prepare(source, tmp_path / 'out')
-  tubes, trimmed = read_tubes(RecordIndex.open(tmp_path / 'out', 'test1'))
+  tubes, trimmed, every_frame = read_tubes(RecordIndex.open(tmp_path / 'out', 'test1'))
+  assert every_frame and read_tubes(RecordIndex.open(tmp_path / 'out', 'test2')).every_frame
+  assert not read_tubes(RecordIndex.open(tmp_path / 'out', 'test3')).every_frame  # frame 6
   assert trimmed and [tube.video for tube in tubes] == ['jump/three']
   assert tubes[0].frames.tolist() == list(range(6)) and tubes[0].label == 5
   np.testing.assert_allclose(tubes[0].boxes, [[0.2, 0.1, 0.5, 0.5]] * 6)

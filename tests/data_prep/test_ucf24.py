@@ -96,7 +96,7 @@ def test_tubes_of_splits_whose_every_frame_is_a_keyframe(source, tmp_path):
   output = tmp_path / 'out'
   ucf24.main(arguments(source, output, '--train-eval'))
   assert read_tubes(RecordIndex.open(output, 'train')) is None  # every 4th frame
-  tubes, trimmed = read_tubes(RecordIndex.open(output, 'train_eval'))
+  tubes, trimmed, _ = read_tubes(RecordIndex.open(output, 'train_eval'))
   assert not trimmed
   found = {tube.video: (tube.label, tube.frames.tolist()) for tube in tubes}
   assert found == {
@@ -107,6 +107,47 @@ def test_tubes_of_splits_whose_every_frame_is_a_keyframe(source, tmp_path):
   boxes = {tube.video: tube.boxes for tube in tubes}
   np.testing.assert_allclose(boxes[OUTSIDE], [[0, 0.5, 0.1, 1], [0.25, 0.25, 0.75, 0.75]])
   np.testing.assert_allclose(boxes[GOOD], [[0.25, 0.25, 0.75, 0.75]] * 14)
+
+
+def test_every_frame_of_the_test_videos(source, tmp_path):
+  """GOOD, of 20 frames, is annotated on 4 to 17; SHORT, of 18 and not 20, on 15 to 17."""
+  (tmp_path / 'test.txt').write_text(f'{GOOD}.avi 3\n{SHORT}.avi\nArchery/v_A.avi 2\n')
+  flags = ['--test-list', str(tmp_path / 'test.txt'), '--train-list', str(source / 'test.txt')]
+  command = [*arguments(source, tmp_path / 'every'), *flags, '--short-side', '24']
+  ucf24.main([*command, '--every-test-frame'])
+  index = RecordIndex.open(tmp_path / 'every', 'test')
+  assert index.videos.tolist() == [GOOD] * 20 + [SHORT] * 18
+  assert index.keyframes.tolist() == [*range(20), *range(18)]
+  annotated = [*range(4, 18), *range(20 + 15, 20 + 18)]
+  assert index.annotated_examples.tolist() == annotated
+  assert index.annotated_sizes.tolist() == [[240, 320]] * 38 and set(index.heights) == {24}
+  reader = RecordReader(index)
+  assert [len(reader[i].boxes) for i in range(38)] == [int(i in annotated) for i in range(38)]
+  tubes, _, every_frame = read_tubes(index)
+  assert every_frame and [tube.frames.tolist() for tube in tubes] == [
+    list(range(4, 18)),
+    [15, 16, 17],
+  ]
+  assert RecordIndex.open(tmp_path / 'every', 'train').keyframes.tolist() == [0, 4, 8, 12, 16]
+  ucf24.main([*command[:-4], '--output', str(tmp_path / 'some'), *flags])
+  some = RecordIndex.open(tmp_path / 'some', 'test')
+  assert some.keyframes.tolist() == [*range(4, 18), 15, 16, 17]
+  assert some.annotated_examples.tolist() == list(range(17)) and not read_tubes(some).every_frame
+
+
+def test_videos_that_are_annotated_throughout_need_no_flag(source, tmp_path):
+  ucf24.main(arguments(source, tmp_path / 'out'))
+  assert read_tubes(RecordIndex.open(tmp_path / 'out', 'test')).every_frame
+
+
+def test_a_plan_of_every_frame_is_another_plan(source, tmp_path, capsys):
+  ucf24.main(arguments(source, tmp_path / 'out', '--dry-run'))
+  before = capsys.readouterr().out
+  ucf24.main(arguments(source, tmp_path / 'out', '--dry-run', '--every-test-frame'))
+  assert 'keyframes' in before and capsys.readouterr().out == before  # TEST has boxes throughout
+  ucf24.main(arguments(source, tmp_path / 'out'))
+  with pytest.raises(InputError, match='of another plan .*other annotations'):
+    ucf24.main(arguments(source, tmp_path / 'out', '--every-test-frame'))
 
 
 def test_exactly_the_frames_of_the_clips_are_stored(source, tmp_path):

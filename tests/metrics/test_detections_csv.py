@@ -5,28 +5,32 @@ import pytest
 
 from evad_jax.errors import InputError
 from evad_jax.metrics.detections_csv import (
-  DetectionTable,
+  COLUMNS,
+  ScoredDetections,
   read_detections,
-  table_of_boxes,
   write_detections,
 )
 
 GOOD = '1j20qq1JyX4,0902,0.426,0.051,0.986,0.979,12,0.829'
 
 
-def test_text_of_a_table(tmp_path):
-  table = table_of_boxes(
-    ['clip, one', 'b'],
-    [7, 1234],
-    np.array([[0, 0.25, 0.5, 1], [0.1, 0.2, 0.3, 0.4]]),
-    np.array([[0.75, 0.5], [1e-7, 1.0]]),
+def found(columns, videos, timestamps, boxes, numbers, scores):
+  return ScoredDetections(
+    tuple(columns), np.array(videos), np.array(timestamps), boxes, np.array(numbers), scores
   )
+
+
+def test_text_of_a_table(tmp_path):
+  boxes = np.array([[0, 0.25, 0.5, 1], [0.1, 0.2, 0.3, 0.4]])
+  scores = np.array([[0.75, 0.5], [1e-7, 1.0]])
+  table = found(COLUMNS, ['clip, one', 'b'], [7, 1234], boxes, [3, 80], scores)
   assert write_detections(tmp_path / 'd.csv', table) == 4
   assert (tmp_path / 'd.csv').read_text() == (
-    '"clip, one",0007,0,0.25,0.5,1,1,0.75\n'
-    '"clip, one",0007,0,0.25,0.5,1,2,0.5\n'
-    'b,1234,0.1,0.2,0.3,0.4,1,1e-07\n'
-    'b,1234,0.1,0.2,0.3,0.4,2,1\n'
+    'video,timestamp,x1,y1,x2,y2,action_id,score\n'
+    '"clip, one",0007,0,0.25,0.5,1,3,0.75\n'
+    '"clip, one",0007,0,0.25,0.5,1,80,0.5\n'
+    'b,1234,0.1,0.2,0.3,0.4,3,1e-07\n'
+    'b,1234,0.1,0.2,0.3,0.4,80,1\n'
   )
 
 
@@ -34,26 +38,59 @@ def test_round_trip_keeps_every_float32(tmp_path):
   rng = np.random.default_rng(0)
   boxes = np.sort(rng.random((50, 2, 2)), axis=1).reshape(50, 4).astype(np.float32)
   scores = (rng.random((50, 3)) ** 8).astype(np.float32)
-  table = table_of_boxes([f'v{i % 7}' for i in range(50)], np.arange(50), boxes, scores)
-  parts = [DetectionTable(*(x[rows] for x in table)) for rows in (slice(0, 60), slice(60, None))]
-  assert write_detections(tmp_path / 'new' / 'd.csv', iter(parts)) == 150
+  names = [f'v{i % 7}' for i in range(50)]
+  table = found(COLUMNS, names, range(50), boxes, [1, 2, 9], scores)
+  assert write_detections(tmp_path / 'new' / 'd.csv', table) == 150
   back = read_detections(tmp_path / 'new' / 'd.csv')
-  for written, read in zip(table, back, strict=True):
-    np.testing.assert_array_equal(written, read.astype(written.dtype))
+  np.testing.assert_array_equal(back.videos, np.repeat(names, 3))
+  np.testing.assert_array_equal(back.timestamps, np.repeat(np.arange(50), 3))
+  np.testing.assert_array_equal(back.boxes.astype(np.float32), np.repeat(boxes, 3, axis=0))
+  np.testing.assert_array_equal(back.action_ids, np.tile([1, 2, 9], 50))
+  np.testing.assert_array_equal(back.scores.astype(np.float32), scores.ravel())
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
   path = tmp_path / 'd.csv'
   path.write_text(GOOD)
-
-  def tables():
-    yield read_detections(path)
-    raise RuntimeError('stopped')
-
-  with pytest.raises(RuntimeError, match='stopped'):
-    write_detections(path, tables())
+  table = found(COLUMNS, ['a', 'b'], [1, 2], np.zeros((2, 4)), [1], np.zeros((3, 1)))
+  with pytest.raises(ValueError, match='shorter|longer'):
+    write_detections(path, table)  # three scores for two boxes
   assert path.read_text() == GOOD
   assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'video,timestamp,x1,y1,x2,y2,action_id,score\nv,902,0,0.1,1,1,12,0.5\n',
+    # pandas, quoting everything, with its index
+    '"","score","x1","y1","x2","y2","action_id","video","timestamp"\n'
+    '"0","0.5","0.0","0.1","1.0","1.0","12","v","902"\n',
+    # R, whose whole numbers may be doubles
+    '"video","timestamp","x1","y1","x2","y2","action_id","score"\n"v",902,0,0.1,1,1,1.2e+01,0.5\n',
+    '\ufeffvideo,timestamp,x1,y1,x2,y2,action_id,score\nv,902.000000,0,0.1,1,1,12.0,0.5\n',
+    'v,902.000000,0,0.1,1,1,12,0.5\n',
+  ],
+)
+def test_headers_quotes_and_decimal_seconds(tmp_path, text):
+  (tmp_path / 'd.csv').write_text(text)
+  table = read_detections(tmp_path / 'd.csv')
+  assert [column.tolist() for column in table] == [['v'], [902], [[0, 0.1, 1, 1]], [12], [0.5]]
+  assert table.timestamps.dtype == table.action_ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('video,frame,x1,y1,x2,y2,label,score\nv,1,0,0,9,9,0,0.5\n', 'has frame numbers and pixels'),
+    ('video,timestamp,x1,y1,x2,y2,score\nv,1,0,0,1,1,0.5\n', 'the header names action_id 0 times'),
+    ('video,timestamp,x1,y1,x2,y2,action_id,score\n', 'has a header and no rows'),
+  ],
+)
+def test_headers_that_do_not_fit(tmp_path, text, message):
+  (tmp_path / 'd.csv').write_text(text)
+  with pytest.raises(InputError, match=message):
+    read_detections(tmp_path / 'd.csv')
 
 
 def test_empty_lines_are_skipped_and_an_empty_file_is_an_error(tmp_path):

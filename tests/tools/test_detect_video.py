@@ -285,14 +285,3 @@ def test_a_rate_that_is_no_number(capsys, rate):
     detect_video.main(command('a.mp4', 'run', 'seen.mp4', '--rate', rate))
   assert caught.value.code == 2
   assert f"argument --rate: '{rate}' is no number such as 25" in capsys.readouterr().err
-
-
-def test_names_of_classes(tmp_path):
-  (tmp_path / 'a.pbtxt').write_text(
-    'label { name: "sit" label_id: 1 label_type: PERSON_MOVEMENT }\n'
-    'label { name: "run" label_id: 3 label_type: PERSON_MOVEMENT }\n'
-  )
-  assert detect_video.read_classes(tmp_path / 'a.pbtxt') == ['sit', 'action 2', 'run']
-  (tmp_path / 'latin.txt').write_bytes('g\xe4hnen\n'.encode('latin1'))
-  with pytest.raises(InputError, match='latin.txt cannot be read'):
-    detect_video.read_classes(tmp_path / 'latin.txt')

@@ -231,19 +231,6 @@ def test_perfect_and_shifted_detections(tmp_path, shift, expected):
       assert result['counts']['tubes'] == 12
 
 
-def test_a_list_of_videos(tmp_path):
-  write(
-    tmp_path,
-    {
-      'truth.pkl': ACT,
-      'list.txt': 'run/c.avi 2\n',
-      'detections.csv': rows('run/c', range(3, 23), '20,20,40,40', 1, 0.8),
-    },
-  )
-  result = run(tmp_path, 'video', '--videos', str(tmp_path / 'list.txt'), truth='truth.pkl')
-  assert (result['video_mAP@0.5'], result['counts']['videos']) == (1.0, 1)
-
-
 def test_names_that_occur_twice(tmp_path):
   twice = 'item { name: "do" id: 12 }\nitem { name: "do" id: 80 }\n'
   write(tmp_path, AVA | {'labels.pbtxt': twice})
