@@ -4,7 +4,6 @@ UCF101-24 and of JHMDB come (`sample_annotations.py`).
 A fault is told with its place, as in `kitchen_01: tubes[0]: boxes[3] is not [x1, y1, x2, y2]`.
 """
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ import numpy as np
 from data_prep import sample_annotations
 from data_prep.problems import Problems, complain
 from data_prep.tubes import Annotations, Tube, VideoAnnotation
+from evad_jax import storage, text_files
 from evad_jax.errors import InputError
 
 TIMED_RATE = 30.0  # frames a second of a video whose boxes have times, unless the file says another
@@ -41,7 +41,7 @@ def read_json(path: str | os.PathLike, problems: Problems | None = None) -> Anno
   Raises:
     InputError: no such file, no JSON, not this format, or a fault and no `problems`.
   """
-  content = _load(path)
+  content = text_files.read_json(path, 'annotations, as `python -m data_prep.custom --help` shows')
   try:
     if sample_annotations.is_sample(content):
       return sample_annotations.read_sample(content)
@@ -52,27 +52,6 @@ def read_json(path: str | os.PathLike, problems: Problems | None = None) -> Anno
     raise InputError(
       f'{path}: {error}; `python -m data_prep.custom --help` shows how it must look'
     ) from error
-
-
-def _load(path: str | os.PathLike):
-  try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file, object_pairs_hook=_object)
-  except OSError as error:
-    raise InputError(
-      f'{path}: the annotations cannot be read ({error.strerror}); check the path'
-    ) from error
-  except ValueError as error:
-    raise InputError(f'{path}: is not valid JSON ({error}); correct it') from error
-
-
-def _object(pairs: list[tuple]) -> dict:
-  """A JSON object, unless a name stands twice in it, which would hide the first."""
-  made = dict(pairs)
-  if len(made) < len(pairs):
-    names = [name for name, _ in pairs]
-    raise ValueError(f'{next(n for n in names if names.count(n) > 1)!r} stands twice in an object')
-  return made
 
 
 def _read_file(content, problems: Problems | None) -> Annotations:
@@ -89,6 +68,7 @@ def _read_file(content, problems: Problems | None) -> Annotations:
   videos, splits = {}, {}
   for name, entry in entries.items():
     try:
+      _check_name(name, 'its name')
       splits.setdefault(_split_of(entry), [])
       videos[name] = _read_video(name, entry, classes, default_fps, problems)
       splits[_split_of(entry)].append(name)
@@ -96,6 +76,12 @@ def _read_file(content, problems: Problems | None) -> Annotations:
       complain(problems, 'bad annotation', name, str(fault), 'the video is left out')
   train, test = ([splits[split]] if split in splits else None for split in ('train', 'test'))
   return Annotations(videos, tuple(classes), train, test, splits)
+
+
+def _check_name(name: str, what: str) -> None:
+  fault = storage.fault_of_name(name)
+  if fault:
+    raise _Fault(f'{what} {name[:100]!r} {fault}; give a path below --videos')
 
 
 def _split_of(entry) -> str:
@@ -111,8 +97,10 @@ def _read_video(
 ) -> VideoAnnotation:
   """One video; faults of its tubes and boxes are reported, its own raise _Fault."""
   _check_keys(entry, _VIDEO_KEYS, 'its entry')
-  if not isinstance(entry.get('file', ''), str):
-    raise _Fault('"file" is not a path')
+  if 'file' in entry:
+    if not isinstance(entry['file'], str):
+      raise _Fault('"file" is not a path')
+    _check_name(entry['file'], '"file"')
   fps = _fps(entry, default_fps)
 
   def labels_of(item: dict) -> list[int]:

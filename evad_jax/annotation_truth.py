@@ -4,12 +4,12 @@ A pickle of either family that `data_prep.annotations` knows, the JSON of `data_
 JSON in ACT's layout, in which the keys of `gttubes` are text.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from evad_jax import text_files
 from evad_jax.errors import InputError
 from evad_jax.metrics.tube_files import VideoTruth
 from evad_jax.tubes.overlap import Tube
@@ -23,10 +23,11 @@ def read(path: Path, split: int = 1) -> VideoTruth:
 
   Raises InputError for a file that cannot be read or has another layout, and for a split it lacks.
   """
-  content = _read_json(path) if path.suffix == '.json' else _load_pickle(path)
+  is_json = path.suffix.lower() == '.json'
+  content = text_files.read_json(path, 'ground truth') if is_json else _load_pickle(path)
   if isinstance(content, Mapping) and 'gttubes' in content:
     return _from_act(path, content, split)
-  if path.suffix == '.json' and not (isinstance(content, Mapping) and 'videos' in content):
+  if is_json and not (isinstance(content, Mapping) and 'videos' in content):
     raise InputError(
       f'{path}: has neither gttubes nor videos; give JSON as `python -m data_prep.custom --help` '
       'describes it, or in the layout of JHMDB-GT.pkl.'
@@ -101,15 +102,6 @@ def _tube(path: Path, name: str, label: int | str, rows: Sequence) -> Tube:
       'download the file again.'
     )
   return Tube(int(label), frames, boxes)
-
-
-def _read_json(path: Path):
-  try:
-    return json.loads(path.read_bytes())
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); give ground truth.') from error
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error}); give ground truth.') from error
 
 
 def _load_pickle(path: Path):

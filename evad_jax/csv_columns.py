@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evad_jax import text_files
 from evad_jax.errors import InputError
 
 LARGEST_WHOLE = 2**53  # the text is read as a float first
@@ -36,16 +37,10 @@ class Lines(NamedTuple):
 def read_lines(path: str | os.PathLike, noun: str, *, may_be_empty: bool = False) -> Lines:
   """The lines of a text file; `noun` says in messages what the file should have been.
 
-  Raises InputError for a file that cannot be read, is not UTF-8, or has no line, unless it may.
+  Raises InputError for a file that cannot be read, is no text, or has no line, unless it may.
   """
   path = Path(path)
-  try:
-    text = path.read_bytes().decode('utf-8-sig')
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
-  except UnicodeDecodeError as error:
-    raise InputError(f'{path} is not UTF-8 text; give {noun}.') from error
-  lines = text.replace('\r\n', '\n').split('\n')
+  lines = text_files.read_text(path, noun).split('\n')
   full = [row for row, line in enumerate(lines) if line and not line.isspace()]
   if not full and not may_be_empty:
     raise InputError(f'{path} is empty; give {noun}.')

@@ -4,7 +4,6 @@ A data set directory (written by `record_writer.py`) holds TFRecord shards, one 
 `manifest.json`, which is written last: without it nothing here counts as prepared.
 """
 
-import json
 import os
 import zipfile
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evad_jax import text_files
 from evad_jax.errors import InputError
 from evad_jax.storage import refuse_address
 
@@ -175,12 +175,9 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
       f'{directory}: nothing is prepared here, or the preparation did not finish '
       f'(no {MANIFEST}); prepare it with `{prepare_command}`'
     )
-  try:
-    manifest = json.loads(path.read_text(encoding='utf-8'))
-    missing = set(_REQUIRED) - set(manifest)
-  except (ValueError, TypeError) as error:
-    raise InputError(f'{path}: is not valid JSON; prepare with `{prepare_command}`') from error
-  if missing or not isinstance(manifest, dict):
+  manifest = text_files.read_json(path, f'another, or prepare with `{prepare_command}`')
+  missing = set(_REQUIRED) - set(manifest if isinstance(manifest, dict) else ())
+  if missing:
     raise InputError(
       f'{path}: lacks {", ".join(sorted(missing))}; prepare again with `{prepare_command}`'
     )

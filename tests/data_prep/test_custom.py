@@ -130,7 +130,7 @@ def test_a_fault_names_its_place_and_the_rest_is_read(tmp_path, entry, message):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('{"classes": ["a"]', 'not valid JSON'),
+    ('{"classes": ["a"]', 'is not JSON'),
     ('[]', 'the file is not an object'),
     ('{"videos": {}}', '"classes" is not a list'),
     ('{"classes": ["a", "a"], "videos": {}}', 'has a name twice'),
