@@ -263,7 +263,9 @@ def run(args: argparse.Namespace) -> Summary:
   with video_source.opened(source, args.rate) as opened:
     if args.seconds is not None:
       opened = _until(opened, args.seconds)
-    with DetectionFiles(prefix, name, detector.classes, args.lowest_score) as files:
+    with DetectionFiles(
+      prefix, name, detector.classes, args.lowest_score, detector.class_ids
+    ) as files:
       writer = None if args.no_video else VideoWriter(args.output, opened.fps, endless=live)
       try:
         return detect(
