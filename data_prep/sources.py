@@ -180,7 +180,11 @@ def _boxes_of(
   tubes = [*annotation.tubes, *annotation.single_boxes]
   rows = (
     np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
-    np.concatenate([np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)]),
+    np.concatenate(
+      [np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)],
+      dtype=np.float32,
+      casting='same_kind',
+    ),
     np.concatenate([np.zeros(0, np.int64), *(np.full(len(t.frames), t.label) for t in tubes)]),
   )
   pixels = np.array([size[1], size[0]] * 2, np.float32)

@@ -12,16 +12,22 @@ from collections.abc import Iterator
 from evad_jax import printable
 
 EXIT_BAD_INPUT = 2
+LONGEST_SENTENCE = 20_000  # letters; all tensors of a model may be in it
 
 
 class InputError(ValueError):
   """Something that was given from outside cannot be used; str(error) is one clear sentence.
 
-  It can be printed and written whatever names it quotes, and has no secrets of addresses.
+  It can be printed and written whatever names it quotes, and has no secrets of addresses. Of what
+  it quotes from a file without end the middle is left out.
   """
 
   def __str__(self) -> str:
-    return printable.writable(printable.without_secrets(super().__str__()))
+    text = super().__str__()
+    if len(text) > LONGEST_SENTENCE:
+      half = LONGEST_SENTENCE // 2
+      text = f'{text[:half]} ... {text[-half:]}'
+    return printable.writable(printable.without_secrets(text))
 
 
 @contextlib.contextmanager

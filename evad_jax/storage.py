@@ -1,13 +1,14 @@
 """Disks that are full, read-only or failing: the reason in words, whoever raised the error.
 
 And paths that cannot be what was meant: addresses, which would silently become folders named 'gs:',
-and names from outside that leave the directory they belong to.
+names from outside that leave the directory they belong to, and devices where files have to stand.
 """
 
 import contextlib
 import errno
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,24 @@ def below(directory: str | os.PathLike, name: str) -> Path:
   forms = [name, *(unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))]
   paths = [Path(directory, form) for form in forms]
   return next((path for path in paths if path.exists()), paths[0])
+
+
+def read_bytes(path: str | os.PathLike, noun: str) -> bytes:
+  """What is in a file, or comes from a pipe that a shell made (`<(zcat ...)`, /dev/stdin).
+
+  noun: what it should be, for messages. Raises InputError for a file that cannot be read, and for
+  what may have no end: devices, and other pipes.
+  """
+  try:
+    kind = os.stat(path).st_mode
+    piped = stat.S_ISFIFO(kind) and os.path.realpath(path).startswith(('/proc/', '/dev/'))
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or piped):
+      raise InputError(f'{path} is a device and no file; give {noun}.')
+    return Path(path).read_bytes()
+  except OSError as error:
+    raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
+  except ValueError as error:  # a zero in the name
+    raise InputError(f'{str(path)!r} is no name of a file ({error}); give {noun}.') from error
 
 
 def reason(error: BaseException | None) -> str | None:

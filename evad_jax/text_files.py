@@ -4,12 +4,13 @@ UTF-8, or UTF-16 and UTF-32 as spreadsheets and Windows have it, with or without
 with any ends of lines.
 """
 
+import collections
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any
 
+from evad_jax import storage
 from evad_jax.errors import InputError
 
 _BYTE_ORDER_MARK = '\ufeff'
@@ -21,10 +22,7 @@ def read_text(path: str | os.PathLike, noun: str) -> str:
 
   Raises InputError for a file that cannot be read, or is no text.
   """
-  try:
-    data = Path(path).read_bytes()
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
+  data = storage.read_bytes(path, noun)
   encoding = json.detect_encoding(data)  # by the mark, or by where zeros stand
   try:
     text = data.decode(encoding)
@@ -67,6 +65,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """A JSON object, unless a name stands twice in it, which would hide the first."""
   made = dict(pairs)
   if len(made) < len(pairs):
-    names = [name for name, _ in pairs]
-    raise ValueError(f'{next(n for n in names if names.count(n) > 1)!r} stands twice in an object')
+    (name, _), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+    raise ValueError(f'{name[:100]!r} stands twice in an object')
   return made

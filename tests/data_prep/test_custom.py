@@ -136,7 +136,7 @@ def test_a_fault_names_its_place_and_the_rest_is_read(tmp_path, entry, message):
     ('{"classes": ["a", "a"], "videos": {}}', 'has a name twice'),
     ('{"classes": ["a"], "videos": {"v": {}, "v": {}}}', "'v' stands twice"),
     ('{"classes": ["a"], "videos": []}', '"videos" is not an object'),
-    ('{"labels": ["a"], "videos": {"v": {}}}', 'shows how it must look'),
+    ('{"labels": ["a"], "videos": {"v": {}}}', 'shows how JSON must look'),
   ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
