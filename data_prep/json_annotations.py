@@ -222,8 +222,8 @@ def _whole(entry: dict, key: str, default: int | None = None, *, most: int) -> i
 
 def _number(entry: dict, key: str, least: float = 1e-3) -> float:
   value = entry[key]
-  if type(value) not in (int, float) or not least <= value < 1e9:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a number of at least {least}')
+  if type(value) not in (int, float) or not least <= value <= 1e4:
+    raise _Fault(f'"{key}" is {_shown(value)}, not a number of {least:g} to 10000')
   return float(value)
 
 
