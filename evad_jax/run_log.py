@@ -9,6 +9,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+EVALUATION = 'eval/'  # what the names of its figures begin with
+
 
 class RunLog:
   """Writes the figures of a run. After a restart the lines past the restored step are dropped:
@@ -16,17 +18,21 @@ class RunLog:
   they will be written again, equal.
   """
 
-  def __init__(self, workdir: Path, start_step: int, active: bool = True):
+  def __init__(
+    self, workdir: Path, start_step: int, active: bool = True, *, evaluates_again: bool = False
+  ):
     """start_step: the step of the checkpoint that the run continues from, 0 for a new one.
 
-    active: False writes nothing, for all processes of a run but one.
+    active: False writes nothing, for all processes of a run but one. evaluates_again: the run
+    begins with the evaluation after that step, whose figures will be written again if they are
+    there.
     """
     self._active = active
     if not active:
       return
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'metrics.jsonl'
-    _keep_until(self._path, start_step)
+    _keep_until(self._path, start_step, evaluates_again)
     self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115  see close
     self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
 
@@ -55,13 +61,17 @@ class RunLog:
     self.close()
 
 
-def _keep_until(path: Path, step: int) -> None:
-  """Drops lines of later steps, and a last line that was cut in the middle."""
+def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
+  """Drops lines of later steps and of an evaluation to come, and a last one that was cut short."""
   if not path.exists():
     return
   kept = []
   for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
-    if line.endswith('\n') and json.loads(line)['step'] <= step:
+    if not line.endswith('\n'):
+      continue
+    content = json.loads(line)
+    evaluation = any(name.startswith(EVALUATION) for name in content)
+    if content['step'] < step + (not (evaluates_again and evaluation)):
       kept.append(line)
   temporary = path.with_suffix('.partial')
   temporary.write_text(''.join(kept), encoding='utf-8')
