@@ -90,7 +90,7 @@ PROGRAMS = {
   'a frame of 2**62': (b'\x80\x04\x95' + struct.pack('<Q', 2**62) + b'].', 'not a whole'),
   'an object of another file': (b'\x80\x02X\x01\x00\x00\x00aQ.', 'instruction BINPERSID'),
   'an instance': (b'(i__builtin__\nlist\n.', 'instruction INST'),
-  'a change of a name': (b'cnumpy\nndarray\n(N}X\x01\x00\x00\x00aK\x01stb.', 'change of numpy.ndarray'),
+  'a change of a name': (b'cnumpy\nndarray\n(N}X\x01\x00\x00\x00aK\x01stb.', 'change of numpy'),
   'a list in itself': (b'\x80\x02]q\x00h\x00a.', 'the same parts again and again|deep'),
   'lists in lists': (b'\x80\x02' + b'](' * 2000 + b'e' * 2000 + b'.', 'lists in lists'),
   # Each of 25 lists has the one before it 10 times: 10**25 in all.
