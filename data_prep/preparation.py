@@ -103,7 +103,7 @@ def _make_missing(
 
 def _is_whole(shard: Shard, plan_digest: str) -> bool:
   part = shard_writer.read_part(shard.path)
-  return part is not None and part[1]['plan'] == plan_digest
+  return part is not None and part[1].get('plan') == plan_digest
 
 
 def _make_shard(

@@ -168,7 +168,7 @@ def check_action_ids(lines: Lines, action_ids: np.ndarray) -> None:
     (action_ids >= 1) & (action_ids <= LARGEST_CLASS),
     lines,
     lambda row: (
-      f'action_id is {action_ids[row]}, but action ids start at 1 and go to {LARGEST_CLASS} at most.'
+      f'action_id is {action_ids[row]}, but action ids start at 1 and end at {LARGEST_CLASS}.'
     ),
   )
 

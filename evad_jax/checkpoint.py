@@ -249,7 +249,7 @@ class Checkpoints:
       return saved_settings.read_position(self.directory / str(step))
 
   def settings(self, step: int) -> dict:
-    """Settings of model, clips and classes as saved with a checkpoint, looked at for their kinds."""
+    """Settings of model, clips and classes as saved with a checkpoint, all of their kinds."""
     with self._read(step):
       return saved_settings.read(self.directory / str(step))
 

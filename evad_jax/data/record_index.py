@@ -182,7 +182,10 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
       f'(no {MANIFEST}); prepare it with `{prepare_command}`'
     )
   manifest = text_files.read_json(path, f'another, or prepare with `{prepare_command}`')
-  check(manifest, _MANIFEST, f'{path}: ')
+  try:
+    check(manifest, _MANIFEST, f'{path}: ')
+  except InputError as error:
+    raise InputError(f'{error} Prepare again with `{prepare_command}`.') from error
   missing = set(_REQUIRED) - set(manifest)
   if missing:
     raise InputError(
