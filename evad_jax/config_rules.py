@@ -1,9 +1,10 @@
 """What every key of a configuration may be, but for what depends on several keys or the devices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evad_jax import model_rules, nan_watch, run_data, value_rules
+from evad_jax.errors import InputError
 from evad_jax.metrics.frame_map import SCORINGS
 from evad_jax.model_settings import SETTINGS
 from evad_jax.tubes.rules import RULES
@@ -88,15 +89,24 @@ SECTIONS: dict[str, dict[str, Rule]] = {
 
 
 def check(config: Any) -> None:
-  """Raises InputError for the first key of a configuration whose value cannot be."""
-  value_rules.check(config.to_dict(), TOP, 'config.')
+  """Raises InputError for the first key of a configuration that is missing or cannot be."""
+  content = config.to_dict()
+  _require(content, (*TOP, *SECTIONS), 'config')
+  value_rules.check(content, TOP, 'config.')
   for name in SECTIONS:
-    check_section(config[name].to_dict(), name)
+    check_section(content[name], name)
 
 
 def check_section(section: Mapping, name: str) -> None:
   """The same for one section alone."""
   where = f'config.{name}.'
   value_rules.check(section, SECTIONS[name], where)
+  _require(section, SECTIONS[name], f'config.{name}')
   if name == 'model':
     model_rules.check_model(section, where)
+
+
+def _require(section: Mapping, keys: Iterable[str], name: str) -> None:
+  missing = [key for key in keys if key not in section]
+  if missing:
+    raise InputError(f'{name} has no {missing[0]}; configs/common.py lists every key.')

@@ -22,7 +22,9 @@ from evad_jax.errors import InputError
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
 FLOATS = ('float32', 'float16', 'bfloat16')  # what float32 holds without loss
-SAFETENSORS_FLOATS = ('F32', 'F16', 'BF16')  # the same, as that format calls them
+# What that format calls NumPy's types; it has others that NumPy does not know.
+SAFETENSORS = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+SAFETENSORS |= {'I64': 'int64', 'I32': 'int32', 'BOOL': 'bool'}
 SHARED = 8  # so many times a file's bytes its tensors may have, as several may share their numbers
 INSTALL = 'python -m pip install -r requirements-torch.txt'
 
@@ -172,7 +174,8 @@ def _read_safetensors(path: Path) -> Source:
     with safetensors.safe_open(path, framework='np') as file:
       names = list(file.keys())
       kinds = {name: file.get_slice(name).get_dtype() for name in names}
-      _refuse_types(path, {n: kind for n, kind in kinds.items() if kind not in SAFETENSORS_FLOATS})
+      kinds = {name: SAFETENSORS.get(kind, kind) for name, kind in kinds.items()}
+      _refuse_types(path, {name: kind for name, kind in kinds.items() if kind not in FLOATS})
       tensors = {name: file.get_tensor(name) for name in names}
       cfg = (file.metadata() or {}).get('cfg', '')
   except safetensors.SafetensorError as error:

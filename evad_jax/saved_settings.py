@@ -23,6 +23,8 @@ from evad_jax.value_rules import (
 _LARGEST = 2**53
 _names = rows(text, 0, limits.LARGEST_CLASS)
 _nothing = one_of(None)
+# None stands for 0 in some.
+_CLIP = model_rules.CLIP | {'short_side': either(model_rules.CLIP['short_side'], _nothing)}
 _RULES = {
   'classes': _names,
   'class_ids': either(rows(whole(0, limits.LARGEST_CLASS), 0, limits.LARGEST_CLASS), _nothing),
@@ -61,11 +63,11 @@ def read(directory: Path) -> dict[str, Any]:
   if 'model' not in settings:
     raise InputError(f'{where}says nothing of a model; give {_NOUN}.')
   model_rules.check_model(settings['model'], f'{where}model.')
-  check(settings.get('clip', {}), model_rules.CLIP, f'{where}clip.')
+  check(settings.get('clip', {}), _CLIP, f'{where}clip.')
   source = settings.get('source')
   if source is not None:
     check(source, _SOURCE, f'{where}source.')
-    _require(source, ('kind', 'title', 'published'), f'{where}source')
+    _require(source, ('kind', 'title'), f'{where}source')
     if source['kind'] != 'detector':
       _require(settings['model'], published_models.ENCODER_SETTINGS, f'{where}model')
     if source['kind'] == 'pretraining':

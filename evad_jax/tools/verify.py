@@ -100,7 +100,7 @@ def _check_modes(model: dict[str, Any], source: dict[str, Any]) -> list[Check]:
   if model['keep_rate'] != 1.0:  # nothing pruned, nothing to restore
     needed['token_restoring'] = 'released'
   what = ', '.join(f'{key}={value}' for key, value in modes.items())
-  if not source['published']:
+  if not source.get('published', True):
     return [Check(None, f'{what}, as it was trained')]
   wrong = [f'{key}={value}' for key, value in needed.items() if modes[key] != value]
   return [Check(not wrong, what + (f'; these weights need {", ".join(wrong)}' if wrong else ''))]
