@@ -2,27 +2,36 @@
 
 Two families of pickles exist, told apart by their content: the corrected annotations of G. Singh
 (`pyannot.pkl`: one dict a video, start and end frame, xywh boxes) and the layout of the ACT
-detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict a column, 1-based frames, xyxy boxes). The
-JSON format is described in `custom.py`. All become the same `Annotations`. A pickle can run any
-code when it is loaded, so only NumPy arrays and plain Python values are let through, and what was
-refused is named.
+detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict a column, 1-based frames, xyxy boxes), which
+JSON may have, too, with labels as text. The JSON of people's own data is described in `custom.py`.
+All become the same `Annotations`.
 """
 
-import collections
 import os
-import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_prep import json_annotations
-from data_prep.problems import Problems, complain
-from data_prep.tubes import Annotations, Tube, VideoAnnotation
+from data_prep import json_annotations, sample_annotations
+from data_prep.problems import Problems
+from data_prep.tubes import (
+  Annotations,
+  Tube,
+  VideoAnnotation,
+  checked_tube,
+  numbered,
+  video_annotation,
+)
+from evad_jax import text_files
 from evad_jax.errors import InputError
+from evad_jax.plain_pickle import load_plain_pickle
 
-__all__ = ['Annotations', 'Tube', 'VideoAnnotation', 'load_plain_pickle', 'read_annotations']
+__all__ = ['Annotations', 'Tube', 'VideoAnnotation', 'read_annotations']
 
 UCF101_SIZE = (240, 320)  # height, width in pixels of every frame that pyannot.pkl annotates
+# What content of another form raises where it is read.
+_UNEXPECTED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
 def read_annotations(path: str | os.PathLike, problems: Problems | None = None) -> Annotations:
@@ -37,24 +46,35 @@ def read_annotations(path: str | os.PathLike, problems: Problems | None = None) 
     InputError: no such file, not a pickle, something in it that is not plain data (named), a
       layout that is none of these, or a fault and no `problems`.
   """
-  if Path(path).suffix.lower() == '.json':
-    return json_annotations.read_json(path, problems)
-  content = load_plain_pickle(path)
+  is_json = Path(path).suffix.lower() == '.json'
+  if is_json:
+    content = text_files.read_json(path, json_annotations.NOUN)
+  else:
+    content = load_plain_pickle(path)
+  try:
+    return _of_content(content, is_json, problems)
+  except InputError as error:
+    raise InputError(f'{path}: {error}; correct it, or download the file again') from error
+
+
+def _of_content(content: Any, is_json: bool, problems: Problems | None) -> Annotations:
+  if is_json and json_annotations.is_own(content):
+    return json_annotations.read_own(content, problems)
   try:
     if isinstance(content, dict) and 'gttubes' in content:
       return _from_act(content, problems)
+    if is_json:
+      return sample_annotations.read_sample(content)
     if isinstance(content, dict) and content and all('annotations' in v for v in content.values()):
       videos = {str(n): _from_pyannot(str(n), entry, problems) for n, entry in content.items()}
       return Annotations(videos, None, None, None)
-  except InputError as error:
-    raise InputError(f'{path}: {error}; correct it, or download the file again') from error
-  except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-    raise InputError(
-      f'{path}: an annotation has an unexpected form ({error!r}); download the file again'
-    ) from error
-  raise InputError(
-    f'{path}: is neither laid out like pyannot.pkl nor like UCF101v2-GT.pkl; give one of these'
-  )
+  except InputError:
+    raise
+  except _UNEXPECTED as error:
+    what = f'{type(error).__name__}: {error}'[:200]
+    help_too = '; `python -m data_prep.custom --help` shows how JSON must look' * is_json
+    raise InputError(f'an annotation has an unexpected form ({what}){help_too}') from error
+  raise InputError('is neither laid out like pyannot.pkl nor like UCF101v2-GT.pkl')
 
 
 def _from_pyannot(name: str, entry: dict, problems: Problems | None) -> VideoAnnotation:
@@ -62,115 +82,27 @@ def _from_pyannot(name: str, entry: dict, problems: Problems | None) -> VideoAnn
   for tube in entry['annotations']:
     boxes = np.asarray(tube['boxes']).astype(np.float32)  # unsigned, so x + w would wrap at 256
     boxes[:, 2:] += boxes[:, :2]
-    frames = np.arange(int(tube['sf']), int(tube['ef']))
-    tubes += _checked_tube(name, int(tube['label']), frames, boxes, problems)
-  return VideoAnnotation(int(entry['numf']), *UCF101_SIZE, tubes)
+    frames = numbered(name, tube['sf'], tube['ef'], boxes)
+    tubes += checked_tube(name, int(tube['label']), frames, boxes, problems)
+  return video_annotation(name, entry['numf'], *UCF101_SIZE, tubes)
 
 
 def _from_act(content: dict, problems: Problems | None) -> Annotations:
   videos = {}
-  for name, by_label in content['gttubes'].items():
-    tubes = []
+  classes = tuple(str(label) for label in content['labels'])
+  sizes = content.get('resolution', content.get('resolution_hw'))
+  for name in dict.fromkeys([*content['gttubes'], *content['nframes']]):
+    by_label, tubes = content['gttubes'].get(name, {}), []
     for label, rows in ((label, rows) for label, some in by_label.items() for rows in some):
       rows = np.asarray(rows, np.float64)
-      frames, boxes = rows[:, 0].astype(np.int64) - 1, rows[:, 1:].astype(np.float32)
-      tubes += _checked_tube(str(name), int(label), frames, boxes, problems)
-    height, width = (int(side) for side in content['resolution'][name])
-    videos[str(name)] = VideoAnnotation(int(content['nframes'][name]), height, width, tubes)
-  classes = tuple(str(label) for label in content['labels'])
+      rows = rows if rows.size else np.zeros((0, 5))
+      frames, boxes = rows[:, 0] - 1, rows[:, 1:]
+      tubes += checked_tube(str(name), int(label), frames, boxes, problems, len(classes))
+    height, width = (0, 0) if sizes is None else sizes[name]
+    count = content['nframes'][name]
+    videos[str(name)] = video_annotation(str(name), count, height, width, tubes)
   train, test = (
-    [[str(name) for name in names] for names in content[key]]
+    [[str(name) for name in names] for names in content[key]] if content.get(key) else None
     for key in ('train_videos', 'test_videos')
   )
   return Annotations(videos, classes, train, test)
-
-
-def _checked_tube(
-  name: str, label: int, frames: np.ndarray, boxes: np.ndarray, problems: Problems | None
-) -> list[Tube]:
-  """The tube, of every frame its first row; or none, if it is beyond repair."""
-  fault = ''
-  if boxes.shape != (len(frames), 4):
-    fault = f'{len(frames)} frames have boxes of shape {boxes.shape}'
-  elif not np.isfinite(boxes).all():
-    fault = 'a box is not finite'
-  elif len(frames) and (frames[0] < 0 or (np.diff(frames) < 0).any()):
-    fault = 'its frames do not increase from 0'
-  if fault:
-    complain(problems, 'bad tube', name, fault, 'left out')
-    return []
-  first = np.diff(frames, prepend=-1) > 0
-  if not first.all():
-    fault = f'{(~first).sum()} rows repeat a frame of their tube'
-    complain(problems, 'duplicate row', name, fault, 'left out')
-  return [Tube(label, frames[first], boxes[first])]
-
-
-def load_plain_pickle(path: str | os.PathLike):
-  """Unpickles NumPy arrays, Python containers and scalars, and refuses all else by name.
-
-  Text of Python 2 is read as latin-1.
-
-  Raises:
-    InputError: no such file, not a whole pickle, or something in it that was refused.
-  """
-  try:
-    with open(path, 'rb') as file:
-      return _PlainUnpickler(file, Path(path)).load()
-  except InputError:
-    raise
-  except OSError as error:
-    raise InputError(
-      f'{path}: the annotations cannot be read ({error.strerror}); check the path'
-    ) from error
-  except Exception as error:  # bytes that are no pickle raise almost anything
-    raise InputError(
-      f'{path}: is not a whole pickle file ({error!r}); download it again'
-    ) from error
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-  """How protocol 2 spells bytes; any other codec has no place in data."""
-  if encoding not in ('latin1', 'latin-1'):
-    raise InputError(f'the pickle asks for the codec {encoding!r}, which plain data do not need')
-  return text.encode('latin1')
-
-
-_ARRAY, _SCALAR = np.zeros(0), np.float64(0)
-_MULTIARRAY = {'_reconstruct': _ARRAY.__reduce__()[0], 'scalar': _SCALAR.__reduce__()[0]}
-_FROM_BUFFER = {'_frombuffer': np.zeros(1).__reduce_ex__(5)[0]}
-_PLAIN_TYPES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
-_BUILTINS = {kind.__name__: kind for kind in _PLAIN_TYPES}
-_PYTHON_2 = {'unicode': str, 'long': int}
-_ALLOWED = {
-  'numpy': {'ndarray': np.ndarray, 'dtype': np.dtype},
-  'numpy.core.multiarray': _MULTIARRAY,  # NumPy 1
-  'numpy._core.multiarray': _MULTIARRAY,  # NumPy 2
-  'numpy.core.numeric': _FROM_BUFFER,
-  'numpy._core.numeric': _FROM_BUFFER,
-  'builtins': _BUILTINS,
-  '__builtin__': _BUILTINS | _PYTHON_2,
-  'collections': {
-    'OrderedDict': collections.OrderedDict,
-    'defaultdict': collections.defaultdict,
-  },
-  '_codecs': {'encode': _latin1_bytes},
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-  """An unpickler that finds nothing but what `_ALLOWED` lists."""
-
-  def __init__(self, file, path: Path):
-    super().__init__(file, encoding='latin1')
-    self._path = path
-
-  def find_class(self, module: str, name: str):
-    """The allowed object of that name."""
-    try:
-      return _ALLOWED[module][name]
-    except KeyError:
-      raise InputError(
-        f'{self._path}: the pickle asks for {module}.{name}, which is not plain data, so it was '
-        f'not loaded; take the file from its publisher and do not trust this one'
-      ) from None

@@ -27,7 +27,7 @@ from data_prep import command_line
 from data_prep.boxes import gather_boxes
 from data_prep.clip_records import Source
 from data_prep.problems import Problems
-from data_prep.sources import Frames, find_frames, with_empty_keyframes
+from data_prep.sources import Found, Frames, find_frames, with_empty_keyframes
 from evad_jax import class_lists
 from evad_jax.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
 from evad_jax.data import video
@@ -58,9 +58,9 @@ def main(argv: list[str] | None = None) -> None:
   if not rows:
     raise InputError('no ground truth is given; give --train-csv, --val-csv, or both')
   names = sorted({name for mine in rows.values() for name in mine.videos.tolist()})
-  frames, video_time = locate(names, args, problems)
+  found, video_time = locate(names, args, problems)
   sources = {
-    split: plan_split(mine, ids, frames, split != 'train', problems) for split, mine in rows.items()
+    split: plan_split(mine, ids, found, split != 'train', problems) for split, mine in rows.items()
   }
   own = {
     'timestamp_origin': ORIGIN,
@@ -100,13 +100,13 @@ def read_split(truth: str, exclusions: str | None) -> tuple[AvaRows, int]:
 
 def locate(
   names: list[str], args: argparse.Namespace, problems: Problems
-) -> tuple[dict[str, Frames], dict[str, str]]:
+) -> tuple[Found, dict[str, str]]:
   """Where the frames of every video are, and which videos are 'cut' and which are not."""
-  frames = find_frames(names, args.videos, args.frames, RATE)
+  there = find_frames(names, args.videos, args.frames, RATE)
   if args.videos is None:
-    return frames, {}
+    return there, {}
   found, decided = {}, {}
-  for name, file in frames.items():
+  for name, file in there.frames.items():
     try:
       length = video.duration(file.path)
     except InputError as error:
@@ -115,22 +115,22 @@ def locate(
     whole_film = args.uncut or (not args.cut and length is not None and length >= FILM)
     found[name] = VideoFile(file.path, Fraction(RATE), ORIGIN if whole_film else 0, SECONDS)
     decided[name] = 'uncut' if whole_film else 'cut'
-  return found, decided
+  return there._replace(frames=found), decided
 
 
 def plan_split(
-  rows: AvaRows, ids: list[int], frames: dict[str, Frames], keep_empty: bool, problems: Problems
+  rows: AvaRows, ids: list[int], found: Found, keep_empty: bool, problems: Problems
 ) -> list[Source]:
   """The videos of a split that can be prepared; the others, and odd rows, are reported."""
   sources = []
   order = np.argsort(rows.videos, kind='stable')
   names, starts = np.unique(rows.videos[order], return_index=True)
   for name, mine in zip(names.tolist(), np.split(order, starts[1:]), strict=True):
-    if name in frames:
+    if name in found.frames:
       video_rows = AvaRows(*(column[mine] for column in rows))
-      sources += plan_video(name, video_rows, ids, frames[name], keep_empty, problems)
+      sources += plan_video(name, video_rows, ids, found.frames[name], keep_empty, problems)
     elif name not in problems.names('undecodable video'):
-      problems.report('missing video', name, 'annotated, but no such file; left out')
+      found.report_missing(name, problems)
   return sources
 
 

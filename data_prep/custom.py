@@ -57,11 +57,12 @@ from data_prep.annotations import read_annotations
 from data_prep.clip_records import RUN
 from data_prep.frame_folder import find_folder
 from data_prep.problems import Problems
-from data_prep.sources import Frames, find_sources
+from data_prep.sources import Found, Frames, file_below, find_sources
 from data_prep.tubes import Annotations, VideoAnnotation
 from evad_jax.data import video
 from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.storage import below
 
 NAME = 'custom'
 
@@ -73,13 +74,13 @@ def main(argv: list[str] | None = None) -> None:
   annotations = read_annotations(args.annotations, problems)
   splits = splits_of(annotations, args.annotations)
   root = Path(args.videos or Path(args.annotations).parent)
-  frames = find_all(annotations, root)
+  found = find_all(annotations, root)
   sources = {}
   for split, names in splits.items():
     every = args.keyframe_stride if split == 'train' else 1
     sources[split] = find_sources(
       names,
-      frames,
+      found,
       annotations,
       len(annotations.classes),
       problems,
@@ -101,19 +102,24 @@ def splits_of(annotations: Annotations, path: str) -> dict[str, list[str]]:
   return {split: sorted(names) for split, names in splits.items()}
 
 
-def find_all(annotations: Annotations, root: Path) -> dict[str, Frames]:
-  """Where the frames of all videos are; those that are nowhere are left out."""
+def find_all(annotations: Annotations, root: Path) -> Found:
+  """Where the frames of all videos are, which have no other place than below `root`."""
   if not root.is_dir():
     raise InputError(f'{root}: no such directory; give the directory that holds the videos')
   entries = annotations.videos
-  found = {name: _frames_at(root / (entry.file or name), entry) for name, entry in entries.items()}
+  paths = {name: below(root, entry.file or name) for name, entry in entries.items()}
+  found = {name: _frames_at(path, entries[name]) for name, path in paths.items()}
   searched = [name for name in entries if entries[name].file is None and found[name] is None]
   if searched:
     videos = video.videos_below(root)
     for name in searched:
-      path = videos.get(name.rpartition('/')[2])
+      path = videos.get(video.stem_of(name))
       found[name] = path and _frames_at(path, entries[name])
-  return {name: frames for name, frames in found.items() if frames is not None}
+
+  def looked_for(name: str) -> str:
+    return f'file or folder {paths[name]}' if entries[name].file else file_below(root, name)
+
+  return Found({name: frames for name, frames in found.items() if frames is not None}, looked_for)
 
 
 def _frames_at(path: Path, entry: VideoAnnotation) -> Frames | None:

@@ -11,11 +11,11 @@ import collections
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 from tqdm import tqdm
 
 from evad_jax import contact_sheet
 from evad_jax.contact_sheet import Tile
+from evad_jax.data import augment
 from evad_jax.data.clip_sampling import clip_frame_numbers, stored_positions
 from evad_jax.data.record_index import RecordIndex, read_manifest
 from evad_jax.data.records import Example, RecordReader
@@ -172,19 +172,29 @@ def tile_of(example: Example, index: RecordIndex, name_split: bool) -> Tile:
   )
   positions = stored_positions(numbers, example.frame_numbers, example.video)
   strip = np.linspace(0, len(numbers) - 1, min(STRIP_FRAMES, len(numbers))).round().astype(int)
-  decoded = {p: simplejpeg.decode_jpeg(example.frames[p]) for p in set(positions[strip].tolist())}
+  decoded = {p: decode(example, p) for p in set(positions[strip].tolist())}
   keyframe = stored_positions(np.array([example.keyframe]), example.frame_numbers, example.video)
   second = index.timestamp_origin + example.keyframe // index.timestamp_rate
   unit = 'frame' if index.timestamp_rate == 1 else 'second'
   split = f'{index.split} ' if name_split else ''
   return Tile(
-    frame=simplejpeg.decode_jpeg(example.frames[int(keyframe[0])]),
+    frame=decode(example, int(keyframe[0])),
     truth_boxes=example.boxes,
     truth_labels=example.labels,
     boxes=np.zeros((0, 4), np.float32),
     action_scores=np.zeros((0, len(index.classes)), np.float32),
     title=f'{split}{unit} {second}: {example.video.rpartition("/")[2]}',
     strip=np.array([decoded[p] for p in positions[strip].tolist()]),
+  )
+
+
+def decode(example: Example, position: int) -> np.ndarray:
+  """(H, W, 3) uint8 RGB of a stored frame; InputError where it is corrupt."""
+  return augment.decode_frame(
+    example.frames[position],
+    video=example.video,
+    frame=int(example.frame_numbers[position]),
+    size=(example.height, example.width),
   )
 
 

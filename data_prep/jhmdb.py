@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     raise InputError(f'{args.annotations}: its classes are not the 21 of JHMDB; give JHMDB-GT.pkl')
   splits = choose_splits(annotations, args.splits, args.annotations)
   names = sorted({name for names in splits.values() for name in names})
-  frames = find_frames(names, args.videos, args.frames)
+  found = find_frames(names, args.videos, args.frames)
   sources = {}
   for split, names in splits.items():
     every = args.keyframe_stride if split.startswith('train') else 1
     sources[split] = find_sources(
       names,
-      frames,
+      found,
       annotations,
       len(CLASSES),
       problems,

@@ -1,22 +1,21 @@
-"""Reads annotations in JSON: the format that `custom.py` describes, and the two in which samples of
-UCF101-24 and of JHMDB come (`sample_annotations.py`).
+"""Reads annotations in JSON, in the format that `custom.py` describes.
 
 A fault is told with its place, as in `kitchen_01: tubes[0]: boxes[3] is not [x1, y1, x2, y2]`.
 """
 
-import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from data_prep import sample_annotations
 from data_prep.problems import Problems, complain
 from data_prep.tubes import Annotations, Tube, VideoAnnotation
+from evad_jax import limits, storage
 from evad_jax.errors import InputError
 
+NOUN = 'annotations, as `python -m data_prep.custom --help` shows'  # what a file should have been
 TIMED_RATE = 30.0  # frames a second of a video whose boxes have times, unless the file says another
 
 _FILE_KEYS = ('classes', 'videos', 'fps')
@@ -30,49 +29,29 @@ class _Fault(ValueError):
   """Something that is not as the format says; str(error) says what."""
 
 
-def read_json(path: str | os.PathLike, problems: Problems | None = None) -> Annotations:
-  """Reads an annotation file in JSON.
+def is_own(content: Any) -> bool:
+  """Whether the content of a JSON file is to be of this format, and of no other that is known."""
+  others = {'labels', 'gttubes'}
+  return not isinstance(content, dict) or 'classes' in content or not others & {*content}
+
+
+def read_own(content: Any, problems: Problems | None = None) -> Annotations:
+  """The annotations of a JSON file.
 
   Args:
-    path: of the file.
+    content: of the file.
     problems: where faults of single videos, tubes and boxes are reported, which are then left out;
       None refuses the file.
 
   Raises:
-    InputError: no such file, no JSON, not this format, or a fault and no `problems`.
+    InputError: not this format, or a fault and no `problems`.
   """
-  content = _load(path)
   try:
-    if sample_annotations.is_sample(content):
-      return sample_annotations.read_sample(content)
     return _read_file(content, problems)
-  except InputError as error:
-    raise InputError(f'{path}: {error}; correct it') from error
-  except (_Fault, KeyError, TypeError, ValueError) as error:
+  except _Fault as fault:
     raise InputError(
-      f'{path}: {error}; `python -m data_prep.custom --help` shows how it must look'
-    ) from error
-
-
-def _load(path: str | os.PathLike):
-  try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file, object_pairs_hook=_object)
-  except OSError as error:
-    raise InputError(
-      f'{path}: the annotations cannot be read ({error.strerror}); check the path'
-    ) from error
-  except ValueError as error:
-    raise InputError(f'{path}: is not valid JSON ({error}); correct it') from error
-
-
-def _object(pairs: list[tuple]) -> dict:
-  """A JSON object, unless a name stands twice in it, which would hide the first."""
-  made = dict(pairs)
-  if len(made) < len(pairs):
-    names = [name for name, _ in pairs]
-    raise ValueError(f'{next(n for n in names if names.count(n) > 1)!r} stands twice in an object')
-  return made
+      f'{fault}; `python -m data_prep.custom --help` shows how it must look'
+    ) from fault
 
 
 def _read_file(content, problems: Problems | None) -> Annotations:
@@ -82,20 +61,30 @@ def _read_file(content, problems: Problems | None) -> Annotations:
   _check(classes, list, '"classes"')
   if not classes or not all(isinstance(name, str) for name in classes):
     raise _Fault('"classes" is not a list of names')
-  if len(set(classes)) < len(classes):
+  labels = {name: label for label, name in enumerate(classes)}
+  if len(labels) < len(classes):
     raise _Fault('"classes" has a name twice')
+  if len(classes) > limits.LARGEST_CLASS + 1:
+    raise _Fault(f'"classes" has {len(classes)} names, more than {limits.LARGEST_CLASS + 1}')
   _check(entries, dict, '"videos"')
   default_fps = _number(content, 'fps') if 'fps' in content else None
   videos, splits = {}, {}
   for name, entry in entries.items():
     try:
+      _check_name(name, 'its name')
       splits.setdefault(_split_of(entry), [])
-      videos[name] = _read_video(name, entry, classes, default_fps, problems)
+      videos[name] = _read_video(name, entry, labels, default_fps, problems)
       splits[_split_of(entry)].append(name)
     except _Fault as fault:
       complain(problems, 'bad annotation', name, str(fault), 'the video is left out')
   train, test = ([splits[split]] if split in splits else None for split in ('train', 'test'))
   return Annotations(videos, tuple(classes), train, test, splits)
+
+
+def _check_name(name: str, what: str) -> None:
+  fault = storage.fault_of_name(name)
+  if fault:
+    raise _Fault(f'{what} {name[:100]!r} {fault}; give a path below --videos')
 
 
 def _split_of(entry) -> str:
@@ -107,12 +96,21 @@ def _split_of(entry) -> str:
 
 
 def _read_video(
-  name: str, entry: dict, classes: list[str], default_fps: float | None, problems: Problems | None
+  name: str,
+  entry: dict,
+  classes: dict[str, int],
+  default_fps: float | None,
+  problems: Problems | None,
 ) -> VideoAnnotation:
-  """One video; faults of its tubes and boxes are reported, its own raise _Fault."""
+  """One video; faults of its tubes and boxes are reported, its own raise _Fault.
+
+  classes: labels by name.
+  """
   _check_keys(entry, _VIDEO_KEYS, 'its entry')
-  if not isinstance(entry.get('file', ''), str):
-    raise _Fault('"file" is not a path')
+  if 'file' in entry:
+    if not isinstance(entry['file'], str):
+      raise _Fault('"file" is not a path')
+    _check_name(entry['file'], '"file"')
   fps = _fps(entry, default_fps)
 
   def labels_of(item: dict) -> list[int]:
@@ -120,10 +118,12 @@ def _read_video(
     _check(names, list, '"labels"')
     if not names and ('box' in item or 'boxes' in item):
       raise _Fault('"labels" is empty; name what the person does')
+    if not all(isinstance(each, str) for each in names):
+      raise _Fault('"labels" are not all names')
+    names = dict.fromkeys(names)  # a label that is written twice is still one
     for odd in (each for each in names if each not in classes):
-      complain(problems, 'unknown label', name, f'{odd!r} is not in "classes"', 'dropped')
-    # A label that is written twice is still one.
-    return [classes.index(each) for each in dict.fromkeys(names) if each in classes]
+      complain(problems, 'unknown label', name, f'{_shown(odd)} is not in "classes"', 'dropped')
+    return [classes[each] for each in names if each in classes]
 
   def items(key: str, read: Callable) -> Iterator:
     found = entry.get(key, [])
@@ -139,7 +139,7 @@ def _read_video(
   boxes = list(items('boxes', lambda item: _single_boxes(item, labels_of(item), fps)))
   empty = sorted({int(box.frames[0]) for box in boxes if box.label is None})
   return VideoAnnotation(
-    num_frames=_whole(entry, 'num_frames', 0),
+    num_frames=_whole(entry, 'num_frames', 0, most=limits.LARGEST_FRAME),
     height=_size(entry)[0],
     width=_size(entry)[1],
     tubes=tubes,
@@ -159,7 +159,8 @@ def _size(entry: dict) -> tuple[int, int]:
     return 1, 1
   if len(sides) == 1:
     raise _Fault(f'{sides[0]} is given alone; give width and height, or neither')
-  return _whole(entry, 'height', 0), _whole(entry, 'width', 0)
+  height, width = (_whole(entry, key, 0, most=limits.LARGEST_SIDE) for key in ('height', 'width'))
+  return height, width
 
 
 def _fps(entry: dict, default: float | None) -> float | None:
@@ -182,7 +183,7 @@ def _tubes(item: dict, labels: list[int]) -> Iterator[Tube]:
   rows = item.get('boxes')
   _check(rows, list, '"boxes"')
   boxes = np.array([_box(row, f'boxes[{place}]') for place, row in enumerate(rows)], np.float32)
-  frames = _whole(item, 'start') + np.arange(len(rows))
+  frames = _whole(item, 'start', most=limits.LARGEST_FRAME) + np.arange(len(rows))
   return (Tube(label, frames, boxes.reshape(-1, 4)) for label in labels)
 
 
@@ -192,9 +193,11 @@ def _single_boxes(item: dict, labels: list[int], fps: float | None) -> Iterator[
   if ('frame' in item) == ('time' in item):
     raise _Fault('it needs either "frame" or "time"')
   if 'frame' in item:
-    frame = _whole(item, 'frame')
+    frame = _whole(item, 'frame', most=limits.LARGEST_FRAME)
   else:
     frame = math.floor(_number(item, 'time', 0) * fps + 0.5)
+    if frame > limits.LARGEST_FRAME:
+      raise _Fault(f'"time" is {item["time"]!r}, beyond the end of any video')
   frames = np.array([frame], np.int64)
   if 'box' not in item:
     return iter([Tube(None, frames, np.zeros((0, 4), np.float32))])
@@ -203,24 +206,31 @@ def _single_boxes(item: dict, labels: list[int], fps: float | None) -> Iterator[
 
 
 def _box(row, what: str) -> list[float]:
-  numbers = isinstance(row, list) and all(isinstance(x, int | float) for x in row)
-  if not numbers or len(row) != 4 or not all(map(math.isfinite, row)):
+  numbers = isinstance(row, list) and all(type(x) in (int, float) for x in row)
+  most = limits.LARGEST_COORDINATE
+  if not numbers or len(row) != 4 or not all(-most <= x <= most for x in row):
     raise _Fault(f'{what} is not [x1, y1, x2, y2]')
   return row
 
 
-def _whole(entry: dict, key: str, default: int | None = None) -> int:
+def _whole(entry: dict, key: str, default: int | None = None, *, most: int) -> int:
   value = entry.get(key, default)
-  if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-    raise _Fault(f'"{key}" is {value!r}, not a whole number of at least 0')
+  if type(value) is not int or not 0 <= value <= most:
+    raise _Fault(f'"{key}" is {_shown(value)}, not a whole number of 0 to {most}')
   return value
 
 
 def _number(entry: dict, key: str, least: float = 1e-3) -> float:
   value = entry[key]
-  if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
-    raise _Fault(f'"{key}" is {value!r}, not a number of at least {least}')
+  if type(value) not in (int, float) or not least <= value <= 1e4:
+    raise _Fault(f'"{key}" is {_shown(value)}, not a number of {least:g} to 10000')
   return float(value)
+
+
+def _shown(value) -> str:
+  """Of something that may be as long as a file."""
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:60]}...'
 
 
 def _check(value, kind: type, what: str) -> None:

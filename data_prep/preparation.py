@@ -49,7 +49,7 @@ def prepare(
   """
   for split, sources in plan.splits.items():
     if not sources:
-      raise _nothing_to_prepare(split)
+      raise _nothing_to_prepare(split, problems)
   record_writer.make_directory(directory)
   print_of_plan = fingerprint(plan)
   with resumption.alone_in(directory):
@@ -103,7 +103,7 @@ def _make_missing(
 
 def _is_whole(shard: Shard, plan_digest: str) -> bool:
   part = shard_writer.read_part(shard.path)
-  return part is not None and part[1]['plan'] == plan_digest
+  return part is not None and part[1].get('plan') == plan_digest
 
 
 def _make_shard(
@@ -145,7 +145,7 @@ def _finish(
       problems.extend(about['problems'])
       mine.join(about['counts'])
     if not mine.totals['keyframes']:
-      raise _nothing_to_prepare(split)
+      raise _nothing_to_prepare(split, problems)
     sources = {source.name: source for source in plan.splits[split]}
     columns = [columns | _annotated(columns, sources) for columns, _ in parts]
     shard_writer.join_shards(directory, split, columns)
@@ -238,8 +238,15 @@ def _counted(counts: dict[str, _Counts], classes: tuple[str, ...]) -> dict[str, 
   return manifest
 
 
-def _nothing_to_prepare(split: str) -> InputError:
+def _nothing_to_prepare(split: str, problems: Problems) -> InputError:
+  told = 'its list is empty'
+  if problems.entries:
+    first = problems.entries[0]
+    told = (
+      f'{len(problems.entries)} problems were found, the first with {first["name"]}: '
+      f'{first["kind"]}: {first["detail"]}'
+    )
   return InputError(
-    f'split {split!r}: none of its videos can be prepared; check where the videos and the '
-    'annotations are, or leave the split out'
+    f'split {split!r}: none of its videos can be prepared ({told}); correct that, or leave the '
+    'split out'
   )

@@ -6,6 +6,7 @@ import threading
 
 from tqdm import tqdm
 
+from evad_jax import printable
 from evad_jax.errors import InputError
 
 MOST_TOLD = 20  # of one kind on the screen; the manifest has all of them
@@ -32,6 +33,7 @@ class Problems:
     Raises:
       InputError: `strict` was asked for.
     """
+    name, detail = printable.name_of(name), printable.writable(printable.without_secrets(detail))
     if self.strict:
       raise InputError(f'{name}: {kind}: {detail} (--strict stops at the first problem)')
     if self._add(kind, name, detail):

@@ -6,12 +6,12 @@ its part of the index beside it; the manifest replaces them when all is done.
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.plan import Plan, differences
+from evad_jax import text_files
 from evad_jax.data import shard_writer
 from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.data.whole_files import write_json
@@ -67,7 +67,7 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> No
     InputError: it holds something else, which may not be deleted.
   """
   path = directory / PROGRESS
-  started = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+  started = _started(path, overwrite) if path.is_file() else None
   if started == fingerprint:
     shard_writer.delete_unfinished(directory, parts=False)
     return
@@ -79,6 +79,17 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> No
     )
   shard_writer.claim_directory(directory, plan.name, overwrite or started is not None)
   write_json(path, fingerprint)
+
+
+def _started(path: Path, overwrite: bool) -> dict:
+  """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
+  try:
+    started = text_files.read_json(path, 'another output directory, or pass --overwrite')
+  except InputError:
+    if not overwrite:
+      raise
+    started = None
+  return started if isinstance(started, dict) else {}
 
 
 def tidy(directory: Path) -> None:

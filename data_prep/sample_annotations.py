@@ -7,39 +7,36 @@ video says its part in each of the three splits.
 
 import numpy as np
 
-from data_prep.tubes import Annotations, Tube, VideoAnnotation
+from data_prep.tubes import Annotations, Tube, checked_tube, numbered, video_annotation
 from evad_jax.errors import InputError
 
 
-def is_sample(content) -> bool:
-  """Whether a JSON file has one of these layouts."""
-  return isinstance(content, dict) and 'labels' in content and 'classes' not in content
-
-
 def read_sample(content: dict) -> Annotations:
-  """Either layout; KeyError, TypeError or ValueError where it is neither."""
+  """Either layout; KeyError, TypeError, ValueError and the like where it is neither."""
   videos, train, test = {}, {}, {}
+  classes = tuple(str(label) for label in content['labels'])
   for name, entry in content['videos'].items():
-    size = entry.get('resolution_hw') or (
+    height, width = entry.get('resolution_hw') or (
       content['annotation_height'],
       content['annotation_width'],
     )
-    tubes = [_tube(name, entry['label'], tube) for tube in entry['tubes']]
-    videos[name] = VideoAnnotation(entry['num_frames'], *size, tubes)
+    label = int(entry['label'])
+    tubes = [tube for rows in entry['tubes'] for tube in _tube(name, label, rows, len(classes))]
+    videos[name] = video_annotation(name, entry['num_frames'], height, width, tubes)
     for number, part in enumerate(entry.get('splits') or [entry['official_split1']]):
       (train if part == 'train' else test).setdefault(number, []).append(name)
+  if not videos:
+    raise InputError('"videos" has none')
   count = 1 + max([*train, *test])
   parts = ([part.get(number, []) for number in range(count)] for part in (train, test))
-  return Annotations(videos, tuple(content['labels']), *parts)
+  return Annotations(videos, classes, *parts)
 
 
-def _tube(name: str, label: int, tube: dict | list) -> Tube:
+def _tube(name: str, label: int, tube: dict | list, num_classes: int) -> list[Tube]:
   if isinstance(tube, dict):
-    frames = np.arange(tube['start'], tube['end'])
     boxes = np.array(tube['boxes_xyxy'], np.float32)
+    frames = numbered(name, tube['start'], tube['end'], boxes)
   else:
     rows = np.array(tube, np.float32)
-    frames, boxes = rows[:, 0].astype(np.int64) - 1, rows[:, 1:]
-  if boxes.shape != (len(frames), 4) or (np.diff(frames) <= 0).any():
-    raise InputError(f'{name}: {len(frames)} rising frames have boxes of shape {boxes.shape}')
-  return Tube(int(label), frames, boxes)
+    frames, boxes = rows[:, 0] - 1, rows[:, 1:]
+  return checked_tube(name, label, frames, boxes, None, num_classes)

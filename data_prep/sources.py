@@ -1,10 +1,13 @@
 """The videos of a split that can be prepared, and how much they will give."""
 
 import collections
+import functools
 import itertools
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from data_prep.clip_records import Settings, Source
 from data_prep.frame_folder import FrameFolder
 from data_prep.problems import Problems
 from data_prep.tubes import Annotations, Tube, VideoAnnotation
+from evad_jax import storage
 from evad_jax.data import video
 from evad_jax.data.jpeg import frame_size
 from evad_jax.data.video import VideoFile
@@ -22,36 +26,57 @@ from evad_jax.errors import InputError
 Frames = VideoFile | FrameFolder
 
 
+class Found(NamedTuple):
+  """Where the frames of videos are; those that are nowhere are left out."""
+
+  frames: Mapping[str, Frames]
+  looked_for: Callable[[str], str]  # by the name of a video, in words
+
+  def report_missing(self, name: str, problems: Problems) -> None:
+    """Reports a video that is not there."""
+    detail = f'annotated, but there is no {self.looked_for(name)}; left out'
+    problems.report('missing video', name, detail)
+
+
 def find_frames(
   names: list[str], videos: str | None, frames: str | None, rate: float = 0.0
-) -> dict[str, Frames]:
-  """Where the frames of named videos are; those that are nowhere are left out.
+) -> Found:
+  """Where the frames of named videos are.
 
   Args:
     names: 'Class/video', or 'video'.
     videos: directory of video files, searched with all below it; or None, and
     frames: directory of frame folders, `Class/video/` or `video/`.
     rate: frames a second of the folders, 0 where nobody knows.
+
+  Raises:
+    InputError: no such directory, or a name that leaves it.
   """
   if videos is not None:
     files = video.find_videos(videos)
-    stems = {name: name.rpartition('/')[2] for name in names}
-    return {name: VideoFile(files[stem]) for name, stem in stems.items() if stem in files}
+    paths = {name: files.get(video.stem_of(name)) for name in names}
+    found = {name: VideoFile(path) for name, path in paths.items() if path is not None}
+    return Found(found, functools.partial(file_below, videos))
   root = Path(frames)
   if not root.is_dir():
     raise InputError(f'{root}: no such directory; give the directory that holds the frame folders')
   found = {}
   for name in names:
-    for below in dict.fromkeys((name, name.rpartition('/')[2])):
-      folder = frame_folder.find_folder(root / below, rate)
+    for short in dict.fromkeys((name, name.rpartition('/')[2])):
+      folder = frame_folder.find_folder(storage.below(root, short), rate)
       if folder is not None:
         found.setdefault(name, folder)
-  return found
+  return Found(found, lambda name: f'folder {root / name} of numbered pictures')
+
+
+def file_below(directory: str | os.PathLike, name: str) -> str:
+  """In words, which file is searched for a video."""
+  return f'{name.rpartition("/")[2]}{", ".join(video.SUFFIXES)} below {directory}'
 
 
 def find_sources(
   names: list[str],
-  frames: Mapping[str, Frames],
+  found: Found,
   annotations: Annotations,
   num_classes: int,
   problems: Problems,
@@ -64,7 +89,7 @@ def find_sources(
 
   Args:
     names: of the split's videos.
-    frames: where they are.
+    found: where they are.
     annotations: of them, and maybe of others.
     num_classes: A.
     problems: told what is odd.
@@ -76,18 +101,18 @@ def find_sources(
   for name in names:
     if name not in annotations.videos:
       problems.report('no annotation', name, 'listed in a split, left out')
-    elif name not in frames:
-      problems.report('missing video', name, 'annotated, but no such file; left out')
+    elif name not in found.frames:
+      found.report_missing(name, problems)
     else:
-      annotation = annotations.videos[name]
-      size = _size_of(name, annotation, frames[name], problems)
+      annotation, frames = annotations.videos[name], found.frames[name]
+      size = _size_of(name, annotation, frames, problems)
       if size is None:
         continue
       boxes = _boxes_of(name, annotation, size, num_classes, problems)
       tubes = tubes_in(annotation, size, num_classes) if every == 1 else ()
       keyframes = np.unique(boxes.frames)[::every]
       source = Source(
-        name, frames[name], boxes, keyframes, annotation.num_frames, tubes, size, every_frame
+        name, frames, boxes, keyframes, annotation.num_frames, tubes, size, every_frame
       )
       sources += with_empty_keyframes(source, annotation.empty_frames, keep_empty, problems)
   return sources
@@ -155,7 +180,11 @@ def _boxes_of(
   tubes = [*annotation.tubes, *annotation.single_boxes]
   rows = (
     np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
-    np.concatenate([np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)]),
+    np.concatenate(
+      [np.zeros((0, 4), np.float32), *(tube.boxes for tube in tubes)],
+      dtype=np.float32,
+      casting='same_kind',
+    ),
     np.concatenate([np.zeros(0, np.int64), *(np.full(len(t.frames), t.label) for t in tubes)]),
   )
   pixels = np.array([size[1], size[0]] * 2, np.float32)

@@ -31,9 +31,13 @@ def read_list(
 
 
 def choose_splits(
-  train_list: str | None, test_list: str | None, annotations: Annotations, classes: tuple[str, ...]
+  train_list: str | None,
+  test_list: str | None,
+  annotations: Annotations,
+  classes: tuple[str, ...],
+  source: str,
 ) -> dict[str, list[str]]:
-  """{'train': names, 'test': names}, from the lists given, else split 1 of the annotation file.
+  """{'train': names, 'test': names}, from the lists given, else split 1 of the file `source`.
 
   Raises:
     InputError: neither is there, or a video is in both.
@@ -47,7 +51,7 @@ def choose_splits(
   if not splits:
     if not annotations.train_videos or not annotations.test_videos:
       raise InputError(
-        'the annotation file holds no split; give --train-list and --test-list (UCF101 publishes '
+        f'{source}: holds no split; give --train-list and --test-list (UCF101 publishes '
         'trainlist01.txt and testlist01.txt)'
       )
     splits = {
@@ -57,7 +61,8 @@ def choose_splits(
   both = sorted(set(splits.get('train', ())) & set(splits.get('test', ())))
   if both:
     raise InputError(
-      f'{both[0]}: is in the training and the test list ({len(both)} such); keep it in one'
+      f'{both[0]}: is in the training and in the test list, {train_list or source} and '
+      f'{test_list or source} ({len(both)} such); keep it in one'
     )
   return splits
 

@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> None:
     raise InputError(
       f'{args.annotations}: its classes are not the 24 of UCF101-24; give the right file'
     )
-  splits = choose_splits(args.train_list, args.test_list, annotations, CLASSES)
+  splits = choose_splits(args.train_list, args.test_list, annotations, CLASSES, args.annotations)
   report_shared_groups(splits, problems)
   if args.train_eval and 'train' in splits:
     splits['train_eval'] = splits['train']
   names = sorted({name for names in splits.values() for name in names})
-  frames = find_frames(names, args.videos, args.frames)
+  found = find_frames(names, args.videos, args.frames)
   if args.videos:
     report_videos_without_annotation(video.find_videos(args.videos), annotations, problems)
   sources = {}
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     every = args.keyframe_stride if split == 'train' else 1
     sources[split] = find_sources(
       names,
-      frames,
+      found,
       annotations,
       len(CLASSES),
       problems,

@@ -1,12 +1,8 @@
-"""Annotation files of UCF101-24 and JHMDB, and others like them, as ground truth to score.
+"""Annotation files of UCF101-24 and JHMDB, and others like them, as ground truth to score."""
 
-A pickle of either family that `data_prep.annotations` knows, the JSON of `data_prep.custom`, or
-JSON in ACT's layout, in which the keys of `gttubes` are text.
-"""
-
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,37 +15,30 @@ from evad_jax.video_lists import Listed
 def read(path: Path, split: int = 1) -> VideoTruth:
   """The test videos of a split (from 1), or all videos of a file that has no numbered splits.
 
-  Where a file names its splits, as people's own data do, those of `test` are taken.
+  The file may be any that preparation reads. Where it names its splits, as people's own data do,
+  those of `test` are taken.
 
-  Raises InputError for a file that cannot be read or has another layout, and for a split it lacks.
+  Raises InputError for a file that cannot be read or has another layout, for a split it lacks, and
+  for a box that ends before it starts.
   """
-  content = _read_json(path) if path.suffix == '.json' else _load_pickle(path)
-  if isinstance(content, Mapping) and 'gttubes' in content:
-    return _from_act(path, content, split)
-  if path.suffix == '.json' and not (isinstance(content, Mapping) and 'videos' in content):
-    raise InputError(
-      f'{path}: has neither gttubes nor videos; give JSON as `python -m data_prep.custom --help` '
-      'describes it, or in the layout of JHMDB-GT.pkl.'
-    )
   from data_prep.annotations import read_annotations  # preparation is above evaluation
 
   annotations = read_annotations(path)
-  names = (annotations.splits or {}).get('test', list(annotations.videos))
+  names = _test_videos(annotations, path, split)
+  missing = [name for name in names if name not in annotations.videos]
+  if missing:
+    raise InputError(f'{path}: has no annotation of {missing[0]!r}, which is in its split {split}.')
   videos = {name: annotations.videos[name] for name in names}
 
-  def counted(tubes: Iterable) -> list[Tube]:
-    return [
-      Tube(tube.label, tube.frames + 1, tube.boxes.astype(np.float64))
-      for tube in tubes
-      if len(tube.frames)
-    ]
+  def counted(name: str, tubes: Iterable) -> list[Tube]:
+    return [_tube(path, name, tube) for tube in tubes if len(tube.frames)]
 
   return VideoTruth(
-    tubes={name: counted(video.tubes) for name, video in videos.items()},
+    tubes={name: counted(name, video.tubes) for name, video in videos.items()},
     num_frames={name: video.num_frames for name, video in videos.items()},
     class_names=annotations.classes,
     sizes={name: (video.height, video.width) for name, video in videos.items()},
-    single_boxes={name: counted(video.single_boxes) for name, video in videos.items()},
+    single_boxes={name: counted(name, video.single_boxes) for name, video in videos.items()},
     empty_frames={name: video.empty_frames + 1 for name, video in videos.items()},
   )
 
@@ -64,55 +53,21 @@ def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
   return truth._replace(tubes={name: truth.tubes[name] for name in listed.known})
 
 
-def _from_act(path: Path, content: Mapping, split: int) -> VideoTruth:
-  try:
-    splits = content.get('test_videos')
-    if splits is not None and not 1 <= split <= len(splits):
-      raise InputError(f'{path}: has {len(splits)} splits; give --split from 1 to {len(splits)}.')
-    names = [str(name) for name in (content['gttubes'] if splits is None else splits[split - 1])]
-    tubes = {
-      name: [
-        _tube(path, name, label, rows)
-        for label, some in content['gttubes'].get(name, {}).items()
-        for rows in some
-      ]
-      for name in names
-    }
-    num_frames = {name: int(content['nframes'][name]) for name in names}
-    sizes = content.get('resolution', content.get('resolution_hw'))
-    if sizes is not None:
-      sizes = {name: tuple(int(side) for side in sizes[name]) for name in names}
-    return VideoTruth(tubes, num_frames, tuple(str(label) for label in content['labels']), sizes)
-  except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-    if isinstance(error, InputError):
-      raise
-    raise InputError(
-      f'{path}: an annotation has an unexpected form ({error!r}); download the file again.'
-    ) from error
+def _test_videos(annotations: Any, path: Path, split: int) -> Sequence[str]:
+  if annotations.splits is not None:
+    return annotations.splits.get('test', list(annotations.videos))
+  if annotations.test_videos is None:
+    return list(annotations.videos)
+  count = len(annotations.test_videos)
+  if not 1 <= split <= count:
+    raise InputError(f'{path}: has {count} splits; give --split from 1 to {count}.')
+  return annotations.test_videos[split - 1]
 
 
-def _tube(path: Path, name: str, label: int | str, rows: Sequence) -> Tube:
-  rows = np.asarray(rows, np.float64)
-  frames, boxes = rows[:, 0].astype(np.int64), rows[:, 1:]
-  good = boxes.shape[1] == 4 and np.isfinite(rows).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
-  if not good or frames[0] < 1 or (np.diff(frames) <= 0).any():
+def _tube(path: Path, name: str, tube: Any) -> Tube:
+  boxes = tube.boxes.astype(np.float64)
+  if (boxes[:, 2:] < boxes[:, :2]).any():
     raise InputError(
-      f'{path}: a tube of {name} is not rows of frame,x1,y1,x2,y2 by rising frame from 1; '
-      'download the file again.'
+      f'{path}: a box of {name} ends before it starts; correct it, or download the file again.'
     )
-  return Tube(int(label), frames, boxes)
-
-
-def _read_json(path: Path):
-  try:
-    return json.loads(path.read_bytes())
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); give ground truth.') from error
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error}); give ground truth.') from error
-
-
-def _load_pickle(path: Path):
-  from data_prep.annotations import load_plain_pickle  # preparation is above evaluation
-
-  return load_plain_pickle(path)
+  return Tube(tube.label, tube.frames + 1, boxes)

@@ -14,6 +14,7 @@ import numpy as np
 from evad_jax import csv_columns
 from evad_jax.csv_columns import Lines
 from evad_jax.errors import InputError
+from evad_jax.limits import LARGEST_CLASS, LARGEST_FRAME
 
 TRUTH_COLUMNS = {
   'video': str,
@@ -153,18 +154,22 @@ def check_boxes(lines: Lines, boxes: np.ndarray) -> None:
 
 
 def check_seconds(lines: Lines, seconds: np.ndarray) -> None:
-  """Raises InputError for the first of (N,) seconds that is negative."""
+  """Raises InputError for the first of (N,) seconds that is none of a video."""
   csv_columns.require(
-    seconds >= 0, lines, lambda row: f'second is {seconds[row]}; write one from 0 on.'
+    (seconds >= 0) & (seconds <= LARGEST_FRAME),
+    lines,
+    lambda row: f'second is {seconds[row]}; write one from 0 to {LARGEST_FRAME}.',
   )
 
 
 def check_action_ids(lines: Lines, action_ids: np.ndarray) -> None:
-  """Raises InputError for the first of (N,) action ids that is below 1."""
+  """Raises InputError for the first of (N,) action ids that is below 1, or beyond reason."""
   csv_columns.require(
-    action_ids >= 1,
+    (action_ids >= 1) & (action_ids <= LARGEST_CLASS),
     lines,
-    lambda row: f'action_id is {action_ids[row]}, but action ids start at 1.',
+    lambda row: (
+      f'action_id is {action_ids[row]}, but action ids start at 1 and end at {LARGEST_CLASS}.'
+    ),
   )
 
 
@@ -195,11 +200,14 @@ def _close(entry: dict[str, str], names: dict[int, str], lines: Lines, row: int)
     _reject(lines, row, f'the entry that ends here has no {"name" if name is None else "id"}')
   if name[0] not in '"\'':
     _reject(lines, row, f'the name {name} is not in quotes')
-  if not number.isdecimal():
-    _reject(lines, row, f'the id {number} is not a whole number from 0 on')
+  if not number.isdecimal() or len(number) > 9 or int(number) > LARGEST_CLASS:
+    _reject(lines, row, f'the id {number} is not a whole number from 0 to {LARGEST_CLASS}')
   if int(number) in names:
     _reject(lines, row, f'the id {number} was given before')
-  names[int(number)] = ast.literal_eval(name)
+  try:
+    names[int(number)] = ast.literal_eval(name)
+  except (SyntaxError, ValueError) as error:  # \x without its digits
+    _reject(lines, row, f'the name {name} has a \\ that means nothing ({error.args[0]})')
 
 
 def _reject(lines: Lines, row: int, what: str) -> None:

@@ -9,8 +9,8 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 
 import concurrent.futures
 import contextlib
-import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from evad_jax import distributed, file_checksums, storage
+from evad_jax import distributed, file_checksums, saved_settings, storage
 from evad_jax.data import whole_files
 from evad_jax.errors import InputError
+from evad_jax.parameter_checks import check_fits
+from evad_jax.value_rules import number
 
 Tree = Any
 BEST_METRIC = 'frame_mAP@0.5'
+# Of parameters: bytes that any file may ask for, and how many times smaller files may be than they.
+_SMALL, _PACKED = 1 << 26, 50
+# What Orbax, and TensorStore below it, raise for files that are not as they wrote them.
+_UNREADABLE = (
+  *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+  *(RecursionError, OverflowError, AssertionError, NotImplementedError),
+)
 SET_ASIDE = 'damaged-'  # what the name of a damaged checkpoint begins with
 
 
@@ -49,7 +58,7 @@ class DamagedError(InputError):
 
 def _figure(metrics: dict | None) -> float:
   value = (metrics or {}).get(BEST_METRIC)
-  return -1.0 if value is None or np.isnan(value) else float(value)
+  return -1.0 if number()(value) else float(value)  # of an evaluation without a figure, too
 
 
 def locate(path: str | Path) -> tuple[Path, int | None]:
@@ -69,8 +78,8 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
 def newest_settings(directory: Path) -> dict | None:
   """The settings of the newest checkpoint that has them readable, without opening any; or None."""
   for step in reversed(_whole_steps(directory)):
-    with contextlib.suppress(OSError, ValueError):
-      return json.loads((directory / str(step) / 'settings' / 'metadata').read_text('utf-8'))
+    with contextlib.suppress(InputError):
+      return saved_settings.read(directory / str(step))
   return None
 
 
@@ -84,7 +93,7 @@ class _Manager(ocp.CheckpointManager):
     """
     try:
       found = super().metrics(step)
-    except ValueError:
+    except (ValueError, RecursionError):
       return None
     return found if isinstance(found, dict) else None
 
@@ -237,14 +246,12 @@ class Checkpoints:
   def position(self, step: int) -> dict:
     """The data position as saved with a checkpoint."""
     with self._read(step):
-      items = ocp.args.Composite(position=ocp.args.JsonRestore())
-      return self._manager.restore(step, args=items)['position']
+      return saved_settings.read_position(self.directory / str(step))
 
   def settings(self, step: int) -> dict:
-    """Settings of model, clips and classes as saved with a checkpoint."""
+    """Settings of model, clips and classes as saved with a checkpoint, all of their kinds."""
     with self._read(step):
-      items = ocp.args.Composite(settings=ocp.args.JsonRestore())
-      return self._manager.restore(step, args=items)['settings']
+      return saved_settings.read(self.directory / str(step))
 
   def was_evaluated(self, step: int) -> bool:
     """Whether a checkpoint has the figures of an evaluation."""
@@ -254,20 +261,27 @@ class Checkpoints:
   def _read(self, step: int) -> Iterator[None]:
     """Raises DamagedError for whatever is wrong with the files of a checkpoint.
 
-    Where its checksums say that nothing is, the error is another one, such as too little memory.
+    Where its checksums say that nothing is, it was written so: an InputError, that sets nothing
+    aside. Too little memory is another error.
     """
+    directory = self.directory / str(step)
+    sealed = file_checksums.is_sealed(directory)
     try:
       yield
-    except (InputError, MemoryError):
+    except DamagedError:
       raise
     except Exception as error:
-      directory = self.directory / str(step)
-      if file_checksums.is_sealed(directory) and file_checksums.damage(directory) is None:
+      whole = sealed and file_checksums.damage(directory) is None
+      if isinstance(error, InputError):
+        if whole:
+          raise
+        raise DamagedError(str(error)) from error
+      if not isinstance(error, _UNREADABLE) or isinstance(error, MemoryError):
         raise
       why = storage.reason(error) or ' '.join(str(error).split())[:200] or type(error).__name__
-      raise DamagedError(
-        f'{self.directory / str(step)}: the checkpoint cannot be read: {why}; take another one, '
-        f'of {_whole_steps(self.directory)}.'
+      what = 'the checkpoint cannot be read' + ', though its files are as written' * whole
+      raise (InputError if whole else DamagedError)(
+        f'{directory}: {what}: {why}; take another one, of {_whole_steps(self.directory)}.'
       ) from error
 
   def read_params(self, step: int, like: Tree | None = None) -> Tree:
@@ -284,10 +298,11 @@ class Checkpoints:
     saved = self._manager.item_metadata(step)['state'].tree
     key = 'params' if saved.get('ema_params') is None else 'ema_params'
     if like is None:
+      self._check_size(step, saved[key])
       like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved[key])
       args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
     else:
-      self._check_shapes(step, saved[key], like)
+      check_fits(like, saved[key], self.directory / str(step))
       args = ocp.checkpoint_utils.construct_restore_args(like)
     items = ocp.args.PyTreeRestore({key: like}, restore_args={key: args}, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -302,7 +317,7 @@ class Checkpoints:
     self._check_files(step)
     with self._read(step):
       saved = self._manager.item_metadata(step)['state']
-      self._check_shapes(step, saved, like)
+      check_fits(like, saved, self.directory / str(step))
       items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
       return self._manager.restore(step, args=items)['state']
 
@@ -328,16 +343,16 @@ class Checkpoints:
         f'; take another one, of {_whole_steps(self.directory)}.'
       )
 
-  def _check_shapes(self, step: int, saved: Tree, like: Tree) -> None:
-    ours, theirs = _shapes(like), _shapes(saved)
-    where = f'{self.directory / str(step)}'
-    for path in sorted(set(ours) | set(theirs)):
-      if ours.get(path) != theirs.get(path):
-        raise InputError(
-          f'{where}: the checkpoint is of another model: {path} is '
-          f'{theirs.get(path, "missing")} in the checkpoint and {ours.get(path, "missing")} in '
-          'the configuration; use the configuration it was trained with, or another --workdir.'
-        )
+  def _check_size(self, step: int, saved: Tree) -> None:
+    """Raises InputError for arrays that would be far larger than the files they are in."""
+    directory = self.directory / str(step)
+    size = sum(path.stat().st_size for path in directory.rglob('*') if path.is_file())
+    asked = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(saved))
+    if asked > _SMALL and asked > _PACKED * size:
+      raise InputError(
+        f'{directory}: its parameters would be {asked:,} bytes, of files with {size:,}; take '
+        f'another checkpoint, of {_whole_steps(self.directory)}.'
+      )
 
   def close(self) -> None:
     """Waits until the last checkpoint is complete, or raises InputError."""
@@ -367,14 +382,3 @@ def _seal_once(directory: Path) -> None:
 def _whole_steps(directory: Path) -> list[int]:
   """The steps that have a complete checkpoint, rising; a damaged one may be among them."""
   return sorted(int(path.name) for path in directory.glob('*') if path.name.isdecimal())
-
-
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {_path(path): tuple(leaf.shape) for path, leaf in leaves if leaf is not None}
-
-
-def _path(key_path: tuple) -> str:
-  """Named tuples come back from a checkpoint as dicts or lists: name all keys alike."""
-  keys = [str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in key_path]
-  return '/'.join(keys)

@@ -1,6 +1,7 @@
 """Lists of classes in files: label maps with ids (.pbtxt), or a name a line."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from evad_jax import ava_files, csv_columns
@@ -59,10 +60,12 @@ def of_model(
 
 
 def distinct(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
-  """The names, with their numbers behind those that several classes share."""
+  """The names, with their numbers, which differ, behind those that several classes share."""
   names = list(names)
-  made = [
-    f'{name} ({number})' if names.count(name) > 1 else name
-    for name, number in zip(names, numbers, strict=True)
-  ]
-  return made if len(set(made)) == len(made) else distinct(made, numbers)
+  made, counts = names, Counter(names)
+  if len(counts) < len(names):
+    numbered = [f'{name} ({number})' for name, number in zip(names, numbers, strict=True)]
+    made = [new if counts[name] > 1 else name for name, new in zip(names, numbered, strict=True)]
+    if len(set(made)) < len(made):  # another class is called so, number and all
+      made = numbered
+  return made

@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evad_jax import text_files
 from evad_jax.errors import InputError
+from evad_jax.limits import LONGEST_NAME
 
 LARGEST_WHOLE = 2**53  # the text is read as a float first
 NOUNS = {int: 'a whole number', float: 'a finite number'}
@@ -36,16 +38,10 @@ class Lines(NamedTuple):
 def read_lines(path: str | os.PathLike, noun: str, *, may_be_empty: bool = False) -> Lines:
   """The lines of a text file; `noun` says in messages what the file should have been.
 
-  Raises InputError for a file that cannot be read, is not UTF-8, or has no line, unless it may.
+  Raises InputError for a file that cannot be read, is no text, or has no line, unless it may.
   """
   path = Path(path)
-  try:
-    text = path.read_bytes().decode('utf-8-sig')
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
-  except UnicodeDecodeError as error:
-    raise InputError(f'{path} is not UTF-8 text; give {noun}.') from error
-  lines = text.replace('\r\n', '\n').split('\n')
+  lines = text_files.read_text(path, noun).split('\n')
   full = [row for row, line in enumerate(lines) if line and not line.isspace()]
   if not full and not may_be_empty:
     raise InputError(f'{path} is empty; give {noun}.')
@@ -123,7 +119,7 @@ def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndar
   Columns of the kind None are left out. A whole number may be written as 903 or as 903.000000.
 
   Raises InputError, naming line and column, for another number of columns, an empty text, and a
-  number that is none or is not finite.
+  number that is none or is not finite; and a text that would make the rows of a table very wide.
   """
   kinds = {None: object, str: object, int: np.float64, float: np.float64}
   dtype = [(name, kinds[kind]) for name, kind in columns.items()]
@@ -137,6 +133,9 @@ def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndar
   if len(table) != len(lines.text):  # a line that is a single pair of quotes, for one
     _name_the_fault(lines, columns)
     raise InputError(f'{lines.path} has lines that are no rows of a csv file.')
+  for name in (name for name, kind in columns.items() if kind is str):
+    short = np.fromiter((len(cell) <= LONGEST_NAME for cell in table[name]), bool, len(table))
+    require(short, lines, lambda _, name=name: f'the {name} has more than {LONGEST_NAME} letters.')
   every, columns = columns, {name: kind for name, kind in columns.items() if kind}
   parsed = {name: np.ascontiguousarray(table[name]) for name in columns}
   if not all(np.all(_good(parsed[name], kind)) for name, kind in columns.items()):

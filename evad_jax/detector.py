@@ -15,7 +15,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from evad_jax import automatic, checkpoint, class_lists, from_config, model_settings, streaming
+from evad_jax import (
+  automatic,
+  checkpoint,
+  class_lists,
+  from_config,
+  model_rules,
+  model_settings,
+  parameter_checks,
+  published_models,
+  streaming,
+  value_rules,
+)
 from evad_jax.data import augment
 from evad_jax.data.aspect_buckets import Canvas
 from evad_jax.data.clips import ClipSettings, empty_batch
@@ -26,6 +37,12 @@ from evad_jax.structures import Batch, Detections
 
 # What a checkpoint says of its clips and detection needs to know.
 CLIP_KEYS = ('clip_frames', 'frame_stride', 'short_side', 'max_long')
+# Settings, and the parameters that there are so many of.
+_COUNTED = (
+  ('depth', 'encoder', 'block_'),
+  ('num_stages', 'person_detector', 'stage_'),
+  ('decoder_depth', 'context_refinement', 'block_'),
+)
 
 
 class Detector:
@@ -97,6 +114,7 @@ class Detector:
     arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False, 'attention': 'auto'}
     model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})
     check_keep_rate(model)
+    check_params(model, params, where)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
     clip = _clip_settings(settings.get('clip', {}), clip, where)
@@ -195,6 +213,21 @@ def _hashable(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
+def check_params(model: EVAD, params: Any, where: Any) -> None:
+  """Raises InputError for parameters that are not those of the model, or not all finite."""
+  other = 'its settings; take another checkpoint'
+  for key, part, prefix in _COUNTED:  # tells in no time what a model of many parts takes long to
+    inside = params.get(part)
+    there = sum(name.startswith(prefix) for name in inside) if isinstance(inside, Mapping) else 0
+    if there != getattr(model, key):
+      raise InputError(
+        f'{where}: the checkpoint is of another model: it has {there} of {part}/{prefix}*, and '
+        f'{key}={getattr(model, key)} in {other}.'
+      )
+  parameter_checks.check_fits(published_models.abstract_parameters(model), params, where, other)
+  parameter_checks.check_finite(params, where)
+
+
 def check_keep_rate(model: EVAD) -> None:
   """Raises InputError for keep rates that cannot be, or do not fit the model's blocks."""
   for rate in model.block_keep_rates():
@@ -209,9 +242,7 @@ def _clip_settings(
   unknown = sorted(set(given) - set(CLIP_KEYS))
   if unknown:
     raise InputError(f'{unknown[0]} is no setting of clips; these are {", ".join(CLIP_KEYS)}.')
-  for key, value in given.items():
-    if value < 1:
-      raise InputError(f'{key}={value} must be 1 or more.')
+  value_rules.check(given, model_rules.CLIP | {'short_side': model_rules.CLIP['max_long']}, '')
   clip = saved | given
   missing = [key for key in ('clip_frames', 'frame_stride') if key not in clip]
   if missing:

@@ -1,12 +1,16 @@
 """The checksums of all files of a directory, kept in it, so that damage is found and named."""
 
-import json
 import os
+import stat
 from pathlib import Path
 
 import google_crc32c
 
+from evad_jax import text_files
 from evad_jax.data import whole_files
+from evad_jax.errors import InputError
+from evad_jax.storage import fault_of_name, reason
+from evad_jax.value_rules import check, rows, whole
 
 NAME = 'crc32c.json'
 _CHUNK = 1 << 24  # bytes
@@ -28,22 +32,28 @@ def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
 
   part, parts: looks at every `parts`-th file alone, from number `part`, to share the work.
   """
-  try:
-    sealed = json.loads((directory / NAME).read_text())
-    expected = [(name, *map(int, sealed[name])) for name in sorted(sealed)]
-  except FileNotFoundError:
+  if not is_sealed(directory):
     return None
-  except OSError as error:
-    return f'{NAME} cannot be read ({os.strerror(error.errno)})'
-  except (ValueError, TypeError, KeyError):
-    return f'{NAME} is not what was written'
+  try:
+    sealed = text_files.read_json(directory / NAME, 'the one that was written')
+    check(sealed, dict.fromkeys(sealed, rows(whole(0, 2**63), 2, 2)), '')
+    expected = [(name, *sealed[name]) for name in sorted(sealed)]
+  except (InputError, TypeError) as error:
+    why = f' ({reason(error)})' if reason(error) else ''
+    return f'{NAME} is not what was written{why}'
   for name, size, checksum in expected[part::parts]:
+    fault = fault_of_name(name)
+    if fault:
+      return f'{NAME} is not what was written: {name[:100]!r} in it {fault}'
     try:
-      found_size, found = _measure(directory / name)
+      found = os.stat(directory / name)
+      if not stat.S_ISREG(found.st_mode):
+        return f'{name} is no file'
+      if found.st_size != size:
+        return f'{name} has {found.st_size} of {size} bytes'
+      _, found = _measure(directory / name)
     except OSError as error:
       return f'{name} cannot be read ({os.strerror(error.errno)})'
-    if found_size != size:
-      return f'{name} has {found_size} of {size} bytes'
     if found != checksum:
       return f'{name} has other bytes than were written'
   return None

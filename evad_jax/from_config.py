@@ -4,16 +4,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from evad_jax import automatic
+from evad_jax import automatic, config_rules
 from evad_jax.data.clips import ClipSettings
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
-
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16, 'float64': jnp.float64}
+from evad_jax.model_rules import DTYPES
 
 
 @contextlib.contextmanager
@@ -27,12 +25,10 @@ def _section(name: str) -> Iterator[None]:
 
 def make_model(config: ConfigDict) -> EVAD:
   """The detector of config.model; what is 'auto' there yet suits the device, whatever the batch."""
+  config_rules.check_section(config.model.to_dict(), 'model')
+  config_rules.check_section(config.clip.to_dict(), 'clip')
   arguments = automatic.without_auto(config.model.to_dict())
-  dtype, remat = arguments.pop('dtype'), arguments.get('remat')
-  if dtype not in DTYPES:
-    raise InputError(f'config.model.dtype={dtype!r} is not one of {", ".join(DTYPES)}, auto.')
-  if not isinstance(remat, bool):
-    raise InputError(f'config.model.remat={remat!r} is not one of True, False, auto.')
+  dtype = arguments.pop('dtype')
   if config.clip.max_boxes > config.model.num_proposals:
     raise InputError(
       f'config.clip.max_boxes={config.clip.max_boxes} is more than '
@@ -45,12 +41,10 @@ def make_model(config: ConfigDict) -> EVAD:
 
 def canvases(config: ConfigDict) -> tuple[tuple[int, int], ...]:
   """The canvases of config.clip, checked against the token grid and its pyramid."""
+  config_rules.check_section(config.clip.to_dict(), 'clip')
   found, multiple = config.clip.canvases, 2 * config.model.patch
-  if not isinstance(found, tuple | list) or not found:
-    raise InputError(f'config.clip.canvases={found} must list (height, width) pairs, in pixels.')
   for canvas in found:
-    pair = isinstance(canvas, tuple | list) and len(canvas) == 2
-    if not pair or any(not isinstance(side, int) or side < 1 or side % multiple for side in canvas):
+    if any(side % multiple for side in canvas):
       raise InputError(
         f'config.clip.canvases has {canvas}, but a canvas is (height, width) in pixels, each a '
         f'multiple of 2 * config.model.patch = {multiple}.'

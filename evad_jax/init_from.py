@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evad_jax import checkpoint, model_settings, published_names
+from evad_jax import checkpoint, model_settings, parameter_checks, published_names
 from evad_jax.errors import InputError
 
 # What stays fresh, by what the checkpoint holds.
@@ -76,6 +76,7 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
     step = checkpoints.choose(0) if step is None else step
     settings = checkpoints.settings(step)
     saved = published_names.flatten(checkpoints.read_params(step))
+    parameter_checks.check_finite(saved, directory / str(step))
   where = directory / str(step)
   kind = settings.get('source', {}).get('kind', 'detector')
   title = settings.get('source', {}).get('title', f'a run of evad_jax, step {step}')

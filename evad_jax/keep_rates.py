@@ -11,7 +11,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evad_jax import model_cost
-from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
 KeepRate = float | tuple[float, ...]  # one for all blocks that prune, or one each
@@ -30,19 +29,9 @@ def of_step(rates: Sequence[KeepRate], seed: int, step: int) -> KeepRate:
 
 
 def listed(config: ConfigDict) -> tuple[KeepRate, ...]:
-  """The rates that training draws from: config.train.keep_rates, or the model's own alone.
-
-  Raises InputError where one of them is no number.
-  """
+  """The rates that training draws from: config.train.keep_rates, or the model's own alone."""
   rates = config.train.keep_rates or (config.model.keep_rate,)
-  listed_rates = tuple(tuple(rate) if isinstance(rate, tuple | list) else rate for rate in rates)
-  for rate in listed_rates:
-    if not all(isinstance(x, float | int) for x in (rate if isinstance(rate, tuple) else (rate,))):
-      raise InputError(
-        f'config.train.keep_rates={rates!r} must be a list of keep rates, such as (1.0,0.7,0.5); '
-        'one for all blocks that prune may also be a list with one for each.'
-      )
-  return listed_rates
+  return tuple(tuple(rate) if isinstance(rate, tuple | list) else rate for rate in rates)
 
 
 def check(config: ConfigDict, model: EVAD) -> None:
@@ -50,8 +39,3 @@ def check(config: ConfigDict, model: EVAD) -> None:
   for rate in listed(config):
     for canvas in config.clip.canvases:
       model_cost.count_tokens(model.clone(keep_rate=rate), config.clip.clip_frames, tuple(canvas))
-  if config.train.consistency < 0:
-    raise InputError(
-      f'config.train.consistency={config.train.consistency} is the weight of a loss; it must be at '
-      'least 0.'
-    )

@@ -66,17 +66,23 @@ def parameters_hash(params: Any) -> str:
 def errors(known: Answers, found: Answers) -> dict[str, float]:
   """Per output: the largest difference of its digest, in parts of its largest number.
 
-  Infinite where an output is missing or has another shape.
+  Infinite where an output is missing, or has another shape or form.
   """
   result = {}
   for name in sorted(known.keys() | found.keys()):
     ours, theirs = found.get(name), known.get(name)
-    if ours is None or theirs is None or ours['shape'] != theirs['shape']:
+    if not (ours and theirs and _same_form(ours, theirs)) or ours['shape'] != theirs['shape']:
       result[name] = float('inf')
       continue
     ours, theirs = _numbers(ours), _numbers(theirs)
     result[name] = float(np.abs(ours - theirs).max() / (theirs[2] or 1))
   return result
+
+
+def _same_form(ours: dict, theirs: dict) -> bool:
+  return {key: np.shape(x) for key, x in ours.items()} == {
+    key: np.shape(x) for key, x in theirs.items()
+  }
 
 
 def generated_clip(frames: int, patch: int) -> tuple[np.ndarray, np.ndarray]:

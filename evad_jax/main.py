@@ -44,9 +44,8 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import distributed, evaluate, profiling, run_settings, saved_model
+  from evad_jax import distributed, evaluate, profiling, saved_model
 
-  run_settings.check_profile(config.profile)
   saved = saved_model.open_checkpoint(config, config.checkpoint or workdir / 'checkpoints')
   distributed.tell(f'Evaluating {saved.where} on {saved.index.split}')
   evaluator = evaluate.make_evaluator(saved.config, saved.model, saved.index, saved.mesh)
@@ -57,10 +56,11 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import compile_cache, distributed, evaluate, storage, train
+  from evad_jax import compile_cache, config_rules, distributed, evaluate, storage, train
   from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
+  config_rules.check(config)
   storage.refuse_address(workdir, '--workdir')
   storage.refuse_address(config.data.directory, 'config.data.directory')
   for key in ('checkpoint', 'init_from'):

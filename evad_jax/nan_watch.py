@@ -9,7 +9,6 @@ with the step, the terms, and the clips, and leaves a dump with which
 
 import json
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 
 from evad_jax import distributed, sharding, storage
 from evad_jax.checkpoint import Checkpoints
-from evad_jax.data import whole_files
+from evad_jax.data import array_files, whole_files
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
@@ -136,24 +135,31 @@ def _local(x: jax.Array) -> np.ndarray:
 
 def read_batch(directory: Path) -> Batch:
   """The global batch of a dump, of NumPy arrays."""
-  paths = sorted(directory.glob('batch_*_of_*.npz'), key=lambda path: int(path.stem.split('_')[1]))
-  if not paths or {path.stem for path in paths} != {
-    f'batch_{part}_of_{len(paths)}' for part in range(len(paths))
-  }:
+  names = sorted(path.name for path in directory.glob('batch_*_of_*.npz'))
+  wanted = [f'batch_{part}_of_{len(names)}.npz' for part in range(len(names))]
+  if not names or names != sorted(wanted):
     raise InputError(
-      f'{directory}: holds no whole batch, but {[path.name for path in paths]}; give a directory '
-      'non_finite_step_N of a run.'
+      f'{directory}: holds no whole batch, but {names}; give a directory non_finite_step_N of a '
+      'run.'
     )
-  whole: dict[str, list[np.ndarray]] = {}
-  for path in paths:
-    try:
-      with np.load(path) as file:
-        for name in file.files:
-          whole.setdefault(name, []).append(file[name])
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-      raise InputError(
-        f'{path}: cannot be read ({error}); the dump is damaged: start the run again for another.'
-      ) from error
-  arrays = {name: np.concatenate(parts) for name, parts in whole.items()}
+  again = 'the dump is damaged: start the run again for another'
+  parts = [array_files.read(directory / name, _BATCH, {}, again) for name in wanted]
+  shapes = [{name: array.shape[1:] for name, array in part.items()} for part in parts]
+  lengths = {len(array) for array in parts[0].values()}
+  if len(lengths) > 1 or any(shape != shapes[0] for shape in shapes):
+    raise InputError(f'{directory}: its parts of a batch do not fit each other; {again}.')
+  arrays = {name: np.concatenate([part[name] for part in parts]) for name in _BATCH}
   targets = Targets(**{name: arrays.pop(f'targets/{name}') for name in Targets._fields})
   return Batch(**arrays, targets=targets)
+
+
+_BATCH = {
+  'clips': ('u', 5),
+  'sizes': ('i', 2),
+  'frame_boxes': ('f', 3),
+  'example_mask': ('b', 1),
+  'index': ('i', 1),
+  'targets/boxes': ('f', 3),
+  'targets/labels': ('f', 3),
+  'targets/box_mask': ('b', 2),
+}

@@ -22,6 +22,10 @@ from evad_jax.errors import InputError
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
 FLOATS = ('float32', 'float16', 'bfloat16')  # what float32 holds without loss
+# What that format calls NumPy's types; it has others that NumPy does not know.
+SAFETENSORS = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+SAFETENSORS |= {'I64': 'int64', 'I32': 'int32', 'BOOL': 'bool'}
+SHARED = 8  # so many times a file's bytes its tensors may have, as several may share their numbers
 INSTALL = 'python -m pip install -r requirements-torch.txt'
 
 
@@ -117,6 +121,8 @@ def _check_archive(path: Path) -> None:
   """PyTorch itself does not look at the checksums of the archive that it writes."""
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
+      if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+        raise ValueError('its parts are compressed, or one in the other, as PyTorch never writes')
       wrong = archive.testzip()
     if wrong:
       raise ValueError(f'the checksum of its part {wrong} is wrong')
@@ -166,7 +172,11 @@ def _read_safetensors(path: Path) -> Source:
   safetensors = _import_safetensors()
   try:
     with safetensors.safe_open(path, framework='np') as file:
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+      names = list(file.keys())
+      kinds = {name: file.get_slice(name).get_dtype() for name in names}
+      kinds = {name: SAFETENSORS.get(kind, kind) for name, kind in kinds.items()}
+      _refuse_types(path, {name: kind for name, kind in kinds.items() if kind not in FLOATS})
+      tensors = {name: file.get_tensor(name) for name in names}
       cfg = (file.metadata() or {}).get('cfg', '')
   except safetensors.SafetensorError as error:
     raise _damaged(path, error) from error
@@ -175,19 +185,34 @@ def _read_safetensors(path: Path) -> Source:
 
 def _check_numbers(source: Source) -> None:
   """Makes all tensors float32, and says of all that cannot be."""
-  problems = []
+  size = sum(tensor.nbytes for tensor in source.tensors.values())
+  if size > SHARED * source.path.stat().st_size:  # PyTorch's may show the same numbers many times
+    raise InputError(
+      f'{source.path}: its tensors would be {size:,} bytes, {SHARED} times as much as the file; '
+      'get the file from its publisher again.'
+    )
+  kinds = {name: str(tensor.dtype) for name, tensor in source.tensors.items()}
+  _refuse_types(source.path, {n: kind for n, kind in kinds.items() if kind not in FLOATS})
+  wrong = []
   for name, tensor in source.tensors.items():
-    if str(tensor.dtype) not in FLOATS:
-      problems.append(f'{name} is {tensor.dtype}')
-      continue
     source.tensors[name] = tensor.astype(np.float32)
     if not np.isfinite(source.tensors[name]).all():
-      problems.append(f'{name} has infinite numbers or none')
-  if problems:
-    raise InputError(
-      f'{source.path}: these tensors are not usable as float32: {"; ".join(problems)}; '
-      f'they must be finite and {", ".join(FLOATS)}.'
-    )
+      wrong.append(f'{name} has infinite numbers or none')
+  if wrong:
+    raise _unusable(source.path, wrong)
+
+
+def _refuse_types(path: Path, strange: dict[str, str]) -> None:
+  """Raises InputError for tensors of other types than FLOATS, by name."""
+  if strange:
+    raise _unusable(path, [f'{name} is {kind}' for name, kind in strange.items()])
+
+
+def _unusable(path: Path, problems: list[str]) -> InputError:
+  return InputError(
+    f'{path}: these tensors are not usable as float32: {"; ".join(problems)}; '
+    f'they must be finite and {", ".join(FLOATS)}.'
+  )
 
 
 def write(path: str | os.PathLike, kind: str, tensors: dict, container: str, cfg: dict) -> None:

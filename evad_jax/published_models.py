@@ -4,15 +4,17 @@ Everything is strict: a tensor that is missing, left over, of another shape or u
 error, and one error lists them all. What a kind of source may leave over or lack is written here.
 """
 
+import functools
 import re
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evad_jax import published_names
+from evad_jax import model_rules, published_names
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 from evad_jax.published_files import Source
@@ -91,8 +93,8 @@ _UNTOLD = {
   'encoder': ('num_heads',),
   'classifier': ('num_heads',),
 }
-_ENCODER_SETTINGS = ('width', 'depth', 'num_heads', 'patch', 'tubelet', 'pretrain_size')
-_DECODER_SETTINGS = ('decoder_width', 'decoder_depth', 'decoder_heads')
+ENCODER_SETTINGS = ('width', 'depth', 'num_heads', 'patch', 'tubelet', 'pretrain_size')
+DECODER_SETTINGS = ('decoder_width', 'decoder_depth', 'decoder_heads')
 
 # Setting -> names of tensors that have it as their length along an axis.
 _LENGTHS = {
@@ -146,11 +148,12 @@ def understand(source: Source, kind: str, changes: dict[str, Any]) -> Published:
   """
   named, left_over = _under_our_names(source, kind)
   shapes = {name: source.tensors[given[0]].shape for name, given in named.items()}
-  told = _told_by_shapes(shapes)
+  told = _told_by_shapes(source.path, shapes)
   size, untold = SIZES.get(
     (told['width'], told['depth']), (f'width {told["width"]}, depth {told["depth"]}', {})
   )
   settings = told | {'pretrain_size': 224} | untold | changes
+  model_rules.check_model(settings, f'{source.path}: ')
   missing = [key for key in _UNTOLD[kind] if key not in settings]
   if missing:
     raise InputError(
@@ -162,7 +165,7 @@ def understand(source: Source, kind: str, changes: dict[str, Any]) -> Published:
     {name: source.tensors[given[0]] for name, given in named.items()}
   )
   if kind != 'detector':
-    keys = _ENCODER_SETTINGS + _DECODER_SETTINGS * (kind == 'pretraining')
+    keys = ENCODER_SETTINGS + DECODER_SETTINGS * (kind == 'pretraining')
     settings = {key: settings[key] for key in keys}
   return Published(kind, size, _prefix(source, named), settings, params, left_over)
 
@@ -229,7 +232,7 @@ def _under_our_names(source: Source, kind: str) -> tuple[dict[str, list[str]], l
   return dict(named), left_over
 
 
-def _told_by_shapes(shapes: dict[str, tuple]) -> dict[str, int]:
+def _told_by_shapes(path: Path, shapes: dict[str, tuple]) -> dict[str, int]:
   """Settings as most tensors have them, so that one wrong tensor does not mislead."""
   told = {key: EVAD.__dataclass_fields__[key].default for key in (*_LENGTHS, *_COUNTS)}
   for key, (pattern, axis) in _LENGTHS.items():
@@ -240,9 +243,15 @@ def _told_by_shapes(shapes: dict[str, tuple]) -> dict[str, int]:
     )
     told[key] = lengths.most_common(1)[0][0] if lengths else told[key]
   for key, pattern in _COUNTS.items():
-    parts = Counter(int(m[1]) for name in shapes if (m := re.fullmatch(pattern, name)))
-    whole = [i for i, count in parts.items() if 2 * count >= max(parts.values())]
-    told[key] = max(whole) + 1 if whole else told[key]
+    parts = Counter(m[1] for name in shapes if (m := re.fullmatch(pattern, name)))
+    whole = [number for number, count in parts.items() if 2 * count >= max(parts.values())]
+    last = max(whole, key=lambda number: (len(number), number), default=None)
+    if last is not None and (len(last) > 4 or int(last) >= 2 * len(whole)):
+      raise InputError(
+        f'{path}: has a part number {last[:20]} ({pattern}), but only {len(whole)} of them; give a '
+        'file of a whole model.'
+      )
+    told[key] = int(last) + 1 if whole else told[key]
   return told
 
 
@@ -260,6 +269,7 @@ def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int,
   return {n: t.shape for n, t in tensors.items() if re.fullmatch(KINDS[kind].holds, n)}
 
 
+@functools.lru_cache(maxsize=16)
 def abstract_parameters(model: EVAD) -> dict:
   """Shapes of the parameters of a model; nothing is computed. They do not depend on the clip."""
   side, frames = 4 * model.patch, 4 * model.tubelet
@@ -267,11 +277,23 @@ def abstract_parameters(model: EVAD) -> dict:
   return jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))['params']
 
 
-def check_names(path: Any, kind: str, settings: dict[str, Any], tensors: dict) -> None:
-  """Raises InputError unless tensors by EVAD name are those of a model with these settings."""
+def tensors_of(path: Any, kind: str, settings: dict[str, Any], params: Any) -> dict:
+  """Parameters of a model with these settings as published tensors, by EVAD name.
+
+  Raises InputError where they are not those of the model, with everything that does not fit.
+  """
+  try:
+    tensors = published_names.to_published(params, settings['patch'])
+  except (ValueError, TypeError, IndexError, AttributeError) as error:  # other names, other axes
+    raise InputError(f'{path}: does not hold parameters of {KINDS[kind].title}: {error}') from error
+  for key, pattern in _COUNTS.items():  # tells in no time what a model of many parts takes long to
+    numbers = {m[1] for name in tensors if (m := re.fullmatch(pattern, name))}
+    if key in settings and settings[key] > 2 * len(numbers) > 0:
+      raise InputError(f'{path}: {key} is {settings[key]}, but it has {len(numbers)} such parts.')
   named = {name: [name] for name in tensors}
   shapes = {name: tensor.shape for name, tensor in tensors.items()}
   _check(path, kind, named, shapes, expected_shapes(kind, settings))
+  return tensors
 
 
 def _check(

@@ -5,6 +5,8 @@ of the configuration that lies in the file beside the tensors. Nothing is guesse
 says is asked for.
 """
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from evad_jax import model_rules, published_models
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
+from evad_jax.value_rules import check, mapping, one_of
 
+# Of a text: letters, values with those of aliases, and sections in sections. Published ones have
+# some 200 values.
+LONGEST_TEXT, MOST_VALUES, DEEPEST = 60_000, 10_000, 20
 OURS = 'evad_jax'  # section of the text that this project writes itself
 FLAGS = {
   'keep_rate': '--keep-rate RATE',
@@ -46,19 +53,39 @@ def own_text(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
 def read_own(path: Path, cfg: str) -> tuple[str, dict[str, Any]]:
   """Kind and settings of a file that this project wrote; nothing of any other.
 
-  Raises InputError where this version does not know one of them.
+  Raises InputError where this version does not know one of them, or it cannot be.
   """
-  tree, _ = _parse(cfg)
-  if OURS not in tree:
+  tree = _own_section(cfg)
+  if tree is None:
+    if OURS in _parse(cfg)[0]:
+      raise InputError(f'{path}: the part {OURS} of its cfg text is not as evad_jax writes it.')
     return '', {}
-  kind, settings = tree[OURS]['kind'], tree[OURS]['model']
+  where = f'{path}: the part {OURS} of its cfg text: '
+  rules = {'kind': one_of(*published_models.KINDS), 'model': mapping(lambda _: '')}
+  missing = sorted(set(rules) - set(tree))
+  if missing:
+    raise InputError(f'{where}has no {missing[0]}; get the file again.')
+  check(tree, rules, where)
+  kind, settings = tree['kind'], tree['model']
   unknown = sorted(set(settings) - set(EVAD.__dataclass_fields__))
   if unknown:
     raise InputError(
       f'{path}: has the settings {", ".join(unknown)}, which this version does not know; use the '
       'version that wrote it.'
     )
+  model_rules.check_model(settings, where)
   return kind, {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
+
+
+def _own_section(cfg: str) -> dict[str, Any] | None:
+  """What this project wrote, which is JSON; None in any other text."""
+  if not cfg.startswith(f'{{"{OURS}"') or len(cfg) > LONGEST_TEXT:
+    return None
+  try:
+    section = json.loads(cfg)[OURS]
+  except (ValueError, RecursionError):
+    return None
+  return section if isinstance(section, dict) else None
 
 
 def detector_settings(
@@ -116,12 +143,42 @@ def _said(tree: dict) -> str:
 
 
 def _parse(cfg: str) -> tuple[dict, str]:
-  """The text's tree, and what is wrong with it where it is none."""
+  """The text's tree, in which all values are texts, and what is wrong where it is none."""
+  if len(cfg) > LONGEST_TEXT:
+    return {}, f'its cfg text has {len(cfg)} letters, more than {LONGEST_TEXT}'
   try:
-    tree = yaml.safe_load(cfg) if cfg else {}
+    _check_extent(cfg)
+    # Texts alone: other loaders make objects of them, and fail at dates that are none.
+    tree = yaml.load(cfg, yaml.BaseLoader) if cfg else {}
   except yaml.YAMLError as error:
     return {}, f'its cfg text is not plain YAML ({" ".join(str(error).split())[:120]})'
   return (tree, '') if isinstance(tree, dict) else ({}, 'its cfg text holds no keys')
+
+
+def _check_extent(cfg: str) -> None:
+  """Raises YAMLError for tags, and for a text that is deep, or endless through aliases."""
+  sizes: dict[str, int] = {}  # values of what has a name, those of its aliases too
+  open_parts: list[list] = []  # [name, values so far]
+  for event in yaml.parse(cfg, yaml.BaseLoader):
+    if getattr(event, 'tag', None):
+      raise yaml.YAMLError(f'it has the tag {event.tag}')
+    if isinstance(event, yaml.CollectionStartEvent):
+      open_parts.append([event.anchor, 1])
+    elif isinstance(event, yaml.CollectionEndEvent | yaml.NodeEvent):
+      if isinstance(event, yaml.CollectionEndEvent):
+        name, size = open_parts.pop()
+      elif isinstance(event, yaml.AliasEvent):
+        if event.anchor not in sizes:
+          raise yaml.YAMLError(f'*{event.anchor} is in itself, or nowhere')
+        name, size = None, sizes[event.anchor]
+      else:
+        name, size = event.anchor, 1
+      if name is not None:
+        sizes[name] = size
+      if open_parts:
+        open_parts[-1][1] += size
+    if len(open_parts) > DEEPEST or max((part[1] for part in open_parts), default=0) > MOST_VALUES:
+      raise yaml.YAMLError(f'it has more than {MOST_VALUES} values, or is {DEEPEST} deep')
 
 
 def _leaves(tree: dict, above: str = '') -> Iterator[tuple[str, Any]]:
@@ -136,10 +193,20 @@ def _leaves(tree: dict, above: str = '') -> Iterator[tuple[str, Any]]:
 def _search(tree: dict, setting: str) -> list[Found]:
   """Everything that the text has under a name of the setting."""
   return [
-    Found(tuple(value) if isinstance(value, list) else value, f'cfg {where}')
+    Found(_value(value), f'cfg {where}')
     for where, value in _leaves(tree)
     if re.fullmatch(_KEYS[setting], where.rpartition('.')[2].lower())
   ]
+
+
+def _value(written: str | list) -> Any:
+  """A number where the text is one; a list of such."""
+  if isinstance(written, list):
+    return tuple(_value(item) for item in written)
+  for kind in (int, float):
+    with contextlib.suppress(ValueError, TypeError):
+      return kind(written)
+  return written
 
 
 def _checked(path: Path, key: str, item: Found, told: dict[str, Any]) -> Any:
@@ -155,11 +222,11 @@ def _checked(path: Path, key: str, item: Found, told: dict[str, Any]) -> Any:
     else:
       value = float(item.value)
       fits = 0 < value <= (1 if key == 'keep_rate' else 1000)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     fits = False
   if not fits:
     raise InputError(
-      f'{path}: {key} = {item.value} ({item.where}) is not possible; give {FLAGS[key]}.'
+      f'{path}: {key} = {str(item.value)[:200]} ({item.where}) is not possible; give {FLAGS[key]}.'
     )
   return value
 

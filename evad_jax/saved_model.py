@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import automatic, from_config, model_settings, run_settings, sharding, train
+from evad_jax import (
+  automatic,
+  config_rules,
+  from_config,
+  model_settings,
+  parameter_checks,
+  sharding,
+  train,
+)
 from evad_jax.checkpoint import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.model.evad import EVAD
@@ -29,7 +37,7 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
   Raises InputError where there is none, or it is of another model, or the data do not suit it, and
   for a config.eval that cannot be.
   """
-  run_settings.check_evaluation(config.eval)
+  config_rules.check(config)
   directory, step = locate(path)
   with Checkpoints(directory, read_only=True) as checkpoints:
     step = checkpoints.choose(config.eval.step if step is None else step)
@@ -41,5 +49,6 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
     mesh = sharding.make_mesh(config.mesh.model)
     sharding.check_model_axis(mesh, config.model)
     params = train.restore_params(config, model, checkpoints, step, mesh)
+    parameter_checks.check_finite(params, directory / str(step))
   model_settings.tell_other_classes(settings, index.classes)
   return SavedModel(config, model, params, index, mesh, f'step {step} of {directory}')

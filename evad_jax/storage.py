@@ -1,15 +1,19 @@
 """Disks that are full, read-only or failing: the reason in words, whoever raised the error.
 
-And addresses where a path has to stand: they would silently become folders named 'gs:'.
+And paths that cannot be what was meant: addresses, which would silently become folders named 'gs:',
+names from outside that leave the directory they belong to, and devices where files have to stand.
 """
 
 import contextlib
 import errno
 import os
 import re
+import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from evad_jax import printable
 from evad_jax.errors import InputError
 
 # How TensorStore, below Orbax, quotes the operating system inside an error of another type.
@@ -24,18 +28,71 @@ _UNWRITABLE = {
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 # One slash is what pathlib leaves of two; a single letter would be a drive of Windows.
-_ADDRESS = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
+_ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+:)/', re.IGNORECASE)
+_LONGEST_NAME = 255  # bytes that file systems allow
 
 
 def refuse_address(path: str | os.PathLike, name: str) -> None:
   """Raises InputError for an address such as gs://bucket/run; name: the flag or key that has it."""
   text = str(path)
-  if _ADDRESS.match(text):
+  found = _ADDRESS.match(text)
+  if found and not os.path.isdir(found[1]):  # a directory may be called so, too
     address = re.sub(':/+', '://', text, count=1)
     raise InputError(
       f'{name} is {address}, an address and no folder; mount the bucket (gs:// by gcsfuse, s3:// '
       'by mountpoint-s3) and give the path of the mounted folder.'
     )
+
+
+def fault_of_name(name: str) -> str:
+  """Why a name cannot be that of something below a directory, or ''."""
+  parts = name.split('/')
+  if not name.strip():
+    return 'is empty'
+  if printable.name_of(name) != name:
+    return 'has letters that cannot be printed'
+  if name.startswith('/'):
+    return 'begins at the root, where it may not leave its directory'
+  if '..' in parts:
+    return 'leaves its directory by ..'
+  if max(len(part.encode()) for part in parts) > _LONGEST_NAME:
+    return f'is longer than {_LONGEST_NAME} bytes'
+  return ''
+
+
+def below(directory: str | os.PathLike, name: str) -> Path:
+  """The path that a name from outside has below a directory, which it cannot leave.
+
+  Accents may be letters of their own on the disk and not in the name, or the other way round.
+
+  Raises InputError for a name that is absolute, has .., or is none of a file.
+  """
+  fault = fault_of_name(name)
+  if fault:
+    raise InputError(
+      f'{name[:100]!r} {fault}; it has to be the name of something below {directory}.'
+    )
+  forms = [name, *(unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))]
+  paths = [Path(directory, form) for form in forms]
+  return next((path for path in paths if path.exists()), paths[0])
+
+
+def read_bytes(path: str | os.PathLike, noun: str) -> bytes:
+  """What is in a file, or comes from a pipe that a shell made (`<(zcat ...)`, /dev/stdin).
+
+  noun: what it should be, for messages. Raises InputError for a file that cannot be read, and for
+  what may have no end: devices, and other pipes.
+  """
+  try:
+    kind = os.stat(path).st_mode
+    piped = stat.S_ISFIFO(kind) and os.path.realpath(path).startswith(('/proc/', '/dev/'))
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or piped):
+      raise InputError(f'{path} is a device and no file; give {noun}.')
+    return Path(path).read_bytes()
+  except OSError as error:
+    raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
+  except ValueError as error:  # a zero in the name
+    raise InputError(f'{str(path)!r} is no name of a file ({error}); give {noun}.') from error
 
 
 def reason(error: BaseException | None) -> str | None:

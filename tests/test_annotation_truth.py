@@ -81,10 +81,15 @@ def test_pyannot(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'gttubes': {'catch/a': {0: [np.zeros((2, 4))]}}}, 'a tube of catch/a is not rows'),
-    ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 4, 9]])]}}}, 'a tube of catch/a is not rows'),
-    ({'gttubes': {'catch/a': {0: [np.array([[0, 5, 5, 9, 9]])]}}}, 'a tube of catch/a is not rows'),
-    ({'gttubes': {'catch/a': {0: [np.zeros((0, 5))]}}}, 'unexpected form'),
+    ({'gttubes': {'catch/a': {0: [np.zeros((2, 4))]}}}, 'catch/a: bad tube: .* shape'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 4, 9]])]}}}, 'a box of catch/a ends before'),
+    ({'gttubes': {'catch/a': {0: [np.array([[0, 5, 5, 9, 9]])]}}}, 'frames do not increase from 0'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1.5, 5, 5, 9, 9]])]}}}, 'no whole numbers'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1e18, 5, 5, 9, 9]])]}}}, 'no video has a frame'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 9, np.nan]])]}}}, 'a box is not finite'),
+    ({'gttubes': {'catch/a': {2: [np.array([[1, 5, 5, 9, 9]])]}}}, 'there is no class 2'),
+    ({'gttubes': {'catch/a': {-1: [np.array([[1, 5, 5, 9, 9]])]}}}, 'there is no class -1'),
+    ({'test_videos': [['run/d']]}, "no annotation of 'run/d'"),
     ({'nframes': {}}, "unexpected form.*'catch/a'"),
   ],
 )
@@ -100,7 +105,7 @@ def test_unreadable_files(tmp_path):
   with pytest.raises(InputError, match='a.json is not JSON'):
     annotation_truth.read(tmp_path / 'a.json')
   (tmp_path / 'a.json').write_text('[]')
-  with pytest.raises(InputError, match='a.json: has neither gttubes nor videos'):
+  with pytest.raises(InputError, match='a.json: the file is not an object'):
     annotation_truth.read(tmp_path / 'a.json')
 
 

@@ -81,7 +81,7 @@ def test_files_that_cannot_be_read(tmp_path, read):
   if read is not read_exclusions:  # which may be none
     with pytest.raises(InputError, match='file.txt is empty'):
       read(written(tmp_path, '\n  \n'))
-  (tmp_path / 'binary.csv').write_bytes(b'\xff\xfe\x00\x01')
+  (tmp_path / 'binary.csv').write_bytes(b'\x89PNG\r\n\x1a\n\x00')
   with pytest.raises(InputError, match='binary.csv is not UTF-8'):
     read(tmp_path / 'binary.csv')
 

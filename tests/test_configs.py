@@ -131,10 +131,10 @@ def test_sizes_and_splits():
 @pytest.mark.parametrize(
   'canvases, words',
   [
-    ((288, 512), 'has 288, but a canvas is'),
-    ((), r'must list \(height, width\) pairs'),
+    ((288, 512), 'a list in which 288 is a list'),
+    ((), 'canvases=.. must be a list of 1 or more'),
     (((288, 500),), r'multiple of 2 \* config.model.patch = 32'),
-    (((288, 512), (0, 32)), r'has \(0, 32\)'),
+    (((288, 512), (0, 32)), r'\(0, 32\) is a list in which 0 is at least 1'),
   ],
 )
 def test_canvases_are_pairs_of_multiples(canvases, words):

@@ -44,11 +44,14 @@ def test_the_models_own_rate_unless_a_list_is_given():
 @pytest.mark.parametrize(
   'changes, words',
   [
-    ({'keep_rates': ('x',)}, r"config\.train\.keep_rates=\('x',\) must be a list of keep rates"),
+    ({'keep_rates': ('x',)}, r"train\.keep_rates=\('x',\) must be a list in which 'x' is a fin"),
     ({'keep_rates': (1.0, 0.2)}, 'keep rate of 0.2 at block 1 would drop tokens of the keyframe'),
-    ({'keep_rates': (1.0, 1.5)}, 'keep rate of block 1 is 1.5'),
+    (
+      {'keep_rates': (1.0, 1.5)},
+      r'keep_rates=\(1.0, 1.5\) must be a list in which 1.5 is in \(0, 1\]',
+    ),
     ({'keep_rates': (0.7, (0.9,))}, 'has 1 rates for 2 prune_blocks'),
-    ({'consistency': -1.0}, r'config\.train\.consistency=-1\.0 is the weight'),
+    ({'consistency': -1.0}, r'config\.train\.consistency=-1\.0 must be at least 0'),
   ],
 )
 def test_impossible_rates_are_told_before_anything_is_compiled(changes, words):

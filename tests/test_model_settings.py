@@ -70,13 +70,6 @@ def test_an_encoder_cannot_be_evaluated():
     model_settings.for_evaluation(micro_evad.micro_config(), settings, 'x')
 
 
-def test_a_wrong_value_is_refused():
-  config = micro_evad.micro_config()
-  config.eval.settings = 'mine'
-  with pytest.raises(InputError, match="'mine' is not one of 'checkpoint', 'config'"):
-    model_settings.for_evaluation(config, saved(), 'x')
-
-
 def test_other_class_names_are_told(capsys):
   model_settings.tell_other_classes({'classes': ['walk', 'run', 'sit']}, ['walk', 'sit', 'run'])
   told = capsys.readouterr().out

@@ -4,32 +4,34 @@ A data set directory (written by `record_writer.py`) holds TFRecord shards, one 
 `manifest.json`, which is written last: without it nothing here counts as prepared.
 """
 
-import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from evad_jax import limits, text_files
+from evad_jax.data import array_files, tfrecord
 from evad_jax.errors import InputError
-from evad_jax.storage import refuse_address
+from evad_jax.storage import fault_of_name, refuse_address
+from evad_jax.value_rules import check, mapping, rows, text, whole
 
 MANIFEST = 'manifest.json'
 _REQUIRED = ('name', 'classes', 'clip_frames', 'frame_stride', 'splits')  # of the manifest
-INDEX_COLUMNS = (
-  'shard_bytes',
-  'record_shard',
-  'record_offset',
-  'record_length',
-  'record_crc',
-  'record_video',
-  'record_size',
-  'example_record',
-  'keyframes',
-)
+INDEX_COLUMNS = {
+  'shard_bytes': ('iu', 1),
+  'record_shard': ('iu', 1),
+  'record_offset': ('iu', 1),
+  'record_length': ('iu', 1),
+  'record_crc': ('iu', 1),
+  'record_video': ('U', 1),
+  'record_size': ('iu', 2),
+  'example_record': ('iu', 1),
+  'keyframes': ('iu', 1),
+}
 # Of prepared videos alone, not of generated ones.
-OPTIONAL_COLUMNS = ('record_annotated_size', 'annotated')
+OPTIONAL_COLUMNS = {'record_annotated_size': ('iu', 2), 'annotated': ('b', 1)}
 
 
 def index_name(split: str) -> str:
@@ -99,7 +101,11 @@ class RecordIndex:
         f'{directory}: nothing is prepared for split {split!r} (prepared: {have}); '
         f'prepare it with `{prepare_command}`'
       )
-    columns = _read_columns(path, prepare_command)
+    again = f'prepare again with `{prepare_command}`'
+    columns = array_files.read(path, INDEX_COLUMNS, OPTIONAL_COLUMNS, again)
+    fault = _fault(columns)
+    if fault:
+      raise InputError(f'{path}: the index is damaged ({fault}); {again}')
     settings = {key: manifest[key] for key in _REQUIRED if key != 'splits'}
     settings['scored_classes'] = manifest.get('scored_classes', manifest['classes'])
     optional = ('timestamp_origin', 'timestamp_rate', 'class_ids')
@@ -175,12 +181,13 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
       f'{directory}: nothing is prepared here, or the preparation did not finish '
       f'(no {MANIFEST}); prepare it with `{prepare_command}`'
     )
+  manifest = text_files.read_json(path, f'another, or prepare with `{prepare_command}`')
   try:
-    manifest = json.loads(path.read_text(encoding='utf-8'))
-    missing = set(_REQUIRED) - set(manifest)
-  except (ValueError, TypeError) as error:
-    raise InputError(f'{path}: is not valid JSON; prepare with `{prepare_command}`') from error
-  if missing or not isinstance(manifest, dict):
+    check(manifest, _MANIFEST, f'{path}: ')
+  except InputError as error:
+    raise InputError(f'{error} Prepare again with `{prepare_command}`.') from error
+  missing = set(_REQUIRED) - set(manifest)
+  if missing:
     raise InputError(
       f'{path}: lacks {", ".join(sorted(missing))}; prepare again with `{prepare_command}`'
     )
@@ -190,19 +197,79 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
       f'{path}: scores {strange[0]!r}, which is not one of its classes; prepare again with '
       f'`{prepare_command}`'
     )
+  ids, classes = manifest.get('class_ids'), manifest['classes']
+  if ids is not None and len(ids) != len(classes):
+    raise InputError(
+      f'{path}: has {len(ids)} class_ids for {len(classes)} classes; prepare again with '
+      f'`{prepare_command}`'
+    )
   return manifest
 
 
-def _read_columns(path: Path, prepare_command: str) -> dict[str, np.ndarray]:
-  """The arrays of a sidecar index, by the names that RecordIndex has for them."""
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return {
-        key: file[key]
-        for key in (*INDEX_COLUMNS, *OPTIONAL_COLUMNS)
-        if key in file or key in INDEX_COLUMNS
-      }
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise InputError(
-      f'{path}: the index is damaged ({error}); prepare again with `{prepare_command}`'
-    ) from error
+def _name(value: Any) -> str:
+  """What a name of files must be."""
+  good = isinstance(value, str) and '/' not in value and not fault_of_name(value)
+  return '' if good else 'a name of files'
+
+
+def _any(value: Any) -> str:
+  return ''
+
+
+def _numbers(value: Any) -> str:
+  good = isinstance(value, dict) and all(key.isdecimal() and len(key) < 10 for key in value)
+  return mapping(_count)(value) if good else 'counts by number'
+
+
+_count = whole(0, 2**53)
+_MANIFEST = {
+  'name': _name,
+  'classes': rows(text, 1, limits.LARGEST_CLASS),
+  'scored_classes': rows(text, 0, limits.LARGEST_CLASS),
+  'class_ids': rows(whole(0, limits.LARGEST_CLASS), 0, limits.LARGEST_CLASS),
+  'clip_frames': whole(1, 10**4),
+  'frame_stride': whole(1, 10**4),
+  'timestamp_origin': whole(0, limits.LARGEST_FRAME),
+  'timestamp_rate': whole(1, 10**4),
+  'splits': mapping(mapping(_any)),
+  'problems': rows(mapping(text), 0, 10**7),
+  'label_counts': mapping(mapping(_count)),
+  'boxes_per_keyframe': mapping(_numbers),
+  'settings': mapping(_any),
+  'decoder_versions': mapping(_any),
+  'encoder_versions': mapping(_any),
+}
+
+
+def _fault(columns: dict[str, np.ndarray]) -> str:
+  """What contradicts what in the columns of an index, or ''."""
+  count = {key: len(column) for key, column in columns.items()}
+  of_records = [key for key in columns if key.startswith('record_')]
+  of_examples = [key for key in ('example_record', 'keyframes', 'annotated') if key in columns]
+  for keys in (of_records, of_examples):
+    if len({count[key] for key in keys}) > 1:
+      return f'{" and ".join(keys)} differ in length'
+  sizes, shards = columns['record_size'], columns['record_shard']
+  if any(columns[key].shape[1] != 2 for key in of_records if key.endswith('_size')):
+    return 'sizes are not height and width'
+  for key, least, end in (
+    ('shard_bytes', 0, 2**62),
+    ('record_shard', 0, count['shard_bytes']),
+    ('record_offset', 0, 2**61),
+    ('record_length', 0, 2**61),
+    ('record_crc', 0, 2**32),
+    ('record_size', 1, limits.LARGEST_SIDE + 1),
+    ('record_annotated_size', 0, limits.LARGEST_SIDE + 1),
+    ('example_record', 0, count['record_shard']),
+    ('keyframes', 0, limits.LARGEST_FRAME + 1),
+  ):
+    column = columns.get(key, np.zeros(0))
+    if column.size and not (least <= column.min() and column.max() < end):
+      return f'{key} goes from {column.min()} to {column.max()}, not from {least} to below {end}'
+  if (sizes.prod(axis=1, dtype=np.int64) > limits.LARGEST_AREA).any():
+    return f'a frame has more than {limits.LARGEST_AREA} pixels'
+  around = tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
+  ends = columns['record_offset'].astype(np.int64) + columns['record_length'] + around
+  if (ends > columns['shard_bytes'][shards]).any():
+    return 'a record ends behind its shard'
+  return ''

@@ -13,7 +13,7 @@ import numpy as np
 
 from evad_jax.data import example_proto, tfrecord
 from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name, shard_name
-from evad_jax.data.records import Record
+from evad_jax.data.records import Record, check_record
 from evad_jax.data.whole_files import temporary, write_arrays, write_json
 from evad_jax.errors import InputError
 from evad_jax.storage import refuse_address
@@ -58,29 +58,6 @@ def serialize(record: Record) -> bytes:
   boxes = np.asarray(record.boxes, np.float32)
   feature['boxes'].float_list.value.extend(boxes.ravel().tolist())
   return message.SerializeToString(deterministic=True)
-
-
-def check_record(record: Record, num_classes: int) -> None:
-  """Raises ValueError if the fields contradict each other (a defect of the preparation)."""
-  boxes, numbers, keyframes = record.boxes, record.frame_numbers, record.keyframes
-  rules = {
-    'frame_numbers increase, one a frame': len(record.frames) == len(numbers) > 0
-    and (np.diff(numbers) > 0).all(),
-    'frame_numbers lie in [0, num_frames)': numbers[0] >= 0 and numbers[-1] < record.num_frames,
-    'keyframes increase, all stored': len(keyframes) > 0
-    and (np.diff(keyframes) > 0).all()
-    and np.isin(keyframes, numbers).all(),
-    'boxes are (M, 4) in [0, 1] with an area': boxes.shape == (len(boxes), 4)
-    and (boxes >= 0).all()
-    and (boxes <= 1).all()
-    and (boxes[:, :2] < boxes[:, 2:]).all(),
-    'labels are (M, A)': record.labels.shape == (len(boxes), num_classes),
-    'box_keyframe are (M,) positions': record.box_keyframe.shape == (len(boxes),)
-    and ((record.box_keyframe >= 0) & (record.box_keyframe < len(keyframes))).all(),
-  }
-  broken = [rule for rule, holds in rules.items() if not holds]
-  if broken:
-    raise ValueError(f'record of {record.video!r} breaks: {"; ".join(broken)}.')
 
 
 class IndexRows:

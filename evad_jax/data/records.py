@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from evad_jax import limits
 from evad_jax.data import example_proto, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
@@ -62,33 +64,26 @@ class RecordReader:
     """Example i, read and verified.
 
     Raises:
-      InputError: the shard is cut, or a checksum differs (names shard and offset).
+      InputError: the shard is cut, a checksum differs (names shard and offset), or the record is
+        not as preparation writes it, or another one than the index says.
       IndexError: i is not in [0, len).
     """
     if not 0 <= i < len(self):
       raise IndexError(f'example {i} of {len(self)}')
-    features = self._features(int(self.index.example_record[i]))
-    return self._example(features, int(self.index.keyframes[i]))
+    number, keyframe = int(self.index.example_record[i]), int(self.index.keyframes[i])
+    record = self._stored(number)
+    position = np.searchsorted(record.keyframes, keyframe)
+    if keyframe not in record.keyframes[position : position + 1]:
+      raise self._wrong(number, f'the index has its keyframe {keyframe}, which it lacks')
+    return self._example(record, int(position))
 
   def read_record(self, record: int) -> Record:
-    """Record number `record` of the split, whole."""
-    features = self._features(record)
-    return Record(
-      video=_text(features['video']),
-      fps=features['fps'].float_list.value[0],
-      num_frames=_integer(features['num_frames']),
-      height=_integer(features['height']),
-      width=_integer(features['width']),
-      frames=list(features['frames'].bytes_list.value),
-      frame_numbers=_integers(features['frame_numbers']),
-      keyframes=_integers(features['keyframes']),
-      boxes=_floats(features['boxes']).reshape(-1, 4),
-      box_keyframe=_integers(features['box_keyframe']),
-      labels=self._labels(features),
-    )
+    """Record number `record` of the split, whole; errors as in `[]`."""
+    found = self._stored(record)
+    return found._replace(frames=list(found.frames))
 
-  def _features(self, record: int):
-    """The parsed features of a record, name -> Feature message."""
+  def _stored(self, record: int) -> Record:
+    """A record whose parts fit each other and the index; its frames are not copied yet."""
     index = self.index
     shard, offset = int(index.record_shard[record]), int(index.record_offset[record])
     path = index.shard_path(shard)
@@ -99,30 +94,45 @@ class RecordReader:
       int(index.record_length[record]),
       int(index.record_crc[record]),
     )
-    return example_proto.Example.FromString(data).features.feature
+    try:
+      found = _parsed(data, len(index.classes))
+      check_record(found, len(index.classes))
+    except (ValueError, IndexError, DecodeError) as error:
+      raise self._wrong(record, f'it is not as preparation writes them: {error}') from error
+    size, video = index.record_size[record].tolist(), str(index.record_video[record])
+    if [found.height, found.width] != size or found.video != video:
+      raise self._wrong(
+        record,
+        f'it has {found.height} x {found.width} pixels of {found.video!r}, and the index says '
+        f'{size[0]} x {size[1]} of {video!r}',
+      )
+    return found
 
-  def _example(self, features, keyframe: int) -> Example:
+  def _wrong(self, record: int, what: str) -> InputError:
+    path = self.index.shard_path(int(self.index.record_shard[record]))
+    return InputError(
+      f'{path}: the record at byte {self.index.record_offset[record]} cannot be used ({what}); '
+      f'copy the data set again, or prepare it with `{self.index.prepare_command}`'
+    )
+
+  def _example(self, record: Record, position: int) -> Example:
     """Only the frames that this keyframe's clip spans are copied out of the message."""
-    numbers = _integers(features['frame_numbers'])
+    numbers, keyframe = record.frame_numbers, int(record.keyframes[position])
     clip, stride = self.index.clip_frames, self.index.frame_stride
     first = np.searchsorted(numbers, keyframe - clip // 2 * stride)
     last = np.searchsorted(numbers, keyframe + (clip - 1) // 2 * stride, side='right')
-    position = np.searchsorted(_integers(features['keyframes']), keyframe)
-    mine = _integers(features['box_keyframe']) == position
+    mine = record.box_keyframe == position
     return Example(
-      video=_text(features['video']),
+      video=record.video,
       keyframe=keyframe,
-      num_frames=_integer(features['num_frames']),
-      height=_integer(features['height']),
-      width=_integer(features['width']),
-      frames=list(features['frames'].bytes_list.value[first:last]),
+      num_frames=record.num_frames,
+      height=record.height,
+      width=record.width,
+      frames=list(record.frames[first:last]),
       frame_numbers=numbers[first:last],
-      boxes=_floats(features['boxes']).reshape(-1, 4)[mine],
-      labels=self._labels(features)[mine],
+      boxes=record.boxes[mine],
+      labels=record.labels[mine],
     )
-
-  def _labels(self, features) -> np.ndarray:
-    return _integers(features['labels']).astype(np.uint8).reshape(-1, len(self.index.classes))
 
   def _descriptor(self, shard: int, path: Path) -> int:
     """Opened once; two threads that race leave one descriptor unused but nothing wrong."""
@@ -151,8 +161,50 @@ class RecordReader:
     self.close()
 
 
-def _text(feature) -> str:
-  return feature.bytes_list.value[0].decode('utf-8')
+def check_record(record: Record, num_classes: int) -> None:
+  """Raises ValueError if the fields contradict each other."""
+  boxes, numbers, keyframes = record.boxes, record.frame_numbers, record.keyframes
+  rules = {
+    'frame_numbers increase, one a frame': len(record.frames) == len(numbers) > 0
+    and (np.diff(numbers) > 0).all(),
+    'frame_numbers lie in [0, num_frames)': len(numbers) > 0
+    and numbers[0] >= 0
+    and numbers[-1] < record.num_frames <= limits.LARGEST_FRAME,
+    'keyframes increase, all stored': len(keyframes) > 0
+    and (np.diff(keyframes) > 0).all()
+    and np.isin(keyframes, numbers).all(),
+    'boxes are (M, 4) in [0, 1] with an area': boxes.shape == (len(boxes), 4)
+    and (boxes >= 0).all()
+    and (boxes <= 1).all()
+    and (boxes[:, :2] < boxes[:, 2:]).all(),
+    'labels are (M, A)': record.labels.shape == (len(boxes), num_classes),
+    'box_keyframe are (M,) positions': record.box_keyframe.shape == (len(boxes),)
+    and ((record.box_keyframe >= 0) & (record.box_keyframe < len(keyframes))).all(),
+  }
+  broken = [rule for rule, holds in rules.items() if not holds]
+  if broken:
+    raise ValueError(f'record of {record.video!r} breaks: {"; ".join(broken)}.')
+
+
+def _parsed(data: bytes, num_classes: int) -> Record:
+  """ValueError, IndexError or DecodeError where it is no record."""
+  features = example_proto.Example.FromString(data).features.feature
+  labels = _integers(features['labels'])
+  if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+    raise ValueError('labels are not 0 or 1')
+  return Record(
+    video=features['video'].bytes_list.value[0].decode('utf-8'),
+    fps=features['fps'].float_list.value[0],
+    num_frames=_integer(features['num_frames']),
+    height=_integer(features['height']),
+    width=_integer(features['width']),
+    frames=features['frames'].bytes_list.value,
+    frame_numbers=_integers(features['frame_numbers']),
+    keyframes=_integers(features['keyframes']),
+    boxes=np.array(features['boxes'].float_list.value, np.float32).reshape(-1, 4),
+    box_keyframe=_integers(features['box_keyframe']),
+    labels=labels.astype(np.uint8).reshape(-1, num_classes),
+  )
 
 
 def _integer(feature) -> int:
@@ -161,7 +213,3 @@ def _integer(feature) -> int:
 
 def _integers(feature) -> np.ndarray:
   return np.array(feature.int64_list.value, np.int64)
-
-
-def _floats(feature) -> np.ndarray:
-  return np.array(feature.float_list.value, np.float32)

@@ -5,11 +5,11 @@ Beside each shard lies its part of the index, until `join_shards` makes the inde
 
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from evad_jax.data import array_files
 from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, OPTIONAL_COLUMNS, index_name
 from evad_jax.data.record_writer import TFDS_FILES, IndexRows, check_record
 from evad_jax.data.records import Record
@@ -17,6 +17,7 @@ from evad_jax.data.whole_files import TEMPORARY, flush_to_disk, temporary, write
 from evad_jax.errors import InputError
 
 _PART = '.part-'
+_PART_COLUMNS = INDEX_COLUMNS | {'about': ('U', 0)}
 
 
 class ShardWriter:
@@ -63,11 +64,10 @@ def part_path(shard: Path) -> Path:
 def read_part(shard: Path) -> tuple[dict[str, np.ndarray], dict] | None:
   """The index columns of a finished shard and what was said about it; None if it is not whole."""
   try:
-    with np.load(part_path(shard), allow_pickle=False) as file:
-      columns = {key: file[key] for key in INDEX_COLUMNS}
-      about = json.loads(str(file['about']))
-    whole = shard.stat().st_size == columns['shard_bytes'][0]
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    columns = array_files.read(part_path(shard), _PART_COLUMNS, {}, 'prepare it again')
+    about = json.loads(str(columns.pop('about')))
+    whole = isinstance(about, dict) and shard.stat().st_size == columns['shard_bytes'][0]
+  except (OSError, ValueError, IndexError, RecursionError):  # InputError is a ValueError
     return None
   return (columns, about) if whole else None
 

@@ -6,16 +6,17 @@ video-mAP is computed only where every frame is a keyframe: `every_frame`.
 """
 
 import os
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from evad_jax.data import array_files
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.whole_files import write_arrays
 from evad_jax.errors import InputError
+from evad_jax.limits import LARGEST_FRAME
 
 
 class TrueTube(NamedTuple):
@@ -71,24 +72,17 @@ def read_tubes(index: RecordIndex) -> TrueTubes | None:
   if not path.is_file():
     return None
   again = f'prepare again with `{index.prepare_command}`'
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      columns = dict(file)
-    ends = np.cumsum(columns['length'])[:-1]
-    tubes = [
-      TrueTube(str(video), int(label), frames, boxes)
-      for video, label, frames, boxes in zip(
-        columns['video'],
-        columns['label'],
-        np.split(columns['frames'], ends),
-        np.split(columns['boxes'], ends),
-        strict=False,  # without a tube there is still one empty part
-      )
-    ]
-    trimmed = bool(columns['trimmed'])
-    every_frame = bool(columns.get('every_frame', False))  # older files do not say
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise InputError(f'{path}: the tubes are damaged ({error}); {again}') from error
+  columns = array_files.read(path, _COLUMNS, {'every_frame': ('b', 0)}, again)
+  fault = _fault(columns)
+  if fault:
+    raise InputError(f'{path}: the tubes are damaged ({fault}); {again}')
+  ends = np.cumsum(columns['length'])
+  tubes = [
+    TrueTube(str(video), int(label), columns['frames'][start:end], columns['boxes'][start:end])
+    for video, label, start, end in zip(
+      columns['video'], columns['label'], ends - columns['length'], ends, strict=True
+    )
+  ]
   videos = set(index.record_video.tolist())
   for tube in tubes:
     if tube.video not in videos or not 0 <= tube.label < len(index.classes):
@@ -96,4 +90,37 @@ def read_tubes(index: RecordIndex) -> TrueTubes | None:
         f'{path}: has a tube of class {tube.label} in video {tube.video!r}, which the index does '
         f'not know; {again}'
       )
-  return TrueTubes(tubes, trimmed, every_frame)
+  every_frame = bool(columns.get('every_frame', False))  # older files do not say
+  return TrueTubes(tubes, bool(columns['trimmed']), every_frame)
+
+
+_COLUMNS = {
+  'video': ('U', 1),
+  'label': ('iu', 1),
+  'length': ('iu', 1),
+  'frames': ('iu', 1),
+  'boxes': ('f', 2),
+  'trimmed': ('b', 0),
+}
+
+
+def _fault(columns: dict[str, np.ndarray]) -> str:
+  """What contradicts what in the columns, or ''."""
+  lengths, frames, boxes = (columns[key] for key in ('length', 'frames', 'boxes'))
+  frames = frames.astype(np.int64)
+  if not len(columns['video']) == len(columns['label']) == len(lengths):
+    return 'video, label and length differ in length'
+  if lengths.size and (lengths.min() < 0 or lengths.max() > len(frames)):
+    return 'a tube is longer than all frames'
+  if lengths.sum(dtype=np.int64) != len(frames) or boxes.shape != (len(frames), 4):
+    return 'frames and boxes are not as many as the tubes say'
+  if not ((boxes >= 0) & (boxes <= 1)).all():
+    return 'a box is not in [0, 1]'
+  if frames.size and not (frames.min() >= 0 and frames.max() <= LARGEST_FRAME):
+    return 'a frame is none of a video'
+  first = np.zeros(len(frames), bool)
+  first[np.cumsum(lengths)[:-1][lengths[1:] > 0]] = True
+  first[:1] = True
+  if not (first | (np.diff(frames, prepend=0) > 0)).all():
+    return 'the frames of a tube do not increase'
+  return ''

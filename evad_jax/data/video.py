@@ -14,6 +14,7 @@ import heapq
 import itertools
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -129,7 +130,12 @@ def videos_below(directory: Path) -> dict[str, Path]:
   """As `find_videos`, but none is no error."""
   found = [path for path in directory.rglob('*') if path.suffix.lower() in SUFFIXES]
   found.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
-  return {path.stem: path for path in reversed(found)}
+  return {stem_of(path.stem): path for path in reversed(found)}
+
+
+def stem_of(name: str) -> str:
+  """By which of its names a video is found: the last part, accents in one form."""
+  return unicodedata.normalize('NFC', name.rpartition('/')[2])
 
 
 def frames_per_second(path: str | os.PathLike) -> Fraction:

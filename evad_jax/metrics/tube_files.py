@@ -17,6 +17,7 @@ import numpy as np
 from evad_jax import csv_columns
 from evad_jax.csv_columns import Lines
 from evad_jax.errors import InputError
+from evad_jax.limits import LARGEST_CLASS, LARGEST_COORDINATE, LARGEST_FRAME
 from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes, of_frames
 from evad_jax.tubes.overlap import Tube
 
@@ -25,7 +26,6 @@ COMMON = {'video': str, 'frame': int, **dict.fromkeys(BOX, float), 'label': int}
 TRUTH_COLUMNS = COMMON | {'tube_id': str}
 DETECTION_COLUMNS = COMMON | {'score': float}
 NO_FRAMES = np.zeros(0, np.int64)
-LARGEST_FRAME = 10**7  # four days at 25 frames a second
 
 
 class VideoTruth(NamedTuple):
@@ -222,7 +222,16 @@ def _check(lines: Lines, columns: dict[str, np.ndarray]) -> None:
     lambda row: f'there is no frame {frames[row]}; frames are counted from 1.',
   )
   csv_columns.require(
-    labels >= 0, lines, lambda row: f'there is no class {labels[row]}; labels start at 0.'
+    (labels >= 0) & (labels <= LARGEST_CLASS),
+    lines,
+    lambda row: (
+      f'there is no class {labels[row]}; labels start at 0 and go to {LARGEST_CLASS} at most.'
+    ),
+  )
+  csv_columns.require(
+    np.abs(boxes).max(axis=1, initial=0) <= LARGEST_COORDINATE,
+    lines,
+    lambda _: f'the box reaches beyond {LARGEST_COORDINATE:.0f} pixels; write x1,y1,x2,y2.',
   )
   csv_columns.require(
     (boxes[:, 2:] >= boxes[:, :2]).all(axis=1),

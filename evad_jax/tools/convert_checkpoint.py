@@ -25,6 +25,7 @@ from evad_jax import (
   compile_cache,
   known_answers,
   model_settings,
+  parameter_checks,
   published_files,
   published_models,
   published_names,
@@ -116,14 +117,14 @@ def to_published(source: Path, out: Path, form: str) -> None:
   with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:
     step = checkpoints.choose(0) if step is None else step
     settings, params = checkpoints.settings(step), checkpoints.read_params(step)
+    parameter_checks.check_finite(params, directory / str(step))
   origin = settings.get('source', {})
   kind, model = origin.get('kind', 'detector'), dict(settings['model'])
   if kind == 'detector':
     model = model_settings.saved_settings(settings, directory / str(step))
   # Its types are ours, and it belongs to the computation.
   model = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items() if k != 'dtype'}
-  tensors = published_names.to_published(params, model['patch'])
-  published_models.check_names(directory / str(step), kind, model, tensors)
+  tensors = published_models.tensors_of(directory / str(step), kind, model, params)
   container = origin.get('container') or 'model_state'
   if kind == 'detector':
     tensors |= published_names.NOT_PARAMETERS

@@ -7,7 +7,6 @@ runs on one device, whatever the run had.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,17 +19,26 @@ def replay(directory: Path) -> list[str]:
   import numpy as np
   from ml_collections import ConfigDict
 
-  from evad_jax import from_config, keep_rates, nan_watch, sharding, train
+  from evad_jax import (
+    config_rules,
+    from_config,
+    keep_rates,
+    nan_watch,
+    sharding,
+    text_files,
+    train,
+    value_rules,
+  )
   from evad_jax.checkpoint import Checkpoints
   from evad_jax.parameter_rules import path_of
 
   path = directory / 'config.json'
   if not path.is_file():
     raise InputError(f'{directory}: holds no config.json; give a directory non_finite_step_N.')
-  try:
-    config = ConfigDict(json.loads(path.read_text()))
-  except ValueError as error:
-    raise InputError(f'{path}: is no JSON ({error}); start the run again for another.') from error
+  content = text_files.read_json(path, 'the dump of a run, or start it again for another')
+  value_rules.check(content, {}, f'{path}: ')
+  config = ConfigDict(content)
+  config_rules.check(config)
   config.mesh.update(model=1, fsdp=False)
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   model = from_config.make_model(config)

@@ -65,19 +65,18 @@ def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) ->
   )
   if not source:
     return [*checks, Check(None, 'known answers are kept for converted checkpoints alone')]
-  same = known_answers.parameters_hash(params) == settings['parameters_sha256']
+  same = known_answers.parameters_hash(params) == settings.get('parameters_sha256')
   checks.append(Check(same, 'the parameters are, bit for bit, those that were converted'))
   if not checks[1].passed or wrong:
     return checks
-  checks += _check_answers(kind, model, params, settings['known_answers'])
+  checks += _check_answers(kind, model, params, settings.get('known_answers', {}))
   return checks + (_check_modes(model, source) if kind == 'detector' else [])
 
 
 def _check_names(directory: Path, kind: str, model: dict[str, Any], params: Any) -> Check:
   try:
-    tensors = published_names.to_published(params, model['patch'])
-    published_models.check_names(directory, kind, model, tensors)
-  except ValueError as error:  # InputError is one
+    published_models.tensors_of(directory, kind, model, params)
+  except InputError as error:
     return Check(False, str(error))
   return Check(True, 'names and shapes are those of its model')
 
@@ -101,7 +100,7 @@ def _check_modes(model: dict[str, Any], source: dict[str, Any]) -> list[Check]:
   if model['keep_rate'] != 1.0:  # nothing pruned, nothing to restore
     needed['token_restoring'] = 'released'
   what = ', '.join(f'{key}={value}' for key, value in modes.items())
-  if not source['published']:
+  if not source.get('published', True):
     return [Check(None, f'{what}, as it was trained')]
   wrong = [f'{key}={value}' for key, value in needed.items() if modes[key] != value]
   return [Check(not wrong, what + (f'; these weights need {", ".join(wrong)}' if wrong else ''))]

@@ -130,13 +130,13 @@ def test_a_fault_names_its_place_and_the_rest_is_read(tmp_path, entry, message):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('{"classes": ["a"]', 'not valid JSON'),
+    ('{"classes": ["a"]', 'is not JSON'),
     ('[]', 'the file is not an object'),
     ('{"videos": {}}', '"classes" is not a list'),
     ('{"classes": ["a", "a"], "videos": {}}', 'has a name twice'),
     ('{"classes": ["a"], "videos": {"v": {}, "v": {}}}', "'v' stands twice"),
     ('{"classes": ["a"], "videos": []}', '"videos" is not an object'),
-    ('{"labels": ["a"], "videos": {"v": {}}}', 'shows how it must look'),
+    ('{"labels": ["a"], "videos": {"v": {}}}', 'shows how JSON must look'),
   ],
 )
 def test_other_files_are_refused(tmp_path, text, message):

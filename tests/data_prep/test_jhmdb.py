@@ -86,7 +86,7 @@ def test_tubes_of_trimmed_clips(source, tmp_path):
   assert tubes[0].frames.tolist() == list(range(6)) and tubes[0].label == 5
   np.testing.assert_allclose(tubes[0].boxes, [[0.2, 0.1, 0.5, 0.5]] * 6)
   (tmp_path / 'out/tubes-test1.npz').write_bytes(b'PK nonsense')
-  with pytest.raises(InputError, match='tubes-test1.npz: the tubes are damaged'):
+  with pytest.raises(InputError, match='tubes-test1.npz: the file is damaged'):
     read_tubes(RecordIndex.open(tmp_path / 'out', 'test1'))
 
 

@@ -220,7 +220,7 @@ def test_dry_run_counts_and_writes_nothing(source, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('train', 'test', 'message'),
   [
-    (GOOD, GOOD, 'is in the training and the test list'),
+    (GOOD, GOOD, 'is in the training and in the test list, .*train.txt and .*test.txt'),
     ('Archery/v_A', GOOD, 'lists no video of the 24 classes'),
     (None, None, 'holds no split; give --train-list'),
   ],

@@ -132,6 +132,6 @@ def test_unreadable_files(tmp_path):
     read_detections(tmp_path / 'nowhere.csv')
   with pytest.raises(InputError, match='cannot be read'):
     read_detections(tmp_path)
-  (tmp_path / 'binary.csv').write_bytes(b'\xff\xfe\x00\x01')
+  (tmp_path / 'binary.csv').write_bytes(b'\x89PNG\r\n\x1a\n\x00')
   with pytest.raises(InputError, match='binary.csv is not UTF-8'):
     read_detections(tmp_path / 'binary.csv')

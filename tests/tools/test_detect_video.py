@@ -251,7 +251,7 @@ def test_the_first_signal_ends_the_source_and_the_second_everything(capsys):
     ({}, ['--labels', 'two.txt'], '2 names of classes were given, but the checkpoint has 5'),
     ({}, ['--labels', 'nowhere.txt'], 'nowhere.txt cannot be read'),
     ({}, ['--keyframe-stride', '0'], 'keyframe_stride=0 must be 1 or more'),
-    ({}, ['--frame-stride', '0'], 'frame_stride=0 must be 1 or more'),
+    ({}, ['--frame-stride', '0'], 'frame_stride=0 must be at least 1'),
     ({}, ['--batch-size', '0'], 'batch_size=0 must be 1 or more'),
     ({}, ['--person-threshold', '70'], 'person_threshold=70.0 must be from 0 to 1'),
     ({}, ['--seconds', '0'], '--seconds 0.0 must be above 0'),

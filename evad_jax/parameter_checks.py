@@ -1,0 +1,53 @@
+"""Whether saved parameters are those of a model, and numbers at all."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evad_jax.errors import InputError
+
+Tree = Any
+
+
+def check_fits(
+  like: Tree,
+  saved: Tree,
+  where: Any,
+  other: str = 'the configuration; use the configuration it was trained with, or another --workdir',
+) -> None:
+  """Raises InputError for the first array that is missing, left over or of another shape.
+
+  other: what says how it should be, in words, and what to do.
+  """
+  ours, theirs = _shapes(like), _shapes(saved)
+  for path in sorted(set(ours) | set(theirs)):
+    if ours.get(path) != theirs.get(path):
+      raise InputError(
+        f'{where}: the checkpoint is of another model: {path} is '
+        f'{theirs.get(path, "missing")} in the checkpoint and {ours.get(path, "missing")} in '
+        f'{other}.'
+      )
+
+
+def check_finite(params: Tree, where: Any) -> None:
+  """Raises InputError, naming it, for the first array of parameters with a number that is none."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  for path, array in leaves:
+    library = np if isinstance(array, np.ndarray) else jnp  # where the array is
+    if not library.isfinite(array).all():
+      raise InputError(
+        f'{where}: {_path(path)} has numbers that are infinite or none; take another checkpoint.'
+      )
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {_path(path): tuple(leaf.shape) for path, leaf in leaves if leaf is not None}
+
+
+def _path(key_path: tuple) -> str:
+  """Named tuples come back from a checkpoint as dicts or lists: name all keys alike."""
+  keys = [str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in key_path]
+  return '/'.join(keys)

@@ -1,0 +1,125 @@
+"""What values may be that come from outside: settings of a configuration, a checkpoint, a manifest.
+
+A rule is called with a value and says what it must be, or '' where it is. `check` holds a section
+of named values against a rule for each name.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evad_jax.errors import InputError
+
+Rule = Callable[[Any], str]
+_SHOWN = 60  # letters of a value
+
+
+def whole(least: int, most: int) -> Rule:
+  """A whole number in [least, most], and not a truth value."""
+
+  def rule(value: Any) -> str:
+    if type(value) is not int:
+      return 'a whole number'
+    if value < least:
+      return f'at least {least}'
+    return f'at most {most}' * (value > most)
+
+  return rule
+
+
+def number(
+  least: float = -math.inf, most: float = math.inf, *, above: bool = False, below: bool = False
+) -> Rule:
+  """A finite number in [least, most]; above, below: without the one end or the other."""
+
+  def rule(value: Any) -> str:
+    # Beyond 1e300 an integer may be no float.
+    if type(value) not in (int, float) or not -1e300 < value < 1e300:
+      return 'a finite number'
+    if math.isfinite(least) and math.isfinite(most):
+      ends = f'{"(" if above else "["}{least:g}, {most:g}{")" if below else "]"}'
+      words = f'in {ends}' if above or below else f'from {least:g} to {most:g}'
+    else:
+      words = f'above {least:g}' if above else f'at least {least:g}'
+    good = least < value if above else least <= value
+    return words * (not (good and (value < most if below else value <= most)))
+
+  return rule
+
+
+def one_of(*choices: Any) -> Rule:
+  """One of these, of the same type."""
+
+  def rule(value: Any) -> str:
+    fits = any(type(value) is type(choice) and value == choice for choice in choices)
+    return '' if fits else f'one of {", ".join(map(str, choices))}'
+
+  return rule
+
+
+truth = one_of(True, False)
+
+
+def text(value: Any) -> str:
+  """Any text."""
+  return '' if isinstance(value, str) else 'a text'
+
+
+def rows(of: Rule, least: int = 0, most: int = 10**6) -> Rule:
+  """A list of what another rule allows, of a length in [least, most]."""
+  length = (
+    f'{least}' if least == most else f'{least} or more' if most == 10**6 else f'{most} at most'
+  )
+
+  def rule(value: Any) -> str:
+    if not isinstance(value, tuple | list):
+      return 'a list'
+    if not least <= len(value) <= most:
+      return f'a list of {length}'
+    faults = ((item, of(item)) for item in value)
+    return next(
+      (f'a list in which {shown(item)} is {fault}' for item, fault in faults if fault), ''
+    )
+
+  return rule
+
+
+def mapping(of: Rule) -> Rule:
+  """Names with what another rule allows."""
+
+  def rule(value: Any) -> str:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+      return 'an object'
+    faults = ((name, of(item)) for name, item in value.items())
+    return next(
+      (f'an object in which {shown(name)} is {fault}' for name, fault in faults if fault), ''
+    )
+
+  return rule
+
+
+def either(*rules: Rule) -> Rule:
+  """What one of several rules allows; the first says what it must be."""
+  return lambda value: '' if any(not rule(value) for rule in rules) else rules[0](value)
+
+
+def check(section: Any, rules: Mapping[str, Rule], where: str) -> None:
+  """Holds the values of a section that there are against the rules of their names.
+
+  where: stands before the names, as in 'config.train.'. Raises InputError for a section that is no
+  mapping, and for the first value that is not as its rule says. Names without a rule pass.
+  """
+  if not isinstance(section, Mapping):
+    raise InputError(f'{where.rstrip(".: ")} is {shown(section)}, but must be an object.')
+  for name, rule in rules.items():
+    fault = rule(section[name]) if name in section else ''
+    if fault.startswith('one of'):
+      raise InputError(f'{where}{name}={shown(section[name])} is not {fault}.')
+    if fault:
+      raise InputError(f'{where}{name}={shown(section[name])} must be {fault}.')
+
+
+def shown(value: Any) -> str:
+  """The value as Python writes it, without its end where it is long."""
+  written = repr(value)
+  return written if len(written) <= _SHOWN else f'{written[:_SHOWN]}...'
