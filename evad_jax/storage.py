@@ -43,6 +43,14 @@ def refuse_address(path: str | os.PathLike, name: str) -> None:
     )
 
 
+def is_file(path: str | os.PathLike) -> bool:
+  """Whether there is such a file; False for what can be no path at all, such as one too long."""
+  try:
+    return Path(path).is_file()
+  except (OSError, ValueError):
+    return False
+
+
 def fault_of_name(name: str) -> str:
   """Why a name cannot be that of something below a directory, or ''."""
   parts = name.split('/')
@@ -100,8 +108,11 @@ def _number(error: BaseException | None) -> int | None:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-  """Turns an error of writing below `path` into an InputError; any other passes unchanged."""
+def told(path: Path, instead: str = 'another --workdir') -> Iterator[None]:
+  """Turns an error of writing below `path` into an InputError; any other passes unchanged.
+
+  instead: what else could be given.
+  """
   try:
     yield
   except InputError:
@@ -113,5 +124,5 @@ def told(path: Path) -> Iterator[None]:
     what = 'written' if _number(error) in _OF_WRITING else 'read or written'
     raise InputError(
       f'{getattr(error, "filename", None) or path}: cannot be {what}: {why}; mend that, or give '
-      'another --workdir, and start the same command again.'
+      f'{instead}, and start the same command again.'
     ) from error
