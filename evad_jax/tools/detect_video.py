@@ -130,6 +130,9 @@ def detect(
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
     pass  # asked twice: what was found is in the files
+  except InputError:
+    if not stop.asked or annotated.count:  # else it was stopped before there was any frame
+      raise
   finally:
     for asking, handler in handlers.items():
       signal.signal(asking, handler)
