@@ -4,14 +4,12 @@ While a preparation is under way, PROGRESS holds its plan's fingerprint, and eve
 its part of the index beside it; the manifest replaces them when all is done.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from data_prep.plan import Plan, differences
+from evad_jax import directory_lock
 from evad_jax.data import shard_writer
 from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.data.whole_files import write_json
@@ -20,21 +18,9 @@ from evad_jax.errors import InputError
 PROGRESS = '.preparation.json'
 
 
-@contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
+def alone_in(directory: Path) -> AbstractContextManager[None]:
   """Keeps a second preparation out of the directory, for as long as this process lives."""
-  descriptor = os.open(directory, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise InputError(
-        f'{directory}: another process is preparing a data set here; wait for it, or choose '
-        'another output directory'
-      ) from error
-    yield
-  finally:
-    os.close(descriptor)
+  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
 
 
 def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:

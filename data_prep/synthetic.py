@@ -20,6 +20,7 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
+from data_prep.resumption import alone_in
 from data_prep.stick_figures import ACTIONS
 from data_prep.synthetic_clips import Settings, make_clip
 from evad_jax.data import record_writer
@@ -64,6 +65,11 @@ def generate(directory: str | Path, settings: Settings, *, overwrite: bool = Fal
   The manifest is written last: a directory without one was not finished and is simply done again.
   """
   directory = Path(directory)
+  with alone_in(directory):
+    _generate(directory, settings, overwrite)
+
+
+def _generate(directory: Path, settings: Settings, overwrite: bool) -> None:
   manifest = directory / 'manifest.json'
   if manifest.exists() and not overwrite:
     raise InputError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evad_jax import directory_lock
 from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, OPTIONAL_COLUMNS, index_name
 from evad_jax.data.record_writer import TFDS_FILES, IndexRows, check_record
 from evad_jax.data.records import Record
@@ -110,6 +111,7 @@ def claim_directory(directory: str | os.PathLike, name: str, overwrite: bool) ->
   if directory.exists() and not directory.is_dir():
     raise InputError(f'{directory}: is a file; choose another output directory')
   names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+  names = [name for name in names if name != directory_lock.NAME]
   if not overwrite and not all(name.startswith(TEMPORARY) for name in names):
     state = 'holds a prepared data set' if (directory / MANIFEST).exists() else 'is not empty'
     raise InputError(f'{directory}: {state}; pass --overwrite or choose another output directory')

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evad_jax import detection_files
+from evad_jax.annotated_video import AnnotatedVideo
 from evad_jax.data import video_source, video_writer
 from evad_jax.detection_files import DetectionFiles
 from evad_jax.errors import InputError
@@ -149,11 +150,14 @@ def test_a_disk_that_becomes_full(here, earlier, checkpoint, capsys, monkeypatch
   assert {name: data for name, data in files(here).items() if name in before} == before
 
 
-def test_a_long_strip(here, checkpoint):
+def test_a_long_strip(here):
   """Enlarged as far as H.264 goes: 16 times, where 20 would be wanted."""
   write_video(Path('strip.mp4'), 3, size=(20, 1000))
-  words = ['strip.mp4', '--checkpoint', str(checkpoint), '--output', 'seen.mp4', *FLAGS]
-  assert detect_video.main([*words, '--short-side', '16', '--batch-size', '1']) == 0
+  with video_source.opened(video_source.find('strip.mp4')) as source:
+    with video_writer.VideoWriter('seen.mp4', source.fps) as writer:
+      annotated = AnnotatedVideo(writer, [])
+      assert len(list(annotated.watch(source.pictures))) == 3
+      annotated.finish()
   with video_source.opened(video_source.find('seen.mp4')) as source:
     shapes = [picture.rgb().shape for _, picture in source.pictures]
   assert shapes == [(320, 16000, 3)] * 3
