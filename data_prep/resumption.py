@@ -4,13 +4,12 @@ While a preparation is under way, PROGRESS holds its plan's fingerprint, and eve
 its part of the index beside it; the manifest replaces them when all is done.
 """
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from data_prep.plan import Plan, differences
-from evad_jax import directory_lock
-from evad_jax.data import shard_writer
+from evad_jax import directory_lock, text_files
+from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.data.whole_files import write_json
 from evad_jax.errors import InputError
@@ -27,15 +26,12 @@ def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
   """Whether the plan is carried out, with all its shards.
 
   Raises:
-    InputError: another plan is, or a shard is gone.
+    InputError: another plan of this data set is, or a shard is gone.
   """
   if not (directory / MANIFEST).is_file():
     return False
   command = f'python -m data_prep.{plan.name} --overwrite'
-  manifest = read_manifest(directory, command)
-  different = differences(manifest, fingerprint)
-  if manifest['name'] != plan.name:
-    different = f'the data set {manifest["name"]!r}'
+  different = differences(read_manifest(directory, command), fingerprint)
   if different:
     raise InputError(
       f'{directory}: holds a prepared data set of another plan ({different}); pass --overwrite to '
@@ -46,25 +42,41 @@ def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
   return True
 
 
-def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> None:
-  """Makes the directory this plan's, and keeps what it has of it.
+def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Path:
+  """Makes the directory this plan's, and keeps what it has of it; returns where to write.
+
+  That is a directory inside, where a whole data set is to be replaced.
 
   Raises:
     InputError: it holds something else, which may not be deleted.
   """
-  path = directory / PROGRESS
-  started = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+  place = data_set_directory.place_to_write(directory)
+  path = place / PROGRESS
+  started = None
+  if path.is_file():
+    started = text_files.read_json(path, 'another output directory')
   if started == fingerprint:
-    shard_writer.delete_unfinished(directory, parts=False)
-    return
-  if started is not None and not overwrite and shard_writer.has_parts(directory):
+    shard_writer.delete_unfinished(place, parts=False)
+    return place
+  if started is not None and not overwrite and shard_writer.has_parts(place):
     raise InputError(
       f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
       'arguments of then to go on with it, pass --overwrite to replace it, or choose another '
       'output directory'
     )
-  shard_writer.claim_directory(directory, plan.name, overwrite or started is not None)
+  data_set_directory.claim(place, plan.name, overwrite or started is not None)
   write_json(path, fingerprint)
+  return place
+
+
+def settle(directory: Path, name: str) -> bool:
+  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
+  staging = directory / data_set_directory.STAGING
+  if not (staging / MANIFEST).is_file():
+    return False
+  tidy(staging)
+  data_set_directory.replace(directory, name)
+  return True
 
 
 def tidy(directory: Path) -> None:

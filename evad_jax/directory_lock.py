@@ -32,6 +32,8 @@ def held(directory: Path, what: str, instead: str) -> Iterator[None]:
     InputError: another process holds it, or it cannot be written to.
   """
   made = not directory.exists()
+  if not made and not directory.is_dir():
+    raise InputError(f'{directory}: is a file, and no directory; give {instead}.')
   with storage.told(directory, instead):
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(directory, what, instead)
