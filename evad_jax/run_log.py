@@ -1,13 +1,14 @@
 """What a run writes while it goes: lines to read, metrics.jsonl, TensorBoard."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from evad_jax.data import whole_files
 
 
 class RunLog:
@@ -56,16 +57,27 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-  """Drops lines of later steps, and a last line that was cut in the middle."""
+  """Drops lines of later steps, and what is no line: the end of a write that was cut, above all."""
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
-    if line.endswith('\n') and json.loads(line)['step'] <= step:
+  kept, damaged = [], 0
+  for line in path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True):
+    found = _step_of(line)
+    damaged += found is None and line.endswith('\n')
+    if found is not None and found <= step:
       kept.append(line)
-  temporary = path.with_suffix('.partial')
-  temporary.write_text(''.join(kept), encoding='utf-8')
-  os.replace(temporary, path)
+  if damaged:
+    print(f'{path}: {damaged} lines of it are damaged and dropped', flush=True)
+  with whole_files.writing(path) as file:
+    file.writelines(kept)
+
+
+def _step_of(line: str) -> int | None:
+  """The step of a whole line."""
+  try:
+    return int(json.loads(line)['step']) if line.endswith('\n') else None
+  except (ValueError, KeyError, TypeError):
+    return None
 
 
 class Stopwatch:

@@ -239,7 +239,7 @@ def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatc
 
   with monkeypatch.context() as patch:
     patch.setattr('pathlib.Path.mkdir', refuse)
-    with pytest.raises(InputError, match='run/checkpoints: cannot be written: Read-only file sys'):
+    with pytest.raises(InputError, match='run: cannot be written: Read-only file system'):
       main.run(config, tmp_path / 'run', 'train')
 
 
