@@ -90,7 +90,10 @@ class Detector:
     check_keep_rate(model)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
-    classes = class_lists.of_model(classes, model.num_actions, settings.get('class_ids'))
+    try:
+      classes = class_lists.of_model(classes, model.num_actions, settings.get('class_ids'))
+    except InputError as error:
+      raise InputError(f'{where}: {error}') from error
     return cls(model, params, _clip_settings(settings.get('clip', {}), clip, where), classes)
 
   @property

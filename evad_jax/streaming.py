@@ -37,6 +37,7 @@ class Settings(NamedTuple):
   live: bool = False  # the source does not wait: drop the oldest keyframes when late
   keep_rates: tuple[float, ...] = ()  # to choose from, to stay within ...
   latency_budget: float | None = None  # ... so many seconds a call; None: the detector's own rate
+  name: str = 'the video'  # for messages
 
 
 class State(NamedTuple):
@@ -132,7 +133,7 @@ class _Pass:
     """The people of every keyframe."""
     first = next(frames, None)
     if first is None:
-      raise InputError('The video holds no picture; give another one.')
+      raise InputError(f'There is no picture in {self.settings.name}; give another one.')
     first = _pixels(first)
     self._prepare(first)
     arrived: Iterable[Arrived] = self._arrivals(itertools.chain([first], frames))
@@ -201,7 +202,7 @@ class _Pass:
       self._resize, self._canvas = self.detector.picture(*self._shape)
     if frame.shape[:2] != self._shape:
       raise InputError(
-        f'Frame {self.clips.count} of the video is {frame.shape[0]} x {frame.shape[1]} '
+        f'Frame {self.clips.count} of {self.settings.name} is {frame.shape[0]} x {frame.shape[1]} '
         f'(height x width) and those before it {self._shape[0]} x {self._shape[1]}; cut the video '
         'where its size changes.'
       )

@@ -168,7 +168,7 @@ def test_a_video_whose_size_changes():
 @pytest.mark.parametrize(
   'frames, words',
   [
-    ([], 'The video holds no picture; give another one'),
+    ([], 'There is no picture in the video; give another one'),
     ([np.zeros((4, 6), np.uint8)], r'A frame of the video is uint8 of shape \(4, 6\); give uint8'),
     ([np.zeros((4, 6, 3))], r'A frame of the video is float64 of shape \(4, 6, 3\)'),
     ([np.zeros((4, 6, 4), np.uint8)], r'uint8 of shape \(4, 6, 4\)'),

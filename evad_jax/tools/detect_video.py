@@ -253,6 +253,7 @@ def run(args: argparse.Namespace) -> Summary:
     live=live,
     keep_rates=rates if args.latency_budget is not None else (),
     latency_budget=args.latency_budget,
+    name=source.name,
   )
   streaming.check(settings)
   clip = {key: getattr(args, key) for key in ('clip_frames', 'frame_stride', 'short_side')}
@@ -304,7 +305,8 @@ def _told(outputs: Replacement, output: Path) -> Iterator[None]:
     left = outputs.leave()
     if not left:
       raise
-    raise InputError(f'{error}; what was found before is in {", ".join(map(str, left))}') from error
+    told = str(error).rstrip('.')
+    raise InputError(f'{told}; what was found before is in {", ".join(map(str, left))}') from error
 
 
 def _until(source: OpenSource, seconds: float) -> OpenSource:
