@@ -29,8 +29,9 @@ The file names the classes and says what is seen in every video:
 
 classes  in label order; a name that an annotation uses must be among them
 videos   by name; of each:
-  file        below --videos (by default the directory of the JSON file): a video, or a folder of
-              pictures numbered from 1; without it a video of that name is searched
+  file        below --videos (by default the directory of the JSON file), which it cannot leave: a
+              video, or a folder of pictures numbered from 1; without it a video of that name is
+              searched
   split       "train" (the default), "test", or any lower-case word; each becomes a split
   num_frames  optional; checked against the video
   width, height   the size in pixels that boxes refer to; without them, the video's own size; or

@@ -13,6 +13,7 @@ import pytest
 from configs import demo
 from evad_jax import directory_lock, main
 from evad_jax.errors import InputError
+from tests.test_distributed import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 # Holds a directory until its input ends; with a child that outlives it, as a worker of it would.
@@ -133,3 +134,49 @@ def test_a_run_that_trains_holds_its_directory_and_an_evaluation_does_not(tmp_pa
     main.run(demo.get_config(), tmp_path, 'eval')
   main.run(demo.get_config(), tmp_path, 'train')
   assert reached == ['eval', 'train']
+
+
+# A run of two processes, up to the point where it has its directory.
+RUN = """
+import sys
+from pathlib import Path
+from ml_collections import ConfigDict
+from evad_jax import distributed, main
+from evad_jax.errors import exit_on_input_error
+with exit_on_input_error():
+  distributed.start(ConfigDict(dict(
+    launch='explicit', coordinator=sys.argv[1], processes=2, process=int(sys.argv[2]))))
+  with main.alone_in(Path(sys.argv[3])):
+    print('has it', flush=True)
+    distributed.wait_for_all('end')
+  distributed.stop()
+"""
+
+
+def run_of_two(directory):
+  """Of both: status, whether it had the directory, and errors."""
+  coordinator = f'localhost:{free_port()}'
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', RUN, coordinator, str(number), str(directory)],
+      cwd=ROOT,
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for number in range(2)
+  ]
+  told = [process.communicate(timeout=300) for process in processes]
+  codes = [process.returncode for process in processes]
+  return [(code, 'has it' in out, err) for code, (out, err) in zip(codes, told, strict=True)]
+
+
+def test_all_processes_of_one_run_have_it_and_of_another_none(tmp_path):
+  assert [(code, has) for code, has, _ in run_of_two(tmp_path)] == [(0, True)] * 2
+  with held(tmp_path):
+    found = run_of_two(tmp_path)
+  assert [(code, has) for code, has, _ in found] == [(2, False)] * 2
+  sentences = [[x for x in err.splitlines() if x.startswith('error: ')] for *_, err in found]
+  assert f'another process is training here (process {os.getpid()} on ' in sentences[0][0]
+  assert 'process 0 of this run says why' in sentences[1][0]
+  assert all('Traceback' not in err for *_, err in found)

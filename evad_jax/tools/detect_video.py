@@ -198,7 +198,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--checkpoint', required=True, help='of a run (its working directory), or a converted one')
   add('--output', type=Path, required=True, help='annotated video to write: .mp4, .mov or .mkv')
   add('--no-video', action='store_true', help='write the csv and JSON files alone')
-  add('--overwrite', action='store_true', help='replace what is there')
+  add('--overwrite', action='store_true', help='replace what is there, when the new is whole')
   group = parser.add_argument_group('what to look at').add_argument
   group(
     '--keyframe-stride', type=int, default=8, help='frames between keyframes (default %(default)s)'
