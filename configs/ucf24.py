@@ -9,6 +9,7 @@ Prepare the records first:
   python -m data_prep.ucf24 --videos UCF-101 --annotations pyannot.pkl --output data/ucf24 \\
     --train-list trainlist01.txt --test-list testlist01.txt
 
+With --every-test-frame evaluations give video-mAP as well: its tubes go on where nobody annotated.
 B and L are meant for accelerators and were not trained by this project yet; what `small` reaches is
 in the README.
 """

@@ -6,7 +6,8 @@
     PREFIX_tubes.jsonl       a line for every person, when he or she is gone
 
 Frames count from 1, labels from 0, boxes are xyxy pixels of the video; so `evad_jax.tools.score`
-takes the detections as they are. Every line is complete: whoever is interrupted keeps all of them.
+takes the detections as they are. A detector that was trained with a label map adds its action_id.
+Every line is complete: whoever is interrupted keeps all of them.
 """
 
 import csv
@@ -54,13 +55,23 @@ def paths(prefix: Path) -> list[Path]:
 class DetectionFiles:
   """The four files; close them, or use them as a context."""
 
-  def __init__(self, prefix: Path, video: str, classes: Sequence[str], lowest_score: float):
+  def __init__(
+    self,
+    prefix: Path,
+    video: str,
+    classes: Sequence[str],
+    lowest_score: float,
+    class_ids: Sequence[int] | None = None,
+  ):
     """lowest_score: actions below it are left out; 0 keeps all, as scoring needs it.
+
+    class_ids: of the classes in their label map, where they have one.
 
     Raises InputError where they cannot be written.
     """
     self._video, self._lowest = video, lowest_score
-    self._classes = class_lists.distinct(classes, range(len(classes)))
+    self._classes = class_lists.distinct(classes, class_ids or range(len(classes)))
+    self._class_ids = class_ids
     self._tubes: dict[int, Tube] = {}
     self.num_people, self.num_keyframes = 0, 0
     self._paths = paths(prefix)
@@ -75,7 +86,7 @@ class DetectionFiles:
     self._detections, self._tube_rows = (
       csv.writer(self._files[i], lineterminator='\n') for i in (0, 2)
     )
-    self._detections.writerow(DETECTIONS)
+    self._detections.writerow(DETECTIONS + ['action_id'] * bool(class_ids))
     self._tube_rows.writerow(TUBES)
 
   def add(self, people: People, seconds: float, size: tuple[int, int]) -> None:
@@ -94,9 +105,8 @@ class DetectionFiles:
       }
       for label, action_score in named.items():
         name = self._classes[label]
-        self._detections.writerow(
-          [self._video, frame, seconds, person, *box, score, label, name, action_score]
-        )
+        row = [self._video, frame, seconds, person, *box, score, label, name, action_score]
+        self._detections.writerow(row + [self._class_ids[label]] if self._class_ids else row)
       self._tube_rows.writerow([self._video, person, frame, seconds, *box, score])
       self._continue(person, frame, seconds, score, actions)
       by_name = {self._classes[label]: value for label, value in named.items()}

@@ -34,13 +34,22 @@ class Detector:
   One program is compiled for every size of a batch, size of a canvas, and keep rate.
   """
 
-  def __init__(self, model: EVAD, params: Any, clip: ClipSettings, classes: Sequence[str]):
-    """params: of the model; clip: how clips are cut and resized; classes: A names.
+  def __init__(
+    self,
+    model: EVAD,
+    params: Any,
+    clip: ClipSettings,
+    classes: Sequence[str] | Mapping[int, str],
+    class_ids: Sequence[int] | None = None,
+  ):
+    """params: of the model; clip: how clips are cut and resized.
 
-    Names that several classes share get a number. Raises InputError for another number of names.
+    classes: A names, by position, or by the ids of a label map. class_ids: of the label map that
+    the model was trained with. Names that several classes share get a number. Raises InputError
+    for another number of names.
     """
-    self.model, self.clip = model, clip
-    self.classes = class_lists.of_model(classes, model.num_actions)
+    self.model, self.clip, self.class_ids = model, clip, class_ids
+    self.classes = class_lists.of_model(classes, model.num_actions, class_ids)
     self.params = jax.device_put(params)
     self._predict = jax.jit(predict, static_argnums=0)
 
@@ -90,11 +99,11 @@ class Detector:
     check_keep_rate(model)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
+    clip = _clip_settings(settings.get('clip', {}), clip, where)
     try:
-      classes = class_lists.of_model(classes, model.num_actions, settings.get('class_ids'))
+      return cls(model, params, clip, classes, settings.get('class_ids'))
     except InputError as error:
       raise InputError(f'{where}: {error}') from error
-    return cls(model, params, _clip_settings(settings.get('clip', {}), clip, where), classes)
 
   @property
   def clip_frames(self) -> int:

@@ -22,7 +22,6 @@ from evad_jax import boxes as box_ops
 from evad_jax import contact_sheet, distributed, from_config, sharding
 from evad_jax.data import pipeline, tube_index, whole_files
 from evad_jax.data.records import RecordIndex
-from evad_jax.errors import InputError
 from evad_jax.metrics import detections_csv, frame_map, report, tube_files, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
@@ -89,13 +88,8 @@ def evaluate(
   """Evaluates `params` on all examples of `index`.
 
   interrupted: asked after every batch. profile: counts batches. Raises Interrupted where the former
-  says so, and InputError where a record cannot be read, a detection is not finite, or config.eval
-  asks for a scoring or linking that does not exist.
+  says so, and InputError where a record cannot be read or a detection is not finite.
   """
-  if config.eval.linking not in RULES:
-    raise InputError(
-      f'config.eval.linking={config.eval.linking!r} is not one of {", ".join(RULES)}.'
-    )
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)

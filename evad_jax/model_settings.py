@@ -8,6 +8,7 @@ from evad_jax.distributed import tell
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
+SETTINGS = ('checkpoint', 'config')  # whose behaviour an evaluation takes
 # Of training or of the computation: a checkpoint can be used with any.
 FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'attention', 'dtype')
 # What the same parameters can be run with; their figures are those of what they learned with.
@@ -59,10 +60,6 @@ def for_evaluation(config: ConfigDict, settings: dict[str, Any], where: Any) -> 
 
   Raises InputError naming the keys where they are different models.
   """
-  if config.eval.settings not in ('checkpoint', 'config'):
-    raise InputError(
-      f"config.eval.settings={config.eval.settings!r} is not one of 'checkpoint', 'config'."
-    )
   check_complete(settings, where)
   theirs, ours = saved_settings(settings, where), config.model.to_dict()
   wrong = differing(ours, theirs, [key for key in ours if key not in FREE + BEHAVIOUR])

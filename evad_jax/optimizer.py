@@ -125,3 +125,17 @@ def make_optimizer(
   if settings.clip_norm:
     transforms.insert(0, optax.clip_by_global_norm(settings.clip_norm))
   return optax.chain(*transforms)
+
+
+def at_step(opt_state: Any, step: jax.Array) -> Any:
+  """The optimizer's state with the learning rate of a step, counted from 0, whatever came before.
+
+  Its own count lacks the updates that were left out; the moments' correction goes by that one.
+  """
+
+  def counts(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
+
+  return jax.tree.map(
+    lambda part: part._replace(count=step) if counts(part) else part, opt_state, is_leaf=counts
+  )

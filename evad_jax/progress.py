@@ -11,7 +11,7 @@ from evad_jax import device_peak, keep_rates, model_cost
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.distributed import tell
 from evad_jax.model.evad import EVAD
-from evad_jax.run_log import RunLog, Stopwatch, duration
+from evad_jax.run_log import EVALUATION, RunLog, Stopwatch, duration
 
 
 class Progress:
@@ -97,5 +97,5 @@ def _forward(model: EVAD, frames: int, canvas: tuple[int, int]) -> int:
 def report_evaluation(step: int, figures: dict[str, Any], log: RunLog) -> None:
   """The figures of all classes as a line and in the log."""
   numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
-  log.write(step, {f'eval/{name}': value for name, value in numbers.items()})
+  log.write(step, {f'{EVALUATION}{name}': value for name, value in numbers.items()})
   tell(f'step {step}  ' + '  '.join(f'{name} {value:.4f}' for name, value in numbers.items()))

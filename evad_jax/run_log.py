@@ -10,6 +10,8 @@ from tensorboardX import SummaryWriter
 
 from evad_jax.data import whole_files
 
+EVALUATION = 'eval/'  # what the names of its figures begin with
+
 
 class RunLog:
   """Writes the figures of a run. After a restart the lines past the restored step are dropped:
@@ -17,17 +19,21 @@ class RunLog:
   they will be written again, equal.
   """
 
-  def __init__(self, workdir: Path, start_step: int, active: bool = True):
+  def __init__(
+    self, workdir: Path, start_step: int, active: bool = True, *, evaluates_again: bool = False
+  ):
     """start_step: the step of the checkpoint that the run continues from, 0 for a new one.
 
-    active: False writes nothing, for all processes of a run but one.
+    active: False writes nothing, for all processes of a run but one. evaluates_again: the run
+    begins with the evaluation after that step, whose figures will be written again if they are
+    there.
     """
     self._active = active
     if not active:
       return
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'metrics.jsonl'
-    _keep_until(self._path, start_step)
+    _keep_until(self._path, start_step, evaluates_again)
     self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115  see close
     self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
 
@@ -56,15 +62,21 @@ class RunLog:
     self.close()
 
 
-def _keep_until(path: Path, step: int) -> None:
-  """Drops lines of later steps, and what is no line: the end of a write that was cut, above all."""
+def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
+  """Drops lines of later steps and of an evaluation to come, and what is no line.
+
+  Above all the end of a write that was cut short.
+  """
   if not path.exists():
     return
   kept, damaged = [], 0
   for line in path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True):
-    found = _step_of(line)
-    damaged += found is None and line.endswith('\n')
-    if found is not None and found <= step:
+    content = _content_of(line)
+    if content is None:
+      damaged += line.endswith('\n')
+      continue
+    evaluation = any(name.startswith(EVALUATION) for name in content)
+    if content['step'] < step + (not (evaluates_again and evaluation)):
       kept.append(line)
   if damaged:
     print(f'{path}: {damaged} lines of it are damaged and dropped', flush=True)
@@ -72,12 +84,14 @@ def _keep_until(path: Path, step: int) -> None:
     file.writelines(kept)
 
 
-def _step_of(line: str) -> int | None:
-  """The step of a whole line."""
+def _content_of(line: str) -> dict[str, Any] | None:
+  """What a whole line says; None for any other."""
   try:
-    return int(json.loads(line)['step']) if line.endswith('\n') else None
-  except (ValueError, KeyError, TypeError):
+    content = json.loads(line) if line.endswith('\n') else None
+  except ValueError:
     return None
+  whole = isinstance(content, dict) and isinstance(content.get('step'), int)
+  return content if whole else None
 
 
 class Stopwatch:

@@ -6,11 +6,16 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import keep_rates, nan_watch, sharding
+from evad_jax import distributed, from_config, keep_rates, nan_watch, sharding
 from evad_jax.checkpoint import Checkpoints
+from evad_jax.data import pipeline, split_check, tube_index
+from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import tell
 from evad_jax.errors import InputError
+from evad_jax.metrics.frame_map import SCORINGS
 from evad_jax.model.evad import EVAD
+from evad_jax.model_settings import SETTINGS
+from evad_jax.tubes.rules import RULES
 
 
 def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
@@ -34,8 +39,58 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   if config.hosts.agree_every < 1:
     raise InputError(f'config.hosts.agree_every={config.hosts.agree_every} must be at least 1.')
   check_profile(config.profile)
+  check_evaluation(config.eval)
   if train.epochs <= 0:
     raise InputError(f'config.train.epochs={train.epochs} must be above 0.')
+  if not 0 <= train.ema_decay < 1:
+    raise InputError(f'config.train.ema_decay={train.ema_decay} must be at least 0 and below 1.')
+  if config.seed < 0:
+    raise InputError(f'config.seed={config.seed} must be at least 0.')
+  if not 0 <= config.clip.flip_probability <= 1:
+    raise InputError(
+      f'config.clip.flip_probability={config.clip.flip_probability} must be from 0 to 1.'
+    )
+  for key, least in (('workers', 0), ('threads', 1), ('prefetch', 1)):
+    if config.data[key] < least:
+      raise InputError(f'config.data.{key}={config.data[key]} must be at least {least}.')
+  milestones, factors = config.optimizer.milestones, config.optimizer.factors
+  if len(milestones) != len(factors):
+    raise InputError(
+      f'config.optimizer.milestones={tuple(milestones)} and factors={tuple(factors)} must be as '
+      'many: a factor for each milestone.'
+    )
+
+
+def check_evaluation(settings: ConfigDict) -> None:
+  """Raises InputError for a config.eval that would be refused only when a model is evaluated."""
+  for key, choices in (('scoring', SCORINGS), ('linking', tuple(RULES)), ('settings', SETTINGS)):
+    if settings[key] not in choices:
+      raise InputError(f'config.eval.{key}={settings[key]!r} is not one of {", ".join(choices)}.')
+  for key, least in (('batch_size', 1), ('max_per_frame', 0), ('sheet_clips', 0), ('step', -1)):
+    if settings[key] < least:
+      raise InputError(f'config.eval.{key}={settings[key]} must be at least {least}.')
+  if not 0 <= settings.person_threshold <= 1:
+    raise InputError(
+      f'config.eval.person_threshold={settings.person_threshold} must be from 0 to 1.'
+    )
+
+
+def check_split(config: ConfigDict, index: RecordIndex) -> None:
+  """Reads all records of the split that is evaluated, the processes sharing them, and its tubes.
+
+  Raises InputError, in every process, for what would end the first evaluation.
+  """
+  settings = from_config.clip_settings(config)
+  pipeline.buckets(index, settings)
+  tube_index.read_tubes(index)
+  part, parts = distributed.share()
+  found = split_check.first_fault(
+    index, settings, part, parts, threads=config.data.threads, show=distributed.is_first()
+  )
+  if distributed.any_of(found is not None):
+    raise found or InputError(
+      f'{index.directory}: another process found a damaged record of {index.split}.'
+    )
 
 
 def check_profile(settings: ConfigDict) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import automatic, from_config, model_settings, sharding, train
+from evad_jax import automatic, from_config, model_settings, run_settings, sharding, train
 from evad_jax.checkpoint import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.model.evad import EVAD
@@ -26,8 +26,10 @@ class SavedModel(NamedTuple):
 def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
   """The step that config.eval.step says of the checkpoints at `path`; prints what differs.
 
-  Raises InputError where there is none, or it is of another model, or the data do not suit it.
+  Raises InputError where there is none, or it is of another model, or the data do not suit it, and
+  for a config.eval that cannot be.
   """
+  run_settings.check_evaluation(config.eval)
   directory, step = locate(path)
   with Checkpoints(directory, read_only=True) as checkpoints:
     step = checkpoints.choose(config.eval.step if step is None else step)

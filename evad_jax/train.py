@@ -91,6 +91,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
         tell(f'config.init_from={config.init_from} was for the first step alone')
     else:
       step, position = 0, {}
+      run_settings.check_split(config, eval_index)
       params = first_params(config, model, index.classes, workdir)
       state = place_state(config, params, optimizer, shardings)
       tell(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps')
@@ -98,7 +99,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     late = position.get('evaluation_due') and not checkpoints.was_evaluated(step)
     if step == total_steps and not late:
       return evaluator(evaluation_params(state))
-    with RunLog(workdir, step, distributed.is_first()) as log:
+    with RunLog(workdir, step, distributed.is_first(), evaluates_again=bool(late)) as log:
       profile = Profile(config.profile, workdir / 'profile')
       loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch, profile)
       evaluation = None
@@ -200,12 +201,12 @@ class Loop:
           self.look(state)
         if told:
           progress.report(step, jax.device_get(metrics), self.watch.skipped)
+        if saved or stop:  # before the evaluation, which may find what ends the run
+          self.save(state, step, due, checkpoints)
         if due and not stop:
-          evaluation = self.evaluate_step(state, step, evaluator, log)
+          evaluation = self.evaluate_saved(state, step, evaluator, checkpoints, log)
           progress.restart()
           stop = evaluation is None
-        if saved or stop:
-          self.save(state, step, evaluation, due and evaluation is None, checkpoints)
         if stop:
           self.leave(state, step, start, checkpoints)
     return evaluation
@@ -240,40 +241,36 @@ class Loop:
   def leave(self, state: TrainState, step: int, start: int, checkpoints: Checkpoints) -> None:
     """Saves the state after a step, unless it is there already, and raises Preempted."""
     if step not in (start, checkpoints.latest_step()):
-      self.save(state, step, None, False, checkpoints)
+      self.save(state, step, False, checkpoints)
     checkpoints.wait()
     raise Preempted(f'step {step} of {self.total}')
 
-  def evaluate_step(
-    self, state: TrainState, step: int, evaluator: Any, log: RunLog
+  def evaluate_saved(
+    self, state: TrainState, step: int, evaluator: Any, checkpoints: Checkpoints, log: RunLog
   ) -> evaluate.Evaluation | None:
-    """Evaluates and reports; None where a SIGTERM came first."""
+    """Evaluates a saved state, and adds the figures to it; None where a SIGTERM came first."""
     try:
       evaluation = evaluator(evaluation_params(state))
     except Interrupted:
       return None
     report_evaluation(step, evaluation.metrics(), log)
+    checkpoints.wait()
+    checkpoints.set_metrics(step, evaluation.metrics())
     return evaluation
 
   def evaluate_late(
     self, state: TrainState, step: int, evaluator: Any, checkpoints: Checkpoints, log: RunLog
   ) -> evaluate.Evaluation:
     """The evaluation of a step after which a SIGTERM came before it."""
-    evaluation = self.evaluate_step(state, step, evaluator, log)
+    evaluation = self.evaluate_saved(state, step, evaluator, checkpoints, log)
     if evaluation is None:
       raise Preempted(f'step {step} of {self.total}')
-    checkpoints.set_metrics(step, evaluation.metrics())
     return evaluation
 
   def save(
-    self,
-    state: TrainState,
-    step: int,
-    evaluation: evaluate.Evaluation | None,
-    evaluation_due: bool,
-    checkpoints: Checkpoints,
+    self, state: TrainState, step: int, evaluation_due: bool, checkpoints: Checkpoints
   ) -> None:
-    """Starts saving all that a later run needs."""
+    """Starts saving all that a later run needs; it evaluates a state whose evaluation is due."""
     settings = {
       'model': self.config.model.to_dict(),
       'clip': self.config.clip.to_dict(),
@@ -283,7 +280,7 @@ class Loop:
     }
     position = run_settings.data_position(self.config, step)
     position |= {'evaluation_due': bool(evaluation_due), 'skipped': self.watch.skipped}
-    checkpoints.save(step, state, settings, position, evaluation.metrics() if evaluation else None)
+    checkpoints.save(step, state, settings, position, None)
 
   def call(
     self, state: TrainState, batch: Batch, progress: Progress, step: int

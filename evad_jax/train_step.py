@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from evad_jax import losses, matcher, nan_watch
 from evad_jax.model.evad import normalize_clips
+from evad_jax.optimizer import at_step
 from evad_jax.structures import Batch
 
 Array = jax.Array
@@ -115,7 +116,7 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
   """Gradients of the global batch, in `accumulation` equal parts, and one update.
 
-  Where they are not finite, the step counts, and changes nothing.
+  Where they are not finite, the step counts, for the learning rate too, and changes nothing else.
   """
   norms = losses.normalizers(batch.targets, model.num_proposals)
   gradient = jax.value_and_grad(
@@ -148,4 +149,6 @@ def train_step(
   new_state = TrainState(state.step, params, opt_state, ema_params)
   grad_norm = optax.tree.norm(grads)
   new_state = nan_watch.unless_non_finite(state, new_state, loss, grad_norm)
-  return new_state._replace(step=state.step + 1), StepMetrics(loss, terms, grad_norm, distance)
+  step = state.step + 1
+  new_state = new_state._replace(step=step, opt_state=at_step(new_state.opt_state, step))
+  return new_state, StepMetrics(loss, terms, grad_norm, distance)

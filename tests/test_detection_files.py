@@ -180,6 +180,16 @@ def test_scores_keep_all_their_digits(tmp_path):
   assert line['actions']['walk'] == {'mean': 0.1234566, 'highest': 0.1234566}
 
 
+def test_ids_of_a_label_map(tmp_path):
+  with DetectionFiles(tmp_path / 'a', 'a.mp4', NAMES, 0.15, [3, 27, 80]) as files:
+    files.add(somebody(0), 0.0, SIZE)
+  rows = list(csv.DictReader((tmp_path / 'a_detections.csv').read_text().splitlines()))
+  found = [(row['label'], row['action'], row['action_id']) for row in rows]
+  assert found == [('2', NAMES[2], '80'), ('1', 'walk', '27')]
+  rows = tube_files.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
+  assert rows.labels.tolist() == [2, 1]
+
+
 def test_two_classes_of_one_name_are_kept_apart(tmp_path):
   people = People(0, np.array([0]), np.ones((1, 4)), np.ones(1), np.array([[0.9, 0.5, 0.1]]))
   with DetectionFiles(tmp_path / 'a', 'a.mp4', ['do', 'rest', 'do'], 0.0) as files:

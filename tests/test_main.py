@@ -236,8 +236,19 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'train.accumulation': 3}, ['accumulation=3']),
     ({'train.log_every': 0}, ['log_every=0']),
     ({'optimizer.schedule': 'linear'}, ['linear', 'cosine']),
-    ({'eval.scoring': 'best'}, ['best']),
-    ({'eval.linking': 'best'}, ['best', 'viterbi']),
+    ({'eval.scoring': 'person_time_action'}, ['eval.scoring', 'person_times_action']),
+    ({'eval.linking': 'greddy'}, ['greddy', 'viterbi']),
+    ({'eval.settings': 'mine'}, ['mine', 'checkpoint']),
+    ({'eval.batch_size': 0}, ['eval.batch_size=0', 'at least 1']),
+    ({'eval.sheet_clips': -1}, ['sheet_clips=-1']),
+    ({'eval.max_per_frame': -3}, ['max_per_frame=-3']),
+    ({'eval.person_threshold': 7.0}, ['person_threshold=7.0']),
+    ({'optimizer.milestones': (3.0,)}, ['milestones=(3.0,)', '(0.1, 0.01)']),
+    ({'seed': -1}, ['config.seed=-1']),
+    ({'clip.flip_probability': 2.0}, ['flip_probability=2.0']),
+    ({'train.ema_decay': 1.5}, ['ema_decay=1.5']),
+    ({'data.prefetch': 0}, ['config.data.prefetch=0']),
+    ({'data.threads': -1}, ['config.data.threads=-1']),
     ({'mesh.model': 3}, ['config.mesh.model=3']),
     ({'model.remat': 'yes'}, ["remat='yes'", 'auto']),
     ({'hosts.agree_every': 0}, ['config.hosts.agree_every=0']),
@@ -246,9 +257,9 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
 def test_impossible_settings_say_what_to_change(data, tmp_path, change, words):
   config = tiny_config(data)
   for key, value in change.items():
-    section, name = key.split('.')
+    *sections, name = key.split('.')
     with config.ignore_type():
-      config[section][name] = value
+      (config[sections[0]] if sections else config)[name] = value
   with pytest.raises(InputError) as error:
     main.run(config, tmp_path, 'train')
   for word in words:
@@ -287,6 +298,16 @@ def test_a_flipped_bit_is_found_by_the_checksum(damaged, tmp_path):
   path.write_bytes(content)
   with pytest.raises(InputError, match=path.name):
     main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+
+
+def test_a_flipped_bit_of_the_test_split_is_found_before_the_first_step(damaged, tmp_path, capsys):
+  (path,) = damaged.glob('*test.tfrecord-*')
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=path.name):
+    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+  assert 'Training' not in capsys.readouterr().out
 
 
 def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):

@@ -48,6 +48,21 @@ def test_restart_keeps_lines_up_to_the_checkpoint(tmp_path):
   assert [path.name for path in tmp_path.iterdir() if path.suffix == '.partial'] == []
 
 
+def test_an_evaluation_that_will_come_again_is_dropped(tmp_path):
+  with RunLog(tmp_path, 0) as log:
+    for step in (5, 10):
+      log.write(step, {'loss': 1.0})
+      log.write(step, {'eval/frame_mAP@0.5': 0.5})
+  with RunLog(tmp_path, 10):
+    assert len(lines(tmp_path)) == 4
+  with RunLog(tmp_path, 10, evaluates_again=True):
+    assert [(line['step'], 'loss' in line) for line in lines(tmp_path)] == [
+      (5, True),
+      (5, False),
+      (10, True),
+    ]
+
+
 def test_restart_from_nothing_drops_all_lines(tmp_path):
   with RunLog(tmp_path, 0) as log:
     log.write(3, {'loss': 1.0})

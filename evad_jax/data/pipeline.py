@@ -136,12 +136,12 @@ def train_batches(
       divided; iterating raises it for unusable examples.
   """
   local_batch = _local_batch(batch_size, process_count)
-  buckets = _buckets(index, settings)
-  seeds = np.random.SeedSequence(seed).generate_state(2 * len(buckets) + 1).tolist()
+  by_canvas = buckets(index, settings)
+  seeds = np.random.SeedSequence(seed).generate_state(2 * len(by_canvas) + 1).tolist()
   memory = RecycledMemory()
   draw_flip = partial(_draw_flip, probability=settings.flip_probability)
   datasets = []
-  for place, (canvas, numbers) in enumerate(buckets):
+  for place, (canvas, numbers) in enumerate(by_canvas):
     dataset = (
       grain.MapDataset.source(ExampleSource(index, numbers))
       .shuffle(seed=seeds[2 * place])
@@ -151,7 +151,7 @@ def train_batches(
     )
     make_batch = MakeBatch(settings, canvas, len(index.classes), memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
-  schedule = Schedule([len(numbers) for _, numbers in buckets], seeds[-1])
+  schedule = Schedule([len(numbers) for _, numbers in by_canvas], seeds[-1])
   dataset = grain.MapDataset.select_from_datasets(datasets, schedule)
   return _iterate(dataset[start_step:], workers, threads, prefetch)
 
@@ -175,7 +175,7 @@ def eval_batches(
   """
   local_batch = _local_batch(batch_size, process_count)
   datasets, memory = [], RecycledMemory()
-  for canvas, numbers in _buckets(index, settings):
+  for canvas, numbers in buckets(index, settings):
     length = math.ceil(len(numbers) / batch_size) * batch_size
     dataset = grain.MapDataset.source(ExampleSource(index, numbers, length))
     dataset = dataset.batch(local_batch, drop_remainder=True, batch_fn=list)
@@ -212,9 +212,7 @@ def _local_batch(batch_size: int, process_count: int) -> int:
   return batch_size // process_count
 
 
-def _buckets(
-  index: RecordIndex, settings: ClipSettings
-) -> list[tuple[tuple[int, int], np.ndarray]]:
+def buckets(index: RecordIndex, settings: ClipSettings) -> list[tuple[tuple[int, int], np.ndarray]]:
   """(canvas, numbers of its examples) of every canvas that has any.
 
   Finds out before the first step, not hours later, that a picture does not fit.

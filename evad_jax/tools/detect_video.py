@@ -288,7 +288,8 @@ def _detect_into(
 ) -> Summary:
   """Runs a source through the detector and into the files that `args` asks for."""
   name = Path(source.name).name if args.input != '-' else 'stdin'
-  with DetectionFiles(outputs.place(prefix), name, detector.classes, args.lowest_score) as files:
+  found, lowest = outputs.place(prefix), args.lowest_score
+  with DetectionFiles(found, name, detector.classes, lowest, detector.class_ids) as files:
     if args.no_video:
       return detect(detector, source, settings, files, None, style)
     with VideoWriter(outputs.place(args.output), source.fps, endless=settings.live) as writer:
