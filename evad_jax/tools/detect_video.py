@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import math
+import os
 import resource
 import signal
 import sys
@@ -240,7 +241,7 @@ def run(args: argparse.Namespace) -> Summary:
   prefix = detection_files.prefix_of(args.output)
   if not args.no_video:
     video_writer.check_name(args.output)
-    if storage.is_file(args.input) and args.output.exists() and args.output.samefile(args.input):
+    if os.path.isfile(args.input) and args.output.exists() and args.output.samefile(args.input):
       raise InputError(f'{args.output} is the input itself; give another --output.')
   written = detection_files.paths(prefix) + [args.output] * (not args.no_video)
   outputs = Replacement(written, args.overwrite)
