@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_spaces_in_a_quoted_password():
 )
 def test_other_sentences_stay_as_they_are(text):
   assert str(InputError(text)) == text
+
+
+@pytest.mark.parametrize(
+  'text', ['aa://' + ':' * 300_000, 'a.' * 300_000, "'aa://x" * 50_000, '"aa://' + 'x' * 300_000]
+)
+def test_long_texts_take_no_longer(text):
+  start = time.process_time()
+  str(InputError(text))
+  assert time.process_time() - start < 5  # quadratic time would be minutes
 
 
 @pytest.mark.parametrize(
