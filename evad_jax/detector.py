@@ -117,12 +117,11 @@ class Detector:
     check_params(model, params, where)
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
+    clip = _clip_settings(settings.get('clip', {}), clip, where)
     try:
-      classes = class_lists.of_model(classes, model.num_actions, settings.get('class_ids'))
+      return cls(model, params, clip, classes, settings.get('class_ids'))
     except InputError as error:
       raise InputError(f'{where}: {error}') from error
-    clip = _clip_settings(settings.get('clip', {}), clip, where)
-    return cls(model, params, clip, classes, settings.get('class_ids'))
 
   @property
   def clip_frames(self) -> int:

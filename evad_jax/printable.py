@@ -10,13 +10,14 @@ import re
 # What cannot be written as UTF-8.
 _UNWRITABLE = re.compile('[\ud800-\udfff]')
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
-# Up to the end of the quotes where it stands in some, else to the last letter of a word that does
-# not belong to the sentence; pathlib leaves one slash of two.
+# Up to the end of the quotes where it stands in some, else of the word; pathlib leaves one slash of
+# two. Names of protocols are short: without a limit, long texts would take quadratic time.
 _ADDRESS = re.compile(
-  r"""(?P<quote>['"])(?P<scheme>[a-z][a-z0-9+.-]+:/{1,2})(?P<quoted>[^/].*?)(?P=quote)"""
-  r"""|(?P<bare_scheme>\b[a-z][a-z0-9+.-]+:/{1,2})(?P<bare>[^/\s]\S*?)(?=[).,:;'"]*(?:\s|$))""",
+  r"""(?P<quote>['"])(?P<scheme>[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<quoted>[^/].*?)(?P=quote)"""
+  r"""|(?P<bare_scheme>\b[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<bare>[^/\s]\S*)""",
   re.IGNORECASE | re.DOTALL,
 )
+_OF_THE_SENTENCE = ').,:;\'"'  # what may follow an address and belongs to the sentence
 _KEY_LENGTH = 20  # letters of a part of a path that has digits too: a key, rather than a name
 HIDDEN = '***'
 
@@ -45,8 +46,10 @@ def without_secrets(text: str) -> str:
   """
 
   def shown(match: re.Match) -> str:
-    quote, rest = match['quote'] or '', match['quoted'] or match['bare']
-    return f'{quote}{match["scheme"] or match["bare_scheme"]}{_shown(rest)}{quote}'
+    if match['quote']:
+      return f'{match["quote"]}{match["scheme"]}{_shown(match["quoted"])}{match["quote"]}'
+    place = match['bare'].rstrip(_OF_THE_SENTENCE)
+    return f'{match["bare_scheme"]}{_shown(place)}{match["bare"][len(place) :]}'
 
   return _ADDRESS.sub(shown, text)
 

@@ -63,20 +63,20 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
-  """Drops lines of later steps, of an evaluation to come, and what is no line.
+  """Drops lines of later steps and of an evaluation to come, and what is no line.
 
-  That is above all the end of a write that was cut.
+  Above all the end of a write that was cut short.
   """
   if not path.exists():
     return
   kept, damaged = [], 0
   for line in path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True):
-    found = _step_of(line)
-    damaged += found is None and line.endswith('\n')
-    if found is None:
+    content = _content_of(line)
+    if content is None:
+      damaged += line.endswith('\n')
       continue
-    evaluation = any(name.startswith(EVALUATION) for name in json.loads(line))
-    if found < step + (not (evaluates_again and evaluation)):
+    evaluation = any(name.startswith(EVALUATION) for name in content)
+    if content['step'] < step + (not (evaluates_again and evaluation)):
       kept.append(line)
   if damaged:
     print(f'{path}: {damaged} lines of it are damaged and dropped', flush=True)
@@ -84,12 +84,14 @@ def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
     file.writelines(kept)
 
 
-def _step_of(line: str) -> int | None:
-  """The step of a whole line."""
+def _content_of(line: str) -> dict[str, Any] | None:
+  """What a whole line says; None for any other."""
   try:
-    return int(json.loads(line)['step']) if line.endswith('\n') else None
-  except (ValueError, KeyError, TypeError):
+    content = json.loads(line) if line.endswith('\n') else None
+  except ValueError:
     return None
+  whole = isinstance(content, dict) and isinstance(content.get('step'), int)
+  return content if whole else None
 
 
 class Stopwatch:

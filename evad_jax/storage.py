@@ -44,14 +44,6 @@ def refuse_address(path: str | os.PathLike, name: str) -> None:
     )
 
 
-def is_file(path: str | os.PathLike) -> bool:
-  """Whether there is such a file; False for what can be no path at all, such as one too long."""
-  try:
-    return Path(path).is_file()
-  except (OSError, ValueError):
-    return False
-
-
 def fault_of_name(name: str) -> str:
   """Why a name can be that of nothing below any directory, or ''."""
   parts = name.split('/')

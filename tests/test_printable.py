@@ -1,6 +1,10 @@
 """What may be shown of names and addresses."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +69,15 @@ def test_other_sentences_stay_as_they_are(text):
 
 
 @pytest.mark.parametrize(
+  'text', ['aa://' + ':' * 300_000, 'a.' * 300_000, "'aa://x" * 50_000, '"aa://' + 'x' * 300_000]
+)
+def test_long_texts_take_no_longer(text):
+  start = time.process_time()
+  str(InputError(text))
+  assert time.process_time() - start < 5  # quadratic time would be minutes
+
+
+@pytest.mark.parametrize(
   'name, shown',
   [
     (b'caf\xe9.mp4', r'caf\xe9.mp4'),
@@ -89,3 +102,21 @@ def test_a_sentence_can_always_be_printed(capfdbinary):
       raise InputError(f'{os.fsdecode(bytes([99, 233]))}: broken')
   assert caught.value.code == 2
   assert capfdbinary.readouterr().err == b'error: c\\xe9: broken\n'
+
+
+def test_a_terminal_without_these_letters():
+  """Everything is said, also what is no sentence."""
+  code = """
+from evad_jax.errors import InputError, exit_on_input_error
+with exit_on_input_error():
+  print('gehüpft 走路')
+  raise InputError('größer')
+"""
+  environment = os.environ | {'PYTHONIOENCODING': 'ascii'}
+  root = Path(__file__).resolve().parents[1]
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=root, env=environment, capture_output=True
+  )
+  assert done.returncode == 2
+  assert done.stdout == b'geh\\xfcpft \\u8d70\\u8def\n'
+  assert done.stderr == b'error: gr\\xf6\\xdfer\n'

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from evad_jax import printable, storage
+from evad_jax import printable
 from evad_jax.data import video
 from evad_jax.data.video import Picture
 from evad_jax.errors import InputError
@@ -62,7 +62,7 @@ def find(text: str, input_format: str | None = None) -> Source:
   scheme, colon, rest = text.partition(':')
   if text.startswith('/dev/video'):
     return Source(text, text, True, {'format': 'v4l2'} | options)
-  if storage.is_file(text):  # whatever its name looks like
+  if os.path.exists(text) and not os.path.isdir(text):  # whatever its name looks like
     return Source(printable.name_of(text), Path(text), False, options)
   if scheme == 'webcam' and colon:
     return _camera(text, rest)

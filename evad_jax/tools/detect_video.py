@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import math
+import os
 import resource
 import signal
 import sys
@@ -240,7 +241,7 @@ def run(args: argparse.Namespace) -> Summary:
   prefix = detection_files.prefix_of(args.output)
   if not args.no_video:
     video_writer.check_name(args.output)
-    if storage.is_file(args.input) and args.output.exists() and args.output.samefile(args.input):
+    if os.path.isfile(args.input) and args.output.exists() and args.output.samefile(args.input):
       raise InputError(f'{args.output} is the input itself; give another --output.')
   written = detection_files.paths(prefix) + [args.output] * (not args.no_video)
   outputs = Replacement(written, args.overwrite)
@@ -288,9 +289,8 @@ def _detect_into(
 ) -> Summary:
   """Runs a source through the detector and into the files that `args` asks for."""
   name = Path(source.name).name if args.input != '-' else 'stdin'
-  with DetectionFiles(
-    outputs.place(prefix), name, detector.classes, args.lowest_score, detector.class_ids
-  ) as files:
+  found, lowest = outputs.place(prefix), args.lowest_score
+  with DetectionFiles(found, name, detector.classes, lowest, detector.class_ids) as files:
     if args.no_video:
       return detect(detector, source, settings, files, None, style)
     with VideoWriter(outputs.place(args.output), source.fps, endless=settings.live) as writer:

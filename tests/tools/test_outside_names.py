@@ -143,3 +143,13 @@ def test_a_path_that_was_looked_for_is_named_in_full(here):
     video_source.find('b/nowhere.mp4')
   with pytest.raises(InputError, match=f'{here}/rtsp:x.mp4: there is no such file'):
     video_source.find('rtsp:x.mp4')
+
+
+def test_a_pipe_with_a_name(here):
+  """As shells give one for <(command)."""
+  os.mkfifo('pipe')
+  data = write_video(here / 'a.mkv', NUM_FRAMES).read_bytes()
+  writer = threading.Thread(target=lambda: Path('pipe').write_bytes(data))
+  writer.start()
+  assert pictures('pipe') == list(range(NUM_FRAMES))
+  writer.join()
