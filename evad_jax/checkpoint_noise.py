@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore print besides the error that they raise, which is told in one sentence."""
+"""What Orbax and TensorStore print besides the error that they raise, which is told by itself."""
 
 import logging
 import sys

@@ -62,7 +62,7 @@ def _places(content, path=()):
 @st.composite
 def wrong_content(draw, content, most=3):
   """Lists and dicts after one to three parts are others, missing, doubled, nested or many."""
-  content = copy.deepcopy(content)
+  content, many = copy.deepcopy(content), False
   for _ in range(draw(st.integers(1, most))):
     path = draw(st.sampled_from(list(_places(content))))
     kind = draw(st.sampled_from(('other', 'other', 'other', 'missing', 'nest', 'many', 'key')))
@@ -83,8 +83,8 @@ def wrong_content(draw, content, most=3):
     elif kind == 'nest':
       for _ in range(draw(st.sampled_from((1, 40, 300)))):
         parent[key] = [parent[key]]
-    elif kind == 'many' and isinstance(parent[key], list):
-      parent[key] = parent[key] * 200
+    elif kind == 'many' and isinstance(parent[key], list) and not many:
+      parent[key], many = parent[key] * 200, True
     elif kind == 'key' and isinstance(parent, dict):
       parent[draw(st.sampled_from(('', 'x', '-1', '10000000', '../x', 'a\0', '\ud800')))] = parent[
         key
