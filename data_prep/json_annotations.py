@@ -15,6 +15,7 @@ from data_prep.tubes import Annotations, Tube, VideoAnnotation
 from evad_jax import limits, storage
 from evad_jax.errors import InputError
 
+RATES = (1e-3, 1e4)  # frames a second
 NOUN = 'annotations, as `python -m data_prep.custom --help` shows'  # what a file should have been
 TIMED_RATE = 30.0  # frames a second of a video whose boxes have times, unless the file says another
 
@@ -67,7 +68,7 @@ def _read_file(content, problems: Problems | None) -> Annotations:
   if len(classes) > limits.LARGEST_CLASS + 1:
     raise _Fault(f'"classes" has {len(classes)} names, more than {limits.LARGEST_CLASS + 1}')
   _check(entries, dict, '"videos"')
-  default_fps = _number(content, 'fps') if 'fps' in content else None
+  default_fps = _number(content, 'fps', *RATES) if 'fps' in content else None
   videos, splits = {}, {}
   for name, entry in entries.items():
     try:
@@ -166,7 +167,7 @@ def _size(entry: dict) -> tuple[int, int]:
 def _fps(entry: dict, default: float | None) -> float | None:
   """The rate at which frames are numbered; None: as they are decoded."""
   if 'fps' in entry:
-    return _number(entry, 'fps')
+    return _number(entry, 'fps', *RATES)
   boxes = entry.get('boxes', [])
   _check(boxes, list, '"boxes"')
   timed = [isinstance(box, dict) and 'time' in box for box in boxes]
@@ -195,7 +196,7 @@ def _single_boxes(item: dict, labels: list[int], fps: float | None) -> Iterator[
   if 'frame' in item:
     frame = _whole(item, 'frame', most=limits.LARGEST_FRAME)
   else:
-    frame = math.floor(_number(item, 'time', 0) * fps + 0.5)
+    frame = math.floor(_number(item, 'time', 0, limits.LARGEST_FRAME) * fps + 0.5)
     if frame > limits.LARGEST_FRAME:
       raise _Fault(f'"time" is {item["time"]!r}, beyond the end of any video')
   frames = np.array([frame], np.int64)
@@ -220,10 +221,10 @@ def _whole(entry: dict, key: str, default: int | None = None, *, most: int) -> i
   return value
 
 
-def _number(entry: dict, key: str, least: float = 1e-3) -> float:
+def _number(entry: dict, key: str, least: float, most: float) -> float:
   value = entry[key]
-  if type(value) not in (int, float) or not least <= value <= 1e4:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a number of {least:g} to 10000')
+  if type(value) not in (int, float) or not least <= value <= most:
+    raise _Fault(f'"{key}" is {_shown(value)}, not a number of {least:g} to {most:g}')
   return float(value)
 
 

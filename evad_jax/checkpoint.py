@@ -9,7 +9,6 @@ the evaluation's figure stay. A converted checkpoint has parameters alone for it
 
 import concurrent.futures
 import contextlib
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from evad_jax import distributed, file_checksums, printable, saved_settings, storage
+from evad_jax import (
+  checkpoint_noise,
+  distributed,
+  file_checksums,
+  printable,
+  saved_settings,
+  storage,
+)
 from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 from evad_jax.parameter_checks import check_fits
@@ -38,18 +44,7 @@ _UNREADABLE = (
 SET_ASIDE = 'damaged-'  # what the name of a damaged checkpoint begins with
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
-  """Of Orbax's records neither the traces of a failed save nor that reading does not write.
-
-  It logs a trace in each of its threads; the error itself is raised, and told in one sentence.
-  """
-  if 'orbax' not in record.pathname:
-    return True
-  reading = 'read_only' in record.getMessage() or 'read only' in record.getMessage()
-  return record.levelno < logging.ERROR and not reading
-
-
-logging.getLogger('absl').addFilter(_worth_telling)
+checkpoint_noise.leave_out()
 
 
 class DamagedError(InputError):

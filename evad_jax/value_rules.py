@@ -67,9 +67,7 @@ def text(value: Any) -> str:
 
 def rows(of: Rule, least: int = 0, most: int = 10**6) -> Rule:
   """A list of what another rule allows, of a length in [least, most]."""
-  length = (
-    f'{least}' if least == most else f'{least} or more' if most == 10**6 else f'{most} at most'
-  )
+  length = f'{least}' if least == most else f'{least} to {most}'
 
   def rule(value: Any) -> str:
     if not isinstance(value, tuple | list):

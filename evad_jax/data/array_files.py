@@ -6,7 +6,9 @@ NumPy's own reader would unpack what is compressed, and ask for memory by what a
 import io
 import math
 import os
+import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +16,13 @@ import numpy as np
 from evad_jax import storage
 from evad_jax.errors import InputError
 
+# As NumPy writes it, which has been the same since its format has a number. NumPy itself takes the
+# header for a piece of Python, and fails in many ways at what is none.
+_HEADER = re.compile(
+  rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|][biufU]\d{1,6})', 'fortran_order': (True|False), "
+  rb"'shape': \(([\d, ]{0,60})\), \} *\n",
+  re.DOTALL,
+)
 Kind = tuple[str, int]  # letters of NumPy's kinds of types, as in 'iu', and the number of axes
 
 
@@ -45,26 +54,25 @@ def read(
     zipfile.BadZipFile,
   ) as error:
     raise InputError(f'{path}: the file is damaged ({str(error)[:200]}); {again}') from error
-  except RuntimeError as error:  # encrypted; or a header that is nested without end
+  except (RuntimeError, zlib.error) as error:  # encrypted, or packed with another program
     raise InputError(f'{path}: is no file of arrays ({str(error)[:200]}); {again}') from error
   return arrays
 
 
 def _array(data: bytes, name: str, kind: Kind) -> np.ndarray:
-  file = io.BytesIO(data)
-  version = np.lib.format.read_magic(file)
-  if version != (1, 0):  # the others are for names of columns, and for very many of them
-    raise ValueError(f'{name} is of the version {version}')
-  try:
-    shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file)
-  except (MemoryError, SyntaxError, TypeError) as error:  # of Python's parser, at nested brackets
-    raise ValueError(f'{name} has a header that is none') from error
+  header = _HEADER.match(data)
+  if not header:
+    raise ValueError(f'{name} has a header that is not of numbers or text')
+  _, dtype, columns_first, sides = header.groups()
+  dtype = np.dtype(dtype.decode())
+  shape = tuple(int(side[:19]) for side in re.findall(rb'\d+', sides))
   kinds, axes = kind
   if dtype.kind not in kinds or len(shape) != axes:
     raise ValueError(f'{name} is of type {dtype} and shape {shape}')
-  values = data[file.tell() :]
-  if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(values):
+  values = data[header.end() :]
+  if math.prod(shape) * dtype.itemsize != len(values):
     raise ValueError(f'{name} has {len(values)} bytes for the shape {shape}')
   if not len(values):  # NumPy makes no array of nothing from bytes
     return np.zeros(shape, dtype)
-  return np.frombuffer(values, dtype).reshape(shape, order='F' if columns_first else 'C')
+  order = 'F' if columns_first == b'True' else 'C'
+  return np.frombuffer(values, dtype).reshape(shape, order=order)

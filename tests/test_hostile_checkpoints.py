@@ -1,0 +1,190 @@
+"""Checkpoints from strangers: what they say of themselves, their seal, their parameters."""
+
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from evad_jax import checkpoint, file_checksums
+from evad_jax.checkpoint import Checkpoints
+from evad_jax.detector import Detector
+from evad_jax.errors import InputError
+from tests import micro_checkpoint, micro_evad
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+  return micro_checkpoint.write(tmp_path_factory.mktemp('good') / 'checkpoints')
+
+
+@pytest.fixture
+def step(good, tmp_path):
+  shutil.copytree(good, tmp_path / 'c')
+  return tmp_path / 'c' / '0'
+
+
+def refused(step, message):
+  start = time.process_time()
+  with pytest.raises(InputError, match=message):
+    Detector.from_checkpoint(step.parent)
+  assert time.process_time() - start < 1
+
+
+SEALS = {
+  'three numbers': ('{"a": [1, 2, 3]}', 'is not what was written'),
+  '400 digits': ('{"a": [1e400, 2]}', 'is not what was written'),
+  'a list': ('[]', 'is not what was written'),
+  'nested deep': ('[' * 200_000, 'is not what was written'),
+  'a device': ('{"/dev/zero": [1, 2]}', "'/dev/zero' in it begins at the root"),
+  'above it': ('{"../../../../etc/hostname": [1, 2]}', "hostname' in it leaves its directory"),
+  'a zero': ('{"a\\u0000": [1, 2]}', 'has letters that cannot be printed'),
+  'a directory': ('{"state": [1, 2]}', 'state is no file'),
+  'nothing': ('{"nothing": [1, 2]}', 'nothing cannot be read .No such file'),
+}
+
+
+@pytest.mark.parametrize(('text', 'message'), SEALS.values(), ids=SEALS)
+def test_seals(step, text, message):
+  (step / file_checksums.NAME).write_text(text)
+  assert message.split('|')[0].split(' .')[0] in file_checksums.damage(step)
+  refused(step, f'0: the checkpoint is damaged: .*{message}')
+
+
+def test_a_seal_over_a_device(step):
+  """By its own name, with the length that it says, which is 0."""
+  (step / 'zeros').symlink_to('/dev/zero')
+  (step / file_checksums.NAME).write_text('{"zeros": [0, 0]}')
+  refused(step, 'zeros is no file')
+
+
+SETTINGS = {
+  'none': ({}, 'says nothing of a model'),
+  'a list': ([], r' is .., but must be an object'),
+  'a list as model': ({'model': []}, 'model is ..., but must be an object|model is'),
+  'a width of words': ({'model': {'width': 'x'}}, "model.width='x' must be a whole number"),
+  '10**9 actions': ({'model': {'num_actions': 10**9}}, 'num_actions=1000000000 must be at most'),
+  'a position table of 500 GB': (
+    {'model': {'width': 8192, 'num_heads': 1, 'pretrain_size': 4096, 'patch': 1}},
+    'pretrain_size=4096 makes 4096 x 4096 positions of 8192 numbers',
+  ),
+  'a keep rate of words': ({'model': {'keep_rate': 'x'}}, "keep_rate='x' must be"),
+  'a keep rate below 0': ({'model': {'keep_rate': -0.5}}, r'keep_rate=-0.5 must be in \(0, 1\]'),
+  'an unknown type': ({'model': {'dtype': 'int8'}}, "dtype='int8' is not one of float32"),
+  'no heads': ({'model': {'num_heads': 0}}, 'num_heads=0 must be at least 1'),
+  'heads that do not divide': (
+    {'model': {'num_heads': 5, 'width': 32}},
+    'num_heads=5 must divide .*width=32',
+  ),
+  '10**9 frames': ({'model': {}, 'clip': {'clip_frames': 10**9}}, 'clip_frames=1000000000 must be'),
+  'frames of words': ({'model': {}, 'clip': {'clip_frames': '16'}}, "clip_frames='16' must be"),
+  'canvases 5': ({'model': {}, 'clip': {'canvases': 5}}, 'canvases=5 must be a list'),
+  'classes 7': ({'model': {}, 'classes': 7}, 'classes=7 must be a list'),
+  'a class that is a number': ({'model': {}, 'classes': [7]}, 'a list in which 7 is a text'),
+  'ids without classes': ({'model': {}, 'class_ids': [3]}, '1 class_ids for 0 classes'),
+  'a source of words': ({'model': {}, 'source': 'x'}, "source='x' must be an object"),
+  'an unknown kind': ({'model': {}, 'source': {'kind': 'x'}}, "kind='x' is not one of detector"),
+  'a kind alone': ({'model': {}, 'source': {'kind': 'encoder'}}, 'source has no title'),
+  'an encoder without a size': (
+    {'model': {}, 'source': {'kind': 'encoder', 'title': 'x'}},
+    'model has no width',
+  ),
+}
+
+
+@pytest.mark.parametrize('sealed', [False, True])
+@pytest.mark.parametrize(('content', 'message'), SETTINGS.values(), ids=SETTINGS)
+def test_settings(step, content, message, sealed):
+  """Whoever writes them can also seal them."""
+  (step / 'settings' / 'metadata').write_text(json.dumps(content))
+  (step / file_checksums.NAME).unlink()
+  if sealed:
+    file_checksums.seal(step)
+  refused(step, f'settings/metadata.*{message}')
+
+
+def test_settings_that_are_nested_without_end(step):
+  (step / 'settings' / 'metadata').write_text('[' * 200_000 + ']' * 200_000)
+  (step / file_checksums.NAME).unlink()
+  refused(step, 'metadata is nested too deep')
+  assert checkpoint.newest_settings(step.parent) is None
+
+
+def test_settings_of_another_model(step):
+  """128 blocks, say, that the parameters have not: told before a model of so many is made."""
+  content = json.loads((step / 'settings' / 'metadata').read_text())
+  (step / file_checksums.NAME).unlink()
+  for key, number, message in (
+    ('depth', 60, r'it has 4 of encoder/block_\*, and depth=60 in its settings'),
+    ('num_stages', 60, r'it has 1 of person_detector/stage_\*, and num_stages=60'),
+    ('decoder_depth', 60, r'it has 1 of context_refinement/block_\*, and decoder_depth=60'),
+  ):
+    model = content['model'] | {key: number}
+    (step / 'settings' / 'metadata').write_text(json.dumps(content | {'model': model}))
+    refused(step, message)
+  model = content['model'] | {'feed_forward': 33}
+  (step / 'settings' / 'metadata').write_text(json.dumps(content | {'model': model}))
+  with pytest.raises(
+    InputError, match=r'stage_0/fc1/bias is \(32,\) in the checkpoint and \(33,\)'
+  ):
+    Detector.from_checkpoint(step.parent)
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_parameters_that_are_no_numbers_see_nobody_and_are_refused(tmp_path, number):
+  params = micro_evad.random_parameters(micro_evad.micro_model())
+  params['fpn']['lateral_1']['kernel'][0, 3] = number
+  settings = {'model': micro_evad.MODEL, 'clip': micro_checkpoint.CLIP}
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(0, {'params': params}, json.loads(json.dumps(settings)), {}, None)
+  with pytest.raises(
+    InputError, match='fpn/lateral_1/kernel has numbers that are infinite or none'
+  ):
+    Detector.from_checkpoint(tmp_path)
+
+
+def test_parameters_far_larger_than_their_files(tmp_path):
+  """400 MB of zeros pack into some kB: they are not unpacked."""
+  params = {'encoder': {'zeros': np.zeros((10_000, 10_000), np.float32)}}
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(0, {'params': params}, {'model': {}}, {}, None)
+  del params
+  size = sum(path.stat().st_size for path in tmp_path.rglob('*') if path.is_file())
+  assert size < 1e6
+  with pytest.raises(InputError, match='its parameters would be 400,000,000 bytes, of files with'):
+    Detector.from_checkpoint(tmp_path)
+
+
+def test_figures_that_are_none(step):
+  (step / file_checksums.NAME).unlink()
+  for text in ('{"frame_mAP@0.5": "x"}', '{"frame_mAP@0.5": [1]}', '[' * 200_000, '5', '{'):
+    (step / 'metrics' / 'metrics').write_text(text)
+    with Checkpoints(step.parent, read_only=True) as checkpoints:
+      assert checkpoints.best_step() in (None, 0)
+
+
+def test_a_state_elsewhere(step):
+  (step / file_checksums.NAME).unlink()
+  shutil.rmtree(step / 'state')
+  os.symlink('/etc', step / 'state')
+  refused(step, '0: the checkpoint cannot be read')
+
+
+def test_nothing_of_a_step(step):
+  for path in step.iterdir():
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  refused(step, 'metadata cannot be read .No such file')
+
+
+def test_a_damaged_state_is_told_in_one_sentence(step, capfd):
+  """Orbax asks for all arrays at once; what the others say after the first is not printed."""
+  (step / file_checksums.NAME).unlink()
+  for path in (step / 'state').rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  with pytest.raises(InputError, match='0: the checkpoint cannot be read: '):
+    Detector.from_checkpoint(step.parent)
+  time.sleep(0.3)  # for the threads that are late
+  assert 'Traceback' not in capfd.readouterr().err
