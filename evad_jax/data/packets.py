@@ -1,0 +1,111 @@
+"""A stream decoded packet by packet: damage costs the pictures that it hits, and is remembered.
+
+FFmpeg reports damage in several ways, or not at all: packets that do not decode, pictures marked as
+corrupt, packets marked so where a broadcast stream has a gap, an end before the file's own count.
+The times of packets wait here for their pictures: those that are passed by got none.
+"""
+
+import heapq
+from collections.abc import Iterator
+
+import av
+
+from evad_jax.data.clock import time_of
+
+ATTEMPTS = 16  # to read on behind damage
+HOLE = 128  # bytes between neighbouring packets of a Matroska file; where more are, packets were
+REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
+
+
+class Packets:
+  """The packets of a stream from where its container stands."""
+
+  def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+    """Nothing is read yet."""
+    self._container, self._stream = container, stream
+    self._contiguous = 'matroska' in container.format.name
+    self._waiting: list[int] = []  # a heap: times of packets whose pictures have not come
+    self._holes: list[int | None] = []  # times of packets behind holes; None: not known yet
+    self._passed: int | None = None
+    self.first = b''  # the first packet
+    self.begins_with_key = True
+    self.states_times = True  # when pictures are shown, and not only when they are decoded
+    self.seen = 0  # with pictures
+    self.errors = 0  # packets that did not decode
+    self.broken_off = False  # whether damage was the last that was read
+    self.error: av.FFmpegError | None = None  # the first
+
+  def frames(self) -> Iterator[av.VideoFrame]:
+    """Decodes to the end; OSError for what is no damage: connections that break, say."""
+    for packet in self._read():
+      yield from self._decode(packet)
+    yield from self._decode(None)
+
+  def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+    try:
+      return self._stream.decode(packet)
+    except av.error.EOFError:  # the decoder has ended by itself
+      return []
+    except av.FFmpegError as error:
+      self.errors += 1
+      self.error = self.error or error
+      return []
+
+  def _read(self) -> Iterator[av.Packet]:
+    # Of Matroska all packets, since those of the sound lie between those of the pictures.
+    streams = () if self._contiguous else (self._stream,)
+    end, attempts = None, 0
+    while True:
+      try:
+        for packet in self._container.demux(*streams):
+          if self._contiguous and packet.pos is not None and packet.size:
+            if end is not None and packet.pos - end > HOLE:
+              self._holes.append(None)
+            end = packet.pos + packet.size
+          # What is empty is the end, or in AVI files a picture that stays.
+          if packet.size and packet.stream_index == self._stream.index:
+            self._look_at(packet)
+            yield packet
+        return
+      except av.error.InvalidDataError as error:
+        self.error, self.broken_off = self.error or error, True
+        self._holes.append(None)
+        attempts += 1
+        if attempts > ATTEMPTS:
+          return
+
+  def _look_at(self, packet: av.Packet) -> None:
+    if not self.seen:
+      self.first, self.begins_with_key = bytes(packet), packet.is_keyframe
+      self.states_times = packet.pts is not None
+    self.seen += 1
+    self.broken_off = packet.is_corrupt
+    time = time_of(packet)
+    if packet.is_corrupt:
+      self._holes.append(None)
+    if time is None:
+      return
+    self._holes = [time if hole is None else hole for hole in self._holes]
+    if not packet.is_discard:  # an edit list hides it
+      heapq.heappush(self._waiting, time)
+
+  def pass_by(self, time: int) -> int:
+    """How many packets between the last picture and the one of `time` have given none."""
+    count, last = 0, self._passed
+    while self._waiting and self._waiting[0] <= time:
+      waited = heapq.heappop(self._waiting)
+      count += waited < time and (last is None or waited > last)
+    self._passed = time
+    return count
+
+  def hole_near(self, since: int, until: int, pace: int) -> bool:
+    """Whether packets may be missing between two times; holes before them are forgotten."""
+    reach = REACH * pace
+    if not self._holes:
+      return False
+    self._holes = [hole for hole in self._holes if hole is None or hole >= since - reach]
+    return any(hole is None or hole <= until + reach for hole in self._holes)
+
+  def behind(self) -> list[int]:
+    """Times of packets behind the last picture that gave none."""
+    return [time for time in self._waiting if self._passed is None or time > self._passed]
