@@ -15,7 +15,7 @@ from data_prep.problems import Problems
 from data_prep.sources import bytes_per_frame, planned_counts, planned_frames
 from evad_jax.data.record_index import shard_name
 
-LAYOUT = 2  # raised whenever the same plan comes to give other bytes
+LAYOUT = 3  # raised whenever the same plan comes to give other bytes
 
 
 class Plan(NamedTuple):

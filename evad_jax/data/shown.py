@@ -253,7 +253,7 @@ class Reader:
 
   def _tell(self) -> None:
     packets, changes = self._packets, self._clock.changes
-    if not self.count and packets.seen:
+    if not self.count and packets.error:
       raise InputError(
         f'none of its {packets.seen} packets can be decoded ({packets.error}); replace the file'
       )

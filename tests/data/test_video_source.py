@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evad_jax.data import video_source
-from evad_jax.data.video_source import DEFAULT_RATE
+from evad_jax.data.shown import DEFAULT_RATE
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import picture_of, write_video
 
@@ -21,14 +21,14 @@ PIPED = """
 from evad_jax.data import video_source
 from tests.data_prep.tiny_videos import picture_of
 with video_source.opened(video_source.find('-')) as source:
-  print(source.name, [picture_of(picture.rgb()) for _, picture in source.pictures])
+  print(source.name, [picture_of(picture.rgb()) for _, picture, _ in source.pictures])
 """
 
 
 def read(source, rate=None):
   """Pictures and their times."""
   with video_source.opened(source, rate) as opened:
-    timed = [(picture_of(picture.rgb()), seconds) for seconds, picture in opened.pictures]
+    timed = [(picture_of(picture.rgb()), seconds) for seconds, picture, _ in opened.pictures]
   return [number for number, _ in timed], [seconds for _, seconds in timed]
 
 
@@ -187,7 +187,7 @@ def test_a_stream_from_the_network(tmp_path):
     assert source.live
     with video_source.opened(source) as opened:
       assert opened.num_frames is None or opened.num_frames <= 31
-      timed = [(picture_of(picture.rgb()), seconds) for seconds, picture in opened.pictures]
+      timed = [(picture_of(picture.rgb()), seconds) for seconds, picture, _ in opened.pictures]
   assert [number for number, _ in timed] == list(range(30))
   assert [s for _, s in timed] == pytest.approx([number / 25 for number in range(30)], abs=1e-4)
 
