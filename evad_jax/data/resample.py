@@ -6,8 +6,7 @@ from fractions import Fraction
 
 import av
 
-from evad_jax.data.shown import Lost, Picture, Shown
-from evad_jax.errors import InputError
+from evad_jax.data.shown import Lost, Picture, Shown, VideoError
 
 LONGEST_PAUSE = 3600  # seconds between two pictures; more would be filled up with the same one
 FINEST = 1_000_000  # the largest denominator of a rate
@@ -26,13 +25,13 @@ def at_rate(
       those before it; None: the slot of the first picture.
 
   Raises:
-    InputError: pictures are further apart than LONGEST_PAUSE.
+    VideoError: pictures are further apart than LONGEST_PAUSE, or all end before half a slot.
   """
-  graph, source, sink = _graph(tick, rate, start)
-  offset, before = 0 if start is None else round(start / tick), None
+  graph, source, sink = _graph(tick, rate, start)  # held: its filters go with it
+  offset, before, empty = 0 if start is None else round(start / tick), None, True
   for place in shown:
     if before is not None and place.ticks - before > LONGEST_PAUSE / tick:
-      raise InputError(
+      raise VideoError(
         f'its timestamps jump by {float((place.ticks - before) * tick):.0f} seconds, which no rate '
         'can fill; read it without one, or cut it there'
       )
@@ -42,10 +41,15 @@ def at_rate(
     carrier.pts, carrier.time_base = place.ticks - offset, tick
     carrier.duration, carrier.opaque = place.duration, place.picture
     source.push(carrier)
-    yield from _passed(sink)
+    for picture in _passed(sink):
+      yield picture
+      empty = False
   source.push(None)
-  yield from _passed(sink)
-  del graph
+  for picture in _passed(sink):
+    yield picture
+    empty = False
+  if empty and before is not None:
+    raise VideoError(f'is too short for a picture at {rate} a second; raise the rate')
 
 
 def _graph(

@@ -38,6 +38,10 @@ def nobody(kind: str, detail: str) -> None:
   """A `Report` to nobody."""
 
 
+class VideoError(ValueError):
+  """What is wrong with a video, told to whoever knows its name."""
+
+
 class Picture(NamedTuple):
   """A decoded frame, converted only when it is asked for."""
 
@@ -142,7 +146,7 @@ class Reader:
     self._first_lost = 0
 
   def __iter__(self) -> Iterator[Shown]:
-    """Place by place, in the order of display; InputError where nothing can be decoded."""
+    """Place by place, in the order of display; VideoError where nothing can be decoded."""
     for frame in self._sought() if self._start else self._packets.frames():
       last, ticks = self._clock.raw, self._clock.read(frame)
       passed = self._packets.pass_by(self._clock.raw)
@@ -254,7 +258,7 @@ class Reader:
   def _tell(self) -> None:
     packets, changes = self._packets, self._clock.changes
     if not self.count and packets.error:
-      raise InputError(
+      raise VideoError(
         f'none of its {packets.seen} packets can be decoded ({packets.error}); replace the file'
       )
     if self.lost:

@@ -76,9 +76,8 @@ def decoding(name: object) -> Iterator[None]:
   """Turns what goes wrong inside while decoding into InputError that names the video."""
   try:
     yield
-  except InputError as error:
-    named = str(error) if str(error).startswith(str(name)) else f'{name}: {error}'
-    raise InputError(named) from error
+  except shown.VideoError as error:
+    raise InputError(f'{name}: {error}') from error
   except (av.FFmpegError, OSError) as error:
     raise InputError(
       f'{name}: cannot be decoded ({error}); replace the file or leave it out'
