@@ -12,6 +12,7 @@ import av
 
 BROKEN = 30 * 3600  # seconds between pictures; more is a broken timestamp, as for FFmpeg
 NEW_CLOCK = 10  # seconds; more is another clock where clocks jump, as for FFmpeg
+LEAP = 1.5  # of the pace: a time that is looked at twice
 NOTEWORTHY = 1  # second; smaller disorder is mended without a word
 
 
@@ -48,6 +49,27 @@ class Clock:
       if before is not None and not before < ticks <= before + self._most:
         ticks = self._other_clock(raw - self.origin, ticks, before)
     self._before, self.raw = ticks, raw
+    return ticks
+
+  def leaps(self, frame: av.VideoFrame) -> bool:
+    """Whether the next picture comes much later than expected."""
+    raw = time_of(frame)
+    if raw is None or self._before is None:
+      return False
+    return raw - self.origin + self._shift - self._before > self._pace * LEAP
+
+  def falls_back(self, frame: av.VideoFrame, following: av.VideoFrame) -> bool:
+    """Whether the picture after the next has a time between the last one and the next."""
+    raw = time_of(following)
+    return raw is not None and self._before < raw - self.origin + self._shift <= (
+      time_of(frame) - self.origin + self._shift
+    )
+
+  def estimate(self, following: av.VideoFrame) -> int:
+    """Ticks of the next picture, whose own time is broken, from those around it."""
+    end = time_of(following) - self.origin + self._shift
+    ticks = min(self._before + self._pace, max((self._before + end) // 2, self._before + 1))
+    self._before, self.raw, self.changed = ticks, ticks + self.origin - self._shift, False
     return ticks
 
   def _other_clock(self, raw: int, ticks: int, before: int) -> int:

@@ -7,13 +7,16 @@ The times of packets wait here for their pictures: those that are passed by got 
 
 import heapq
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 
+from evad_jax.data.avi_index import AviIndex
 from evad_jax.data.clock import time_of
 
 ATTEMPTS = 16  # to read on behind damage
 HOLE = 128  # bytes between neighbouring packets of a Matroska file; where more are, packets were
+TABLED = ('mov', 'avi')  # formats that list all their packets: where none is, none was
 REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
 
 
@@ -24,9 +27,13 @@ class Packets:
     """Nothing is read yet."""
     self._container, self._stream = container, stream
     self._contiguous = 'matroska' in container.format.name
+    self._tabled = any(name in container.format.name for name in TABLED)
+    self._index = AviIndex(container, stream)
     self._waiting: list[int] = []  # a heap: times of packets whose pictures have not come
-    self._holes: list[int | None] = []  # times of packets behind holes; None: not known yet
+    self._holes: list[tuple[int, int | None]] = []  # times before and behind; None: not known yet
     self._passed: int | None = None
+    self._latest = 0  # time of a packet
+    self._ends: dict[int, int] = {}  # of the last packets of all streams, in their ticks
     self.first = b''  # the first packet
     self.begins_with_key = True
     self.states_times = True  # when pictures are shown, and not only when they are decoded
@@ -58,21 +65,29 @@ class Packets:
     while True:
       try:
         for packet in self._container.demux(*streams):
-          if self._contiguous and packet.pos is not None and packet.size:
+          if not packet.size:  # the end, or in AVI files a picture that stays
+            continue
+          if self._contiguous and packet.pos is not None:
             if end is not None and packet.pos - end > HOLE:
-              self._holes.append(None)
+              self._hole()
             end = packet.pos + packet.size
-          # What is empty is the end, or in AVI files a picture that stays.
-          if packet.size and packet.stream_index == self._stream.index:
+          if packet.pts is not None:
+            self._ends[packet.stream_index] = packet.pts + (packet.duration or 0)
+          if packet.stream_index == self._stream.index:
             self._look_at(packet)
             yield packet
-        return
+        break
       except av.error.InvalidDataError as error:
         self.error, self.broken_off = self.error or error, True
-        self._holes.append(None)
+        self._hole()
         attempts += 1
         if attempts > ATTEMPTS:
-          return
+          break
+    if not self._tabled:
+      self._hole()
+
+  def _hole(self) -> None:
+    self._holes.append((self._latest, None))
 
   def _look_at(self, packet: av.Packet) -> None:
     if not self.seen:
@@ -80,12 +95,14 @@ class Packets:
       self.states_times = packet.pts is not None
     self.seen += 1
     self.broken_off = packet.is_corrupt
+    self._index.mend(packet)
     time = time_of(packet)
     if packet.is_corrupt:
-      self._holes.append(None)
+      self._hole()
     if time is None:
       return
-    self._holes = [time if hole is None else hole for hole in self._holes]
+    self._holes = [(since, time if until is None else until) for since, until in self._holes]
+    self._latest = max(self._latest, time)
     if not packet.is_discard:  # an edit list hides it
       heapq.heappush(self._waiting, time)
 
@@ -98,13 +115,21 @@ class Packets:
     self._passed = time
     return count
 
+  def forget(self, time: int) -> None:
+    """Drops a time that no packet can have."""
+    self._waiting = [waiting for waiting in self._waiting if waiting != time]
+    heapq.heapify(self._waiting)
+
   def hole_near(self, since: int, until: int, pace: int) -> bool:
     """Whether packets may be missing between two times; holes before them are forgotten."""
     reach = REACH * pace
-    if not self._holes:
-      return False
-    self._holes = [hole for hole in self._holes if hole is None or hole >= since - reach]
-    return any(hole is None or hole <= until + reach for hole in self._holes)
+    self._holes = [hole for hole in self._holes if hole[1] is None or hole[1] + reach >= since]
+    return any(before - reach <= until for before, _ in self._holes)
+
+  def end(self) -> Fraction:
+    """Seconds at which the last packet of all streams that were read ends."""
+    streams = self._container.streams
+    return max((end * streams[n].time_base for n, end in self._ends.items()), default=Fraction(0))
 
   def behind(self) -> list[int]:
     """Times of packets behind the last picture that gave none."""

@@ -134,8 +134,9 @@ class Reader:
     self._start = math.ceil(start / self.tick)
     self._longest_loss = int(LONGEST_LOSS / self.tick)
     origin = round(Fraction(container.start_time or 0, av.time_base) / self.tick)
-    jumps = bool(container.format.flags & FormatFlags.ts_discont.value)
-    self._clock = Clock(origin, self.tick, self.pace, jumps)
+    # Broadcast streams: what is missing in them leaves no other trace than the time.
+    self._jumps = bool(container.format.flags & FormatFlags.ts_discont.value)
+    self._clock = Clock(origin, self.tick, self.pace, self._jumps)
     self._packets = Packets(container, stream)
     self._looks: dict[tuple, tuple[Orientation, Fraction | None]] = {}
     self._before: int | None = None  # ticks of the last picture
@@ -147,8 +148,8 @@ class Reader:
 
   def __iter__(self) -> Iterator[Shown]:
     """Place by place, in the order of display; VideoError where nothing can be decoded."""
-    for frame in self._sought() if self._start else self._packets.frames():
-      last, ticks = self._clock.raw, self._clock.read(frame)
+    frames = self._sought() if self._start else self._packets.frames()
+    for frame, last, ticks in self._timed(frames):
       passed = self._packets.pass_by(self._clock.raw)
       if self._start and ticks < self._start:
         continue
@@ -163,6 +164,26 @@ class Reader:
       behind = self._lost_at_end()
       yield from self._lose(behind, self._before + (behind + 1) * self.pace)
     self._tell()
+
+  def _timed(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int, int]]:
+    """Frames, the file's time of the one before, and their ticks.
+
+    A time that leaps ahead is believed only if the one after it does not fall back.
+    """
+    frame = next(frames, None)
+    while frame is not None:
+      last, following = self._clock.raw, None
+      if self._clock.leaps(frame):
+        following = next(frames, None)
+        if following is not None and self._clock.falls_back(frame, following):
+          self._packets.forget(time_of(frame))
+          ticks = self._clock.estimate(following)
+        else:
+          ticks = self._clock.read(frame)
+      else:
+        ticks = self._clock.read(frame)
+      yield frame, last, ticks
+      frame = next(frames, None) if following is None else following
 
   def _lost_before(self, ticks: int, last: int, passed: int) -> int:
     """Lost pictures between the last one and the one at `ticks`.
@@ -181,7 +202,9 @@ class Reader:
     lost, missing = 0, round(steps) - 1
     if not self._even:
       lost = passed if packets.errors else 0
-    elif missing > 0 and (passed or packets.hole_near(last, self._clock.raw, self.pace)):
+    elif missing > 0 and (
+      passed or self._jumps or packets.hole_near(last, self._clock.raw, self.pace)
+    ):
       lost = missing
     self._drift += steps - 1 - lost
     self._even = self._even and abs(self._drift) <= UNEVEN
@@ -205,11 +228,22 @@ class Reader:
     ends = [self._clock.raw, *behind]  # when the last picture is shown, by whatever tells
     if packets.broken_off and self._stream.frames > packets.seen:
       ends.append(max(ends) + (self._stream.frames - packets.seen) * self.pace)
-    stated = _stated_end(self._container, self._stream)
+    stated = self._stated_end()
     if stated is not None and not self._clock.changes:
       ends.append(round(stated / self.tick) - self.pace)
     missing = math.floor((max(ends) - self._clock.raw) / self.pace + 0.4)
     return missing if missing * self.pace <= self._longest_loss else 0
+
+  def _stated_end(self) -> Fraction | None:
+    """Seconds at which a Matroska file says that the stream ends; others do not say it exactly."""
+    if 'matroska' not in self._container.format.name:
+      return None
+    try:
+      hours, minutes, seconds = self._stream.metadata.get('DURATION', '').split(':')
+      return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+    except ValueError:  # the note is not there: it stands at the end of the file
+      longest = Fraction(self._container.duration or 0, av.time_base)
+      return longest if longest > self._packets.end() else None
 
   def _lose(self, places: int, until: int) -> Iterator[Shown]:
     """Lost pictures, spread between the last picture and `until`; one is at `until`'s own place."""
@@ -278,14 +312,3 @@ class Reader:
         f'{f", and {len(changes) - 1} times more" if len(changes) > 1 else ""}; they go on at the '
         'pace of the pictures',
       )
-
-
-def _stated_end(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
-  """Seconds at which a Matroska file says that the stream ends; others do not say it exactly."""
-  if 'matroska' not in container.format.name:
-    return None
-  try:
-    hours, minutes, seconds = stream.metadata.get('DURATION', '').split(':')
-    return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-  except ValueError:
-    return None
