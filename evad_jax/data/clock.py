@@ -12,8 +12,8 @@ import av
 
 BROKEN = 30 * 3600  # seconds between pictures; more is a broken timestamp, as for FFmpeg
 NEW_CLOCK = 10  # seconds; more is another clock where clocks jump, as for FFmpeg
-LEAP = 1.5  # of the pace: a time that is looked at twice
-NOTEWORTHY = 1  # second; smaller disorder is mended without a word
+NOTEWORTHY = 1  # second that a time may fall back; more is another clock
+LEAP = 1.5  # of the pace: a time that comes so late is looked at twice
 
 
 class Clock:
@@ -30,57 +30,57 @@ class Clock:
     """
     self.origin, self._pace = origin, pace
     self._most = int((NEW_CLOCK if jumps else BROKEN) / tick)
-    self._near, self._noteworthy = int(NEW_CLOCK / tick), int(NOTEWORTHY / tick)
+    self._noteworthy = int(NOTEWORTHY / tick)
     self._shift, self._earlier = 0, 0  # ticks that are added, now and before the last change
     self._before: int | None = None
     self.raw = origin  # of the last picture, as the file has it
     self.changed = False  # whether another clock began with the last picture
     self.changes: list[int] = []  # ticks by which clocks were other than expected
 
+  def peek(self, frame: av.VideoFrame) -> int | None:
+    """Ticks at which a picture would be, next or later; None where it does not say."""
+    raw = time_of(frame)
+    return None if raw is None else raw - self.origin + self._shift
+
+  def leaps(self, ticks: int | None) -> bool:
+    """Whether the next picture would come much later than expected."""
+    if ticks is None or self._before is None:
+      return False
+    return ticks > self._before + LEAP * self._pace
+
+  def falls_back(self, ticks: int | None) -> bool:
+    """Whether a picture comes when it should have been over, by the same clock."""
+    if ticks is None or self._before is None:
+      return False
+    return self._before - self._noteworthy <= ticks < self._before + self._pace / 2
+
   def read(self, frame: av.VideoFrame) -> int:
     """Ticks of the next picture."""
-    raw, before = time_of(frame), self._before
+    raw, before, ticks = time_of(frame), self._before, self.peek(frame)
     self.changed = False
-    if raw is None:
+    if ticks is None:
       ticks = 0 if before is None else before + self._pace
       raw = self.raw if before is None else self.raw + self._pace
-    else:
-      ticks = raw - self.origin + self._shift
-      if before is not None and not before < ticks <= before + self._most:
-        ticks = self._other_clock(raw - self.origin, ticks, before)
+    elif before is not None and (ticks <= before or self.leaps(ticks)):
+      ticks = self._out_of_pace(raw - self.origin, ticks, before)
     self._before, self.raw = ticks, raw
     return ticks
 
-  def leaps(self, frame: av.VideoFrame) -> bool:
-    """Whether the next picture comes much later than expected."""
-    raw = time_of(frame)
-    if raw is None or self._before is None:
-      return False
-    return raw - self.origin + self._shift - self._before > self._pace * LEAP
-
-  def falls_back(self, frame: av.VideoFrame, following: av.VideoFrame) -> bool:
-    """Whether the picture after the next has a time between the last one and the next."""
-    raw = time_of(following)
-    return raw is not None and self._before < raw - self.origin + self._shift <= (
-      time_of(frame) - self.origin + self._shift
-    )
-
-  def estimate(self, following: av.VideoFrame) -> int:
-    """Ticks of the next picture, whose own time is broken, from those around it."""
-    end = time_of(following) - self.origin + self._shift
-    ticks = min(self._before + self._pace, max((self._before + end) // 2, self._before + 1))
-    self._before, self.raw, self.changed = ticks, ticks + self.origin - self._shift, False
-    return ticks
-
-  def _other_clock(self, raw: int, ticks: int, before: int) -> int:
-    """Ticks of a picture whose time cannot be."""
-    if before < raw + self._earlier <= before + self._near:  # one timestamp alone was broken
+  def _out_of_pace(self, raw: int, ticks: int, before: int) -> int:
+    """Ticks of a picture that does not follow the last one at the pace."""
+    if self._shift != self._earlier and before < raw + self._earlier <= before + LEAP * self._pace:
+      # The first clock goes on: only a timestamp was broken.
       self._shift, self._earlier = self._earlier, self._shift
+      if self.changes:
+        self.changes.pop()
       return raw + self._shift
+    if before < ticks <= before + self._most:
+      return ticks  # a pause
+    if before - self._noteworthy <= ticks <= before:
+      return before + max(1, self._pace // 4)  # until the next one has a time of its own
     expected = before + self._pace
-    if abs(ticks - expected) > self._noteworthy:
-      self.changed = True
-      self.changes.append(ticks - expected)
+    self.changed = True
+    self.changes.append(ticks - expected)
     self._shift, self._earlier = self._shift + expected - ticks, self._shift
     return expected
 

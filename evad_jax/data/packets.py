@@ -15,7 +15,7 @@ from evad_jax.data.avi_index import AviIndex
 from evad_jax.data.clock import time_of
 
 ATTEMPTS = 16  # to read on behind damage
-HOLE = 128  # bytes between neighbouring packets of a Matroska file; where more are, packets were
+HOLE = 32  # bytes between neighbouring packets of a Matroska file; where more are, packets were
 TABLED = ('mov', 'avi')  # formats that list all their packets: where none is, none was
 REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
 
@@ -40,6 +40,7 @@ class Packets:
     self.seen = 0  # with pictures
     self.errors = 0  # packets that did not decode
     self.broken_off = False  # whether damage was the last that was read
+    self.damaged = False  # whether anything told so
     self.error: av.FFmpegError | None = None  # the first
 
   def frames(self) -> Iterator[av.VideoFrame]:
@@ -55,6 +56,7 @@ class Packets:
       return []
     except av.FFmpegError as error:
       self.errors += 1
+      self.damaged = True
       self.error = self.error or error
       return []
 
@@ -84,9 +86,10 @@ class Packets:
         if attempts > ATTEMPTS:
           break
     if not self._tabled:
-      self._hole()
+      self._holes.append((self._latest, None))
 
   def _hole(self) -> None:
+    self.damaged = True
     self._holes.append((self._latest, None))
 
   def _look_at(self, packet: av.Packet) -> None:
@@ -95,9 +98,9 @@ class Packets:
       self.states_times = packet.pts is not None
     self.seen += 1
     self.broken_off = packet.is_corrupt
-    self._index.mend(packet)
+    missing = self._index.mend(packet)
     time = time_of(packet)
-    if packet.is_corrupt:
+    if packet.is_corrupt or missing:
       self._hole()
     if time is None:
       return
@@ -114,11 +117,6 @@ class Packets:
       count += waited < time and (last is None or waited > last)
     self._passed = time
     return count
-
-  def forget(self, time: int) -> None:
-    """Drops a time that no packet can have."""
-    self._waiting = [waiting for waiting in self._waiting if waiting != time]
-    heapq.heapify(self._waiting)
 
   def hole_near(self, since: int, until: int, pace: int) -> bool:
     """Whether packets may be missing between two times; holes before them are forgotten."""

@@ -7,8 +7,10 @@ not decode, pictures that FFmpeg marks as corrupt, holes in the file) keep their
 picture behind them moves; what was seen is told at the end.
 """
 
+import heapq
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from evad_jax.data.packets import Packets
 from evad_jax.errors import InputError
 
 DEFAULT_RATE = 25  # frames a second where nothing tells
+HELD = 16  # pictures that damage has moved ahead, and that wait for their time
 LONGEST_LOSS = 3600  # seconds of lost pictures that keep their places; more is a pause
 EARLIER = (0, 10, 60)  # seconds: where an index leads too far, the next attempts start before
 UNEVEN = 0.5  # pictures that one may be off an even pace, by which lost ones are counted
@@ -144,6 +147,7 @@ class Reader:
     self._even = True
     self.count = 0  # places so far
     self.lost = 0  # of them
+    self.disordered = 0  # pictures that came when their time was over
     self._first_lost = 0
 
   def __iter__(self) -> Iterator[Shown]:
@@ -165,25 +169,28 @@ class Reader:
       yield from self._lose(behind, self._before + (behind + 1) * self.pace)
     self._tell()
 
-  def _timed(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int, int]]:
-    """Frames, the file's time of the one before, and their ticks.
+  def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int, int]]:
+    """Frames in order, the file's time of the one before, and their ticks.
 
-    A time that leaps ahead is believed only if the one after it does not fall back.
+    Damage disorders pictures, and breaks times: one that leaps ahead waits for those that should
+    come before it, and what comes when its time is over is not shown.
     """
-    frame = next(frames, None)
-    while frame is not None:
-      last, following = self._clock.raw, None
-      if self._clock.leaps(frame):
-        following = next(frames, None)
-        if following is not None and self._clock.falls_back(frame, following):
-          self._packets.forget(time_of(frame))
-          ticks = self._clock.estimate(following)
-        else:
-          ticks = self._clock.read(frame)
-      else:
-        ticks = self._clock.read(frame)
-      yield frame, last, ticks
-      frame = next(frames, None) if following is None else following
+    clock, waiting, count = self._clock, [], 0
+    for frame in itertools.chain(frames, [None]):
+      ticks = None if frame is None else clock.peek(frame)
+      while waiting and (ticks is None or len(waiting) > HELD or waiting[0][0] <= ticks):
+        yield from self._read(heapq.heappop(waiting)[2])
+      if clock.leaps(ticks):
+        heapq.heappush(waiting, (ticks, count, frame))
+        count += 1
+      elif frame is not None:
+        yield from self._read(frame)
+
+  def _read(self, frame: av.VideoFrame) -> Iterator[tuple[av.VideoFrame, int, int]]:
+    if self._packets.damaged and self._clock.falls_back(self._clock.peek(frame)):
+      self.disordered += 1
+    else:
+      yield frame, self._clock.raw, self._clock.read(frame)
 
   def _lost_before(self, ticks: int, last: int, passed: int) -> int:
     """Lost pictures between the last one and the one at `ticks`.
