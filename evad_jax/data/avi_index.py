@@ -29,7 +29,9 @@ class AviIndex:
     self._entries: list[Entry] = []
     if container.format.name == 'avi':
       entries = [Entry(entry.pos, entry.size, entry.timestamp) for entry in stream.index_entries]
-      self._entries = entries or _at_the_end(container.name, stream.index)
+      if len(entries) < stream.frames:  # only what has been read: it is not where it should be
+        entries = _at_the_end(container.name, stream.index)
+      self._entries = entries
     self._next = 0  # entry
     self._moved: int | None = None  # from a packet's place to its entry's
     self._late = 0  # ticks
