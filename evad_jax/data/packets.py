@@ -17,6 +17,7 @@ from evad_jax.data.clock import time_of
 ATTEMPTS = 16  # to read on behind damage
 HOLE = 32  # bytes between neighbouring packets of a Matroska file; where more are, packets were
 TABLED = ('mov', 'avi')  # formats that list all their packets: where none is, none was
+UNREAD = 4096  # bytes at the start or the end of a file that may be no packets
 REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
 
 
@@ -34,10 +35,13 @@ class Packets:
     self._passed: int | None = None
     self._latest = 0  # time of a packet
     self._ends: dict[int, int] = {}  # of the last packets of all streams, in their ticks
+    self._begins_at: int | None = None  # byte in the file
+    self._read_to = 0  # the same
     self.first = b''  # the first packet
     self.begins_with_key = True
     self.states_times = True  # when pictures are shown, and not only when they are decoded
     self.seen = 0  # with pictures
+    self.hidden = 0  # of them, by an edit list
     self.errors = 0  # packets that did not decode
     self.broken_off = False  # whether damage was the last that was read
     self.damaged = False  # whether anything told so
@@ -73,6 +77,8 @@ class Packets:
             if end is not None and packet.pos - end > HOLE:
               self._hole()
             end = packet.pos + packet.size
+          if self._begins_at is None:
+            self._begins_at = packet.pos
           if packet.pts is not None:
             self._ends[packet.stream_index] = packet.pts + (packet.duration or 0)
           if packet.stream_index == self._stream.index:
@@ -99,6 +105,8 @@ class Packets:
     self.seen += 1
     self.broken_off = packet.is_corrupt
     missing = self._index.mend(packet)
+    if packet.pos is not None:
+      self._read_to = packet.pos + packet.size
     time = time_of(packet)
     if packet.is_corrupt or missing:
       self._hole()
@@ -106,7 +114,8 @@ class Packets:
       return
     self._holes = [(since, time if until is None else until) for since, until in self._holes]
     self._latest = max(self._latest, time)
-    if not packet.is_discard:  # an edit list hides it
+    self.hidden += packet.is_discard
+    if not packet.is_discard:
       heapq.heappush(self._waiting, time)
 
   def pass_by(self, time: int) -> int:
@@ -123,6 +132,22 @@ class Packets:
     reach = REACH * pace
     self._holes = [hole for hole in self._holes if hole[1] is None or hole[1] + reach >= since]
     return any(before - reach <= until for before, _ in self._holes)
+
+  def starts_late(self) -> bool:
+    """Whether much of a file of a format that begins with its packets lies before the first."""
+    name = self._container.format.name
+    if self._begins_at is None or not any(form in name for form in ('matroska', 'mpegts')):
+      return False
+    return self._begins_at > max(UNREAD, self._container.size // 12)
+
+  def stops_early(self) -> bool:
+    """Whether an MP4 file has more: by its table, or where fragments have none, by its length."""
+    if 'mov' not in self._container.format.name:
+      return False
+    if self._stream.frames:
+      return self.seen < self._stream.frames
+    rest = self._container.size - self._read_to
+    return bool(self._read_to) and rest > max(UNREAD, self._container.size // 10)
 
   def end(self) -> Fraction:
     """Seconds at which the last packet of all streams that were read ends."""

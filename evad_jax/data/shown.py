@@ -21,7 +21,7 @@ from av.format import Flags as FormatFlags
 from av.stream import Discard, Disposition
 
 from evad_jax.data import orientation
-from evad_jax.data.clock import Clock, time_of
+from evad_jax.data.clock import NEW_CLOCK, Clock, time_of
 from evad_jax.data.jpeg import encode_frame
 from evad_jax.data.orientation import UPRIGHT, Orientation
 from evad_jax.data.packets import Packets
@@ -137,9 +137,11 @@ class Reader:
     self._start = math.ceil(start / self.tick)
     self._longest_loss = int(LONGEST_LOSS / self.tick)
     origin = round(Fraction(container.start_time or 0, av.time_base) / self.tick)
-    # Broadcast streams: what is missing in them leaves no other trace than the time.
-    self._jumps = bool(container.format.flags & FormatFlags.ts_discont.value)
-    self._clock = Clock(origin, self.tick, self.pace, self._jumps)
+    jumps = bool(container.format.flags & FormatFlags.ts_discont.value)
+    self._clock = Clock(origin, self.tick, self.pace, jumps)
+    # What is missing in broadcast streams and fragmented MP4 files leaves no trace but the time.
+    fragmented = 'mov' in container.format.name and not stream.frames
+    self._traceless = int(NEW_CLOCK / self.tick) if jumps or fragmented else 0
     self._packets = Packets(container, stream)
     self._looks: dict[tuple, tuple[Orientation, Fraction | None]] = {}
     self._before: int | None = None  # ticks of the last picture
@@ -147,7 +149,8 @@ class Reader:
     self._even = True
     self.count = 0  # places so far
     self.lost = 0  # of them
-    self.disordered = 0  # pictures that came when their time was over
+    self.overtaken = 0  # pictures that came before one whose time is earlier
+    self.too_late = 0  # pictures that came when their time was over
     self._first_lost = 0
 
   def __iter__(self) -> Iterator[Shown]:
@@ -180,6 +183,7 @@ class Reader:
       ticks = None if frame is None else clock.peek(frame)
       while waiting and (ticks is None or len(waiting) > HELD or waiting[0][0] <= ticks):
         yield from self._read(heapq.heappop(waiting)[2])
+      self.overtaken += bool(waiting)
       if clock.leaps(ticks):
         heapq.heappush(waiting, (ticks, count, frame))
         count += 1
@@ -188,7 +192,7 @@ class Reader:
 
   def _read(self, frame: av.VideoFrame) -> Iterator[tuple[av.VideoFrame, int, int]]:
     if self._packets.damaged and self._clock.falls_back(self._clock.peek(frame)):
-      self.disordered += 1
+      self.too_late += 1
     else:
       yield frame, self._clock.raw, self._clock.read(frame)
 
@@ -210,7 +214,9 @@ class Reader:
     if not self._even:
       lost = passed if packets.errors else 0
     elif missing > 0 and (
-      passed or self._jumps or packets.hole_near(last, self._clock.raw, self.pace)
+      passed
+      or ticks - before <= self._traceless
+      or packets.hole_near(last, self._clock.raw, self.pace)
     ):
       lost = missing
     self._drift += steps - 1 - lost
@@ -234,7 +240,8 @@ class Reader:
       return len(behind) if packets.errors else 0
     ends = [self._clock.raw, *behind]  # when the last picture is shown, by whatever tells
     if packets.broken_off and self._stream.frames > packets.seen:
-      ends.append(max(ends) + (self._stream.frames - packets.seen) * self.pace)
+      total = self._stream.frames - packets.hidden
+      ends.append(self._clock.raw + (total - self.count) * self.pace)
     stated = self._stated_end()
     if stated is not None and not self._clock.changes:
       ends.append(round(stated / self.tick) - self.pace)
@@ -310,8 +317,18 @@ class Reader:
       )
     elif packets.errors:
       self._report('damaged packets', f'{packets.errors} gave no picture')
-    if packets.broken_off:
-      self._report('breaks off', 'it ends in damage; what comes before is read')
+    if self.overtaken or self.too_late:
+      self._report(
+        'times out of order',
+        f'{self.overtaken} pictures are moved to their times, and {self.too_late} not shown, whose '
+        'time is over',
+      )
+    if packets.hidden and not self._start:
+      self._report('hidden pictures', f'an edit list hides {packets.hidden}; they are not counted')
+    if not self._start and packets.starts_late():
+      self._report('starts late', 'much of the file before the first picture cannot be read')
+    if packets.broken_off or (not self._start and packets.stops_early()):
+      self._report('breaks off', 'it ends before all of it is read; what comes before is used')
     if changes:
       self._report(
         'clock starts again',
