@@ -125,13 +125,12 @@ class Reader:
     self,
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    report: Report = nobody,
     start: int = 0,
   ):
     """start: seconds on the file's clock; nothing before it is shown."""
     # PyAV has FFmpeg invent the times that packets do not state; AVI files get shuffled ones.
     container.flags = int(container.flags) & ~Flags.gen_pts.value
-    self._container, self._stream, self._report = container, stream, report
+    self._container, self._stream = container, stream
     self.tick = stream.time_base or Fraction(1, DEFAULT_RATE)  # seconds
     self.pace = max(1, round(1 / frames_per_second(stream) / self.tick))  # ticks
     self._start = math.ceil(start / self.tick)
@@ -147,6 +146,7 @@ class Reader:
     self._before: int | None = None  # ticks of the last picture
     self._drift = 0.0  # pictures that it is off an even pace
     self._even = True
+    self._ended = False
     self.count = 0  # places so far
     self.lost = 0  # of them
     self.overtaken = 0  # pictures that came before one whose time is earlier
@@ -170,7 +170,8 @@ class Reader:
     if self._before is not None:
       behind = self._lost_at_end()
       yield from self._lose(behind, self._before + (behind + 1) * self.pace)
-    self._tell()
+    self._ended = True
+    self._check_any()
 
   def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int, int]]:
     """Frames in order, the file's time of the one before, and their ticks.
@@ -303,36 +304,38 @@ class Reader:
         yield from frames
         return
 
-  def _tell(self) -> None:
-    packets, changes = self._packets, self._clock.changes
+  def _check_any(self) -> None:
+    packets = self._packets
     if not self.count and packets.error:
       raise VideoError(
         f'none of its {packets.seen} packets can be decoded ({packets.error}); replace the file'
       )
+
+  def notes(self) -> list[tuple[str, str]]:
+    """What is odd about the file, as far as it has been read: kinds and details."""
+    packets, changes, notes = self._packets, self._clock.changes, []
     if self.lost:
-      self._report(
-        'lost pictures',
-        f'{self.lost} of {self.count} are damaged or missing, the first is number '
-        f'{self._first_lost} from 0; all others keep their numbers and times',
+      notes.append(
+        (
+          'lost pictures',
+          f'{self.lost} of {self.count} are damaged or missing, the first is number '
+          f'{self._first_lost} from 0; all others keep their numbers and times',
+        )
       )
     elif packets.errors:
-      self._report('damaged packets', f'{packets.errors} gave no picture')
+      notes.append(('damaged packets', f'{packets.errors} gave no picture'))
     if self.overtaken or self.too_late:
-      self._report(
-        'times out of order',
-        f'{self.overtaken} pictures are moved to their times, and {self.too_late} not shown, whose '
-        'time is over',
-      )
-    if packets.hidden and not self._start:
-      self._report('hidden pictures', f'an edit list hides {packets.hidden}; they are not counted')
-    if not self._start and packets.starts_late():
-      self._report('starts late', 'much of the file before the first picture cannot be read')
-    if packets.broken_off or (not self._start and packets.stops_early()):
-      self._report('breaks off', 'it ends before all of it is read; what comes before is used')
+      moved = f'{self.overtaken} pictures are moved to their times'
+      over = f'{self.too_late} not shown, whose time is over'
+      notes.append(('times out of order', f'{moved}, and {over}'))
     if changes:
-      self._report(
-        'clock starts again',
-        f'its times jump by {float(changes[0] * self.tick):.3f} seconds'
-        f'{f", and {len(changes) - 1} times more" if len(changes) > 1 else ""}; they go on at the '
-        'pace of the pictures',
-      )
+      more = f', and {len(changes) - 1} times more' if len(changes) > 1 else ''
+      jump = f'its times jump by {float(changes[0] * self.tick):.3f} seconds{more}'
+      notes.append(('clock starts again', f'{jump}; they go on at the pace of the pictures'))
+    if packets.hidden and not self._start:
+      notes.append(('hidden pictures', f'an edit list hides {packets.hidden}; they do not count'))
+    if packets.starts_late() and not self._start:
+      notes.append(('starts late', 'much of the file before the first picture cannot be read'))
+    if packets.broken_off or (self._ended and not self._start and packets.stops_early()):
+      notes.append(('breaks off', 'it ends before all is read; what comes before is used'))
+    return notes

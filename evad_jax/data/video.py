@@ -44,7 +44,7 @@ class VideoFile(NamedTuple):
 
     Args:
       report: told 'broken metadata', 'header without frame count', 'variable frame rate', and what
-        `shown.Reader` tells.
+        `shown.Reader` notes, at the end.
 
     Raises:
       InputError: the file cannot be opened, has no video stream, or gives no picture at all.
@@ -53,7 +53,7 @@ class VideoFile(NamedTuple):
       stream = shown.choose_stream(container, self.path)
       if not (stream.frames or stream.duration or container.duration):
         report('header without frame count', 'frames are counted by decoding')
-      reader = shown.Reader(container, stream, report, self.start or 0)
+      reader = shown.Reader(container, stream, self.start or 0)
       until = None if self.seconds is None else (self.start or 0) + self.seconds
       places = _paced(reader, until, report, 'counted' if self.rate is None else 'taken by time')
       if self.rate is None:
@@ -61,6 +61,8 @@ class VideoFile(NamedTuple):
       else:
         frames = resample.at_rate(places, reader.tick, self.rate, self.start)
         yield from itertools.islice(frames, resample.slots(self.seconds, self.rate))
+      for kind, detail in reader.notes():
+        report(kind, detail)
 
   def fps(self) -> float:
     """Frames a second."""

@@ -6,7 +6,7 @@ be read again. Files can wait for their reader; cameras and live addresses canno
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -47,7 +47,7 @@ class OpenSource(NamedTuple):
   fps: float  # frames a second, as stated, or DEFAULT_RATE
   num_frames: int | None  # a guess from the header, for progress bars; None where it says nothing
   pictures: Iterator[TimedPicture]
-  notes: list[str]  # what was odd, as it is noticed: most of it when all is read
+  notes: Callable[[], list[str]]  # what was odd until now
 
 
 def find(text: str, input_format: str | None = None) -> Source:
@@ -96,20 +96,21 @@ def opened(source: Source, rate: Fraction | None = None) -> Iterator[OpenSource]
 
   Raises InputError, here or while pictures are read, for what cannot be opened or decoded.
   """
-  notes: list[str] = []
-
-  def note(kind: str, detail: str) -> None:
-    notes.append(f'{kind}: {detail}')
-
   with video.decoding(source.name):
     container = video.open_container(source.target, **source.options)
   with container:
     stream = shown.choose_stream(container, source.name)
     stream.thread_type = 'AUTO'  # decodes frames beside one another where the codec can
     fps = float(rate or shown.frames_per_second(stream))
-    reader = shown.Reader(container, stream, note)
+    reader = shown.Reader(container, stream)
     pictures = _filled(_counted(reader) if rate is None else _resampled(reader, rate), source.name)
-    yield OpenSource(source.name, fps, _expected(container, stream, fps, rate), pictures, notes)
+    yield OpenSource(
+      source.name,
+      fps,
+      _expected(container, stream, fps, rate),
+      pictures,
+      lambda: [f'{kind}: {detail}' for kind, detail in reader.notes()],
+    )
 
 
 def middle(source: Source) -> int | None:

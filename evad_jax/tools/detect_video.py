@@ -146,7 +146,7 @@ def detect(
     left_out=annotated.left_out,
     peak_memory=peak_memory(),
     interrupted=stop.asked,
-    notes=tuple(source.notes),
+    notes=tuple(source.notes()),
   )
 
 

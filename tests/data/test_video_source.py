@@ -122,7 +122,7 @@ def test_a_long_pause_is_a_pause_and_a_broken_time_is_none(tmp_path):
     seconds = [timed.seconds for timed in opened.pictures]
   expected = [*times[:5], 4000.5 + pace, 4000.54 + pace]
   assert seconds == pytest.approx(expected, abs=2e-3)
-  assert [note.partition(':')[0] for note in opened.notes] == ['clock starts again']
+  assert [note.partition(':')[0] for note in opened.notes()] == ['clock starts again']
 
 
 def test_a_header_without_a_count_gives_no_guess(tmp_path):
