@@ -27,14 +27,17 @@ class Packets:
   def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
     """Nothing is read yet."""
     self._container, self._stream = container, stream
-    self._contiguous = 'matroska' in container.format.name
-    self._tabled = any(name in container.format.name for name in TABLED)
+    self._format = container.format.name
+    self._contiguous = 'matroska' in self._format
+    self._tabled = any(name in self._format for name in TABLED)
+    self._frames = stream.frames  # by its table; 0 where it has none
     self._index = AviIndex(container, stream)
     self._waiting: list[int] = []  # a heap: times of packets whose pictures have not come
     self._holes: list[tuple[int, int | None]] = []  # times before and behind; None: not known yet
     self._passed: int | None = None
     self._latest = 0  # time of a packet
     self._ends: dict[int, int] = {}  # of the last packets of all streams, in their ticks
+    self._size = container.size  # bytes; 0 or less where nobody knows
     self._begins_at: int | None = None  # byte in the file
     self._read_to = 0  # the same
     self.first = b''  # the first packet
@@ -135,19 +138,23 @@ class Packets:
 
   def starts_late(self) -> bool:
     """Whether much of a file of a format that begins with its packets lies before the first."""
-    name = self._container.format.name
-    if self._begins_at is None or not any(form in name for form in ('matroska', 'mpegts')):
+    name = self._format
+    if (
+      not self._begins_at
+      or self._size <= 0
+      or not any(form in name for form in ('matroska', 'mpegts'))
+    ):
       return False
-    return self._begins_at > max(UNREAD, self._container.size // 12)
+    return self._begins_at > max(UNREAD, self._size // 12)
 
   def stops_early(self) -> bool:
     """Whether an MP4 file has more: by its table, or where fragments have none, by its length."""
-    if 'mov' not in self._container.format.name:
+    if 'mov' not in self._format:
       return False
-    if self._stream.frames:
-      return self.seen < self._stream.frames
-    rest = self._container.size - self._read_to
-    return bool(self._read_to) and rest > max(UNREAD, self._container.size // 10)
+    if self._frames:
+      return self.seen < self._frames
+    rest = self._size - self._read_to
+    return bool(self._read_to) and rest > max(UNREAD, self._size // 10)
 
   def end(self) -> Fraction:
     """Seconds at which the last packet of all streams that were read ends."""

@@ -152,6 +152,7 @@ class Reader:
     self.overtaken = 0  # pictures that came before one whose time is earlier
     self.too_late = 0  # pictures that came when their time was over
     self._first_lost = 0
+    self._before_first = 0  # pictures that a recording begins with and that lack their key picture
 
   def __iter__(self) -> Iterator[Shown]:
     """Place by place, in the order of display; VideoError where nothing can be decoded."""
@@ -227,9 +228,12 @@ class Reader:
   def _lost_at_start(self, passed: int) -> int:
     """Pictures before the first that is shown; recordings may begin between key pictures."""
     packets = self._packets
-    if self._start or not packets.errors:
+    if self._start:
       return 0
     if not packets.begins_with_key:
+      self._before_first = max(passed, packets.errors)
+      return 0
+    if not packets.errors:
       return 0
     # Without stated times a decoder's delay looks like packets that gave no picture.
     return passed if packets.states_times else min(passed, packets.errors)
@@ -322,8 +326,11 @@ class Reader:
           f'{self._first_lost} from 0; all others keep their numbers and times',
         )
       )
-    elif packets.errors:
+    elif packets.errors and not self._before_first:
       notes.append(('damaged packets', f'{packets.errors} gave no picture'))
+    if self._before_first:
+      detail = f'{self._before_first} pictures before its first key picture cannot be shown'
+      notes.append(('starts between key pictures', detail))
     if self.overtaken or self.too_late:
       moved = f'{self.overtaken} pictures are moved to their times'
       over = f'{self.too_late} not shown, whose time is over'
