@@ -6,7 +6,7 @@ set has tubes, that is, where every annotated frame of a video is evaluated.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from evad_jax import contact_sheet, distributed, from_config, sharding
 from evad_jax.data import pipeline, tube_index, whole_files
 from evad_jax.data.records import RecordIndex
+from evad_jax.data.unreadable import Unreadable, summary
 from evad_jax.errors import InputError
 from evad_jax.metrics import detections_csv, frame_map, report, video_map
 from evad_jax.model.evad import EVAD
@@ -43,10 +44,13 @@ class Evaluation(NamedTuple):
   detections: list[detections_csv.DetectionTable]  # one a batch
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
+  unreadable: str = ''  # which clips were skipped, in a sentence
 
   def metrics(self) -> dict:
     """Figures per class and in all, as plain numbers."""
     figures = report.as_dictionary(self.result, self.class_names)
+    if self.unreadable:
+      figures['unreadable'] = self.unreadable
     if self.video:
       video = report.video_as_dictionary(self.video, self.class_names)
       figures |= {name: value for name, value in video.items() if name.startswith('video_mAP')}
@@ -58,7 +62,7 @@ class Evaluation(NamedTuple):
     tables = [report.format_table(self.result, self.class_names)]
     if self.video:
       tables.append(report.format_video_table(self.video, self.class_names))
-    return '\n\n'.join(tables)
+    return '\n\n'.join([*tables, *filter(None, [self.unreadable])])
 
 
 def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
@@ -93,7 +97,7 @@ def evaluate(
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)
-  tables, tiles = [], []
+  tables, tiles, missing = [], [], Unreadable(index)
   part, parts = sharding.part_of_process(mesh)
   shown = _spread(len(index), config.eval.sheet_clips)
   batches = pipeline.eval_batches(
@@ -116,12 +120,13 @@ def evaluate(
       tables.append(_table(index, detections, batch, config.eval.person_threshold))
       own = Detections(*(x[part * len(local.index) :][: len(local.index)] for x in detections))
       tiles += _tiles(index, local, own, shown, config.eval.person_threshold)
+      missing.note(batch.index)
       bar.update(int(batch.example_mask.sum()))
       if interrupted():
         raise Interrupted('evaluation')
-  result, video = score(config, state, index)
-  tiles = distributed.gather(tiles)
-  return Evaluation(result, video, tables, tiles, list(index.classes))
+  result, video = score(config, state, index, list(missing.numbers))
+  tiles, told = distributed.gather(tiles), summary(index, list(missing.numbers))
+  return Evaluation(result, video, tables, tiles, list(index.classes), told)
 
 
 def _computed(
@@ -150,10 +155,10 @@ def _computed(
 
 
 def score(
-  config: ConfigDict, state: frame_map.State, index: RecordIndex
+  config: ConfigDict, state: frame_map.State, index: RecordIndex, missing: Sequence[int] = ()
 ) -> tuple[frame_map.FrameMap, video_map.VideoMap | None]:
-  """The figures of a state that has all examples of `index`, each once."""
-  scoring, numbers = config.eval.scoring, range(len(index))
+  """The figures of a state that has all examples of `index`, each once, but for the missing."""
+  scoring, numbers = config.eval.scoring, np.delete(np.arange(len(index)), missing).tolist()
   scored = [index.classes.index(name) for name in index.scored_classes]
   result = frame_map.compute(
     state,
@@ -167,8 +172,9 @@ def score(
     return result, None
   rule = RULES[config.eval.linking]
   actions = frame_map.tables(state, numbers, scoring).actions
-  places = list(zip(index.videos.tolist(), index.keyframes.tolist(), strict=True))
-  linked = video_map.link_actions(actions, places, rule, _frame_sizes(index))
+  videos, keyframes = index.videos[numbers].tolist(), index.keyframes[numbers].tolist()
+  places = list(zip(videos, keyframes, strict=True))
+  linked = video_map.link_actions(actions, places, rule, _frame_sizes(index)[numbers])
   total = len(set(index.record_video.tolist()))
   bar = tqdm(linked, desc='linking tubes', total=total, unit='video', **_bar())
   detected = dict(bar)

@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evad_jax import keep_rates, nan_watch, sharding
+from evad_jax import from_config, keep_rates, nan_watch, sharding
 from evad_jax.checkpoint import Checkpoints
 from evad_jax.distributed import tell
 from evad_jax.errors import InputError
@@ -34,6 +34,7 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   if config.hosts.agree_every < 1:
     raise InputError(f'config.hosts.agree_every={config.hosts.agree_every} must be at least 1.')
   check_profile(config.profile)
+  from_config.pipeline_settings(config)
   if train.epochs <= 0:
     raise InputError(f'config.train.epochs={train.epochs} must be above 0.')
 
