@@ -309,11 +309,9 @@ class Reader:
         return
 
   def _check_any(self) -> None:
-    packets = self._packets
-    if not self.count and packets.error:
-      raise VideoError(
-        f'none of its {packets.seen} packets can be decoded ({packets.error}); replace the file'
-      )
+    if self.count == self.lost and (self.lost or self._packets.error):
+      why = f' ({self._packets.error})' if self._packets.error else ''
+      raise VideoError(f'not one picture of it can be decoded{why}; replace the file')
 
   def notes(self) -> list[tuple[str, str]]:
     """What is odd about the file, as far as it has been read: kinds and details."""
