@@ -3,6 +3,7 @@
 It is read again from damaged pictures, or they are seen to be damaged.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -63,3 +64,20 @@ def packets(path: Path) -> list[tuple[int, int]]:
   """Place and size in bytes of every packet with pictures, in the order of the file."""
   with av.open(str(path)) as container:
     return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def overwrite(path: Path, chosen: Callable[[int, list[bool]], bool]) -> int:
+  """Overwrites what is in some packets with ones, of files that hold them in one piece.
+
+  chosen: number of a packet, and of every packet whether it is a key picture -> whether it is one
+  of them. Returns how many there were.
+  """
+  with av.open(str(path)) as container:
+    payloads = [(bytes(p), p.is_keyframe) for p in container.demux(video=0) if p.size]
+  data, keys = bytearray(path.read_bytes()), [key for _, key in payloads]
+  hit = [payload for number, (payload, _) in enumerate(payloads) if chosen(number, keys)]
+  for payload in hit:
+    at = data.index(payload)
+    data[at : at + len(payload)] = b'\xff' * len(payload)
+  path.write_bytes(data)
+  return len(hit)
