@@ -45,7 +45,7 @@ def of_matrix(matrix: bytes) -> Orientation:
   """Of a display matrix: nine int32, of which x' = a x + c y, y' = b x + d y are looked at."""
   a, b, _, c, d = struct.unpack('=9i', matrix)[:5]
   across, down = math.hypot(a, c), math.hypot(b, d)
-  if not across or not down:
+  if a * d == b * c:
     return UPRIGHT  # it maps pictures to a line: nobody could have meant it
   degrees = math.degrees(math.atan2(b / down, a / across))
   if not _is_right(degrees):

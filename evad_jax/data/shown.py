@@ -30,7 +30,7 @@ from evad_jax.errors import InputError
 DEFAULT_RATE = 25  # frames a second where nothing tells
 HELD = 16  # pictures that damage has moved ahead, and that wait for their time
 LONGEST_LOSS = 3600  # seconds of lost pictures that keep their places; more is a pause
-EARLIER = (0, 10, 60)  # seconds: where an index leads too far, the next attempts start before
+EARLIER = (0, 10, 60, 10**9)  # seconds: where an index leads too far, attempts start before
 UNEVEN = 0.5  # pictures that one may be off an even pace, by which lost ones are counted
 STILLS = ('mjpeg', 'png', 'webp')  # codecs whose packets are image files
 
@@ -291,11 +291,13 @@ class Reader:
 
   def _sought(self) -> Iterator[av.VideoFrame]:
     """Frames from one at or before the start on: an index may lead too far, or nowhere."""
-    beginning = self._start * self.tick
-    for earlier in (*EARLIER, beginning):
-      target = self._clock.origin + math.floor((beginning - min(earlier, beginning)) / self.tick)
+    for earlier in (*EARLIER, None):
       try:
-        self._container.seek(target, stream=self._stream)
+        if earlier is None:
+          self._container.seek(0, stream=self._stream, unsupported_byte_offset=True)
+        else:
+          ticks = self._start - math.ceil(earlier / self.tick)
+          self._container.seek(self._clock.origin + max(ticks, 0), stream=self._stream)
       except av.FFmpegError:
         continue
       self._packets = Packets(self._container, self._stream)
@@ -303,7 +305,7 @@ class Reader:
       first = next((frame for frame in frames if not frame.is_corrupt), None)
       time = None if first is None else time_of(first)
       early = time is None or time - self._clock.origin <= self._start
-      if first is not None and (early or earlier == beginning):
+      if first is not None and (early or earlier in (EARLIER[-1], None)):
         yield first
         yield from frames
         return
