@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
   # Batches made ahead by each worker, or by the threads; with fewer than twice the threads, a
   # thread that is ready waits for the batch before its own.
   config.data.prefetch = 8
+  # Clips that cannot be read, the bytes on the disk being damaged: 'stop', or 'skip' them, which
+  # names and counts them; their places in batches stay empty.
+  config.data.unreadable = 'stop'
 
   config.clip = ConfigDict()
   config.clip.clip_frames = 16  # T

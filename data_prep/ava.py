@@ -9,9 +9,10 @@
 Videos are found by their names, NAME.mp4, .mkv, ...; with --frames, the frames of a video are
 NAME/NAME_000001.jpg, ..., taken at 30 a second from minute 15 on, and stored as they are unless
 --short-side asks for smaller ones. Second s is frame (s - 900) * 30: a video of another rate is
-resampled by time, as `ffmpeg -r 30` does. A video of 20 minutes or more is a whole film, and read
-from minute 15 on; --cut and --uncut decide otherwise for all, and manifest.json has what was
-decided. A record is one keyframe with the frames of its clip, and nothing else is stored.
+resampled by time, as `ffmpeg -ss 900 -t 901 ... -r 30` does: seconds count from the file's start,
+its sound included. A video of 20 minutes or more is a whole film, and read from minute 15 on; --cut
+and --uncut decide otherwise for all, and manifest.json has what was decided. A record is one
+keyframe with the frames of its clip, and nothing else is stored.
 
 Keyframes without boxes are left out of train and kept in val. What is wrong with the input is told
 by name and listed in manifest.json, and the rest is prepared. Killed, it goes on when the same

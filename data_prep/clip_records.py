@@ -19,7 +19,8 @@ from data_prep.tubes import Tube
 from evad_jax.data.clip_sampling import clip_frame_numbers
 from evad_jax.data.jpeg import frame_size
 from evad_jax.data.records import Record
-from evad_jax.data.video import Picture, Report, VideoFile
+from evad_jax.data.shown import Lost, Picture, Report
+from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError
 
 RUN = 32  # keyframes a record, where keyframes are close
@@ -92,10 +93,10 @@ class FrameStore:
     self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=directory)  # noqa: SIM115
     self._settings = settings
     self._spans: dict[int, tuple[int, int]] = {}
-    self._last: tuple[Picture | ImageFile | None, tuple[int, int]] = (None, (0, 0))
+    self._last: tuple[Picture | ImageFile | Lost | None, tuple[int, int]] = (None, (0, 0))
     self.size: tuple[int, int] | None = None  # height and width, pixels
 
-  def add(self, number: int, frame: Picture | ImageFile) -> None:
+  def add(self, number: int, frame: Picture | ImageFile | Lost) -> None:
     """Encodes and keeps a frame; one that stays on the screen is kept once.
 
     Raises:
@@ -186,7 +187,7 @@ def _fill(
   return number + 1, faults
 
 
-def _add(store: FrameStore, number: int, frame: Picture | ImageFile) -> list[str]:
+def _add(store: FrameStore, number: int, frame: Picture | ImageFile | Lost) -> list[str]:
   try:
     store.add(number, frame)
   except InputError as error:

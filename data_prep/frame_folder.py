@@ -2,10 +2,11 @@
 
 `NAME/NAME_000001.jpg` (AVA), `class/video/00001.png` (JHMDB): the last digits of a file's name are
 its number, and frame i is file i + 1. JPEG files are stored as they are unless they are to be made
-smaller.
+smaller, or lie on their side and say so by EXIF.
 """
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -15,12 +16,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
 
-from evad_jax.data.jpeg import check_whole, encode_frame, frame_size
-from evad_jax.data.video import Report, nobody
+from evad_jax.data import jpeg, orientation
+from evad_jax.data.jpeg import frame_size
+from evad_jax.data.orientation import UPRIGHT
+from evad_jax.data.shown import Report, nobody
 from evad_jax.errors import InputError
 
-_JPEG = ('.jpg', '.jpeg')
+_JPEG_START = b'\xff\xd8\xff'
+MOST_APART = 100  # numbers a file, of folders that were thinned out; more are other numbers
 _NUMBERED = re.compile(r'.*?(\d+)\.(jpe?g|png)', re.IGNORECASE)
 
 
@@ -29,18 +34,35 @@ class ImageFile(NamedTuple):
 
   path: Path
 
+  @property
+  def size(self) -> tuple[int, int]:
+    """Height and width, upright; InputError where the file is no picture."""
+    return frame_size(self.jpeg(None, 95))
+
   def jpeg(self, short_side: int | None, quality: int) -> bytes:
-    """As a JPEG file; raises InputError where the file is missing, cut or no picture."""
+    """As an upright JPEG file; InputError where the file is missing, damaged or no picture.
+
+    One that is so already, and small enough, is passed on as it is, once it has been decoded: the
+    damage would come up again in every epoch.
+    """
     try:
       data = self.path.read_bytes()
     except OSError as error:
       raise InputError(f'{self.path}: cannot be read ({error.strerror})') from error
-    if self.path.suffix.lower() not in _JPEG:
-      return encode_frame(_decode_other(data, self.path), short_side, quality)
-    check_whole(data, str(self.path))
-    if short_side is None or min(frame_size(data)) <= short_side:
-      return data
-    return encode_frame(simplejpeg.decode_jpeg(data), short_side, quality)
+    upright = orientation.of_exif(data)
+    try:
+      if not data.startswith(_JPEG_START) or not jpeg.plain(data):
+        picture = _decode_other(data)
+      elif upright == UPRIGHT and (short_side is None or min(frame_size(data)) <= short_side):
+        jpeg.check(data)
+        return data
+      else:
+        picture = simplejpeg.decode_jpeg(data)
+    except ValueError as error:
+      raise InputError(
+        f'{self.path}: is not a whole picture ({error}); extract it again'
+      ) from error
+    return jpeg.encode_frame(orientation.turn(picture, upright), short_side, quality)
 
 
 class FrameFolder(NamedTuple):
@@ -70,7 +92,7 @@ def find_folder(path: Path, rate: float = 0.0) -> FrameFolder | None:
   """The folder, if it is there and holds numbered pictures.
 
   Raises:
-    InputError: two files have one number, or a file has number 0.
+    InputError: two files have one number, a file has number 0, or one far above their count.
   """
   if not path.is_dir():
     return None
@@ -94,11 +116,24 @@ def _numbered_files(directory: Path) -> dict[int, Path]:
           'file or take it away'
         )
       numbered[number] = directory / entry.name
+  last = max(numbered, default=0)
+  if last > MOST_APART * (len(numbered) + MOST_APART):
+    raise InputError(
+      f'{numbered[last]}: is no frame number among {len(numbered)} files; frames are numbered from '
+      '1, so rename the file (a time stamp, perhaps) or take it away'
+    )
   return numbered
 
 
-def _decode_other(data: bytes, path: Path) -> np.ndarray:
-  picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+def _decode_other(data: bytes) -> np.ndarray:
+  """(H, W, 3) uint8 RGB of a PNG file, or a JPEG file in the colours of print, as it is stored."""
+  try:
+    with Image.open(io.BytesIO(data)) as file:
+      file.verify()  # OpenCV shows damaged PNG files without a word
+  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    raise ValueError(str(error)) from error
+  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+  picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if picture is None:
-    raise InputError(f'{path}: is not a whole picture; extract it again')
+    raise ValueError('it does not decode')
   return picture

@@ -19,7 +19,7 @@ from data_prep.problems import Problems
 from data_prep.tubes import Annotations, Tube, VideoAnnotation
 from evad_jax import storage
 from evad_jax.data import video
-from evad_jax.data.jpeg import frame_size
+from evad_jax.data.shown import Lost
 from evad_jax.data.video import VideoFile
 from evad_jax.errors import InputError
 
@@ -200,11 +200,14 @@ def _boxes_of(
 
 
 def size_of(frames: Frames) -> tuple[int, int]:
-  """Height and width of a video's frames, by its first; InputError where there is none."""
-  first = next(iter(frames.frames()), None)
-  if first is None:
-    raise InputError(f'{frames.path}: holds no frame')
-  return frame_size(first.jpeg(None, 95))
+  """Height and width of a video's frames, by the first that is there, in the file's own pixels.
+
+  Boxes are parts of these. Raises InputError where there is none.
+  """
+  for frame in frames.frames():
+    if not isinstance(frame, Lost):
+      return frame.size
+  raise InputError(f'{frames.path}: holds no frame')
 
 
 def planned_frames(source: Source, settings: Settings) -> int:

@@ -14,7 +14,7 @@ from evad_jax.people import People
 
 
 class AnnotatedVideo:
-  """Writes every frame that passes, with the people who are known by then."""
+  """Writes every frame that passes and is not lost, with the people who are known by then."""
 
   def __init__(
     self,
@@ -30,12 +30,14 @@ class AnnotatedVideo:
     self._known: tuple[int, list[Figure]] = (0, [])
     self._seconds: dict[int, float] = {}  # of the frames that no keyframe has passed yet
     self.count = 0  # frames that came
+    self.lost = 0  # of them, in the file
     self.left_out = 0  # frames that could not be kept until they were drawn
 
   def watch(self, pictures: Iterable[TimedPicture]) -> Iterator[Any]:
     """Passes the frames on to the detector, keeping what will be drawn."""
     for timed in pictures:
-      if self._writer is not None:
+      self.lost += timed.lost
+      if self._writer is not None and not timed.lost:
         if len(self._waiting) == self._most_waiting:
           self._waiting.popleft()
           self.left_out += 1

@@ -8,7 +8,7 @@ annotation files have them, and the csv has exactly the rows that were scored, i
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from evad_jax import boxes as box_ops
 from evad_jax import contact_sheet, distributed, from_config, sharding
 from evad_jax.data import pipeline, tube_index, whole_files
 from evad_jax.data.records import RecordIndex
+from evad_jax.data.unreadable import Unreadable, summary
 from evad_jax.metrics import detections_csv, frame_map, report, tube_files, video_map
 from evad_jax.model.evad import EVAD
 from evad_jax.predict import predict
@@ -46,10 +47,13 @@ class Evaluation(NamedTuple):
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
   note: str = ''  # why there is no video-mAP, and what to do
+  unreadable: str = ''  # which clips were skipped, in a sentence
 
   def metrics(self) -> dict:
     """Figures per class and in all, as plain numbers."""
     figures = report.as_dictionary(self.result, self.class_names)
+    if self.unreadable:
+      figures['unreadable'] = self.unreadable
     if self.video:
       video = report.video_as_dictionary(self.video, self.class_names)
       figures |= {name: value for name, value in video.items() if name.startswith('video_mAP')}
@@ -63,7 +67,7 @@ class Evaluation(NamedTuple):
     tables = [report.format_table(self.result, self.class_names)]
     if self.video:
       tables.append(report.format_video_table(self.video, self.class_names))
-    return '\n\n'.join(tables + [self.note] * bool(self.note))
+    return '\n\n'.join([*tables, *filter(None, [self.note, self.unreadable])])
 
 
 def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
@@ -93,7 +97,7 @@ def evaluate(
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
   state = frame_map.start((config.eval.scoring,), config.eval.person_threshold)
-  tiles = []
+  tiles, missing = [], Unreadable(index)
   part, parts = sharding.part_of_process(mesh)
   shown = _spread(index.annotated_examples, config.eval.sheet_clips)
   batches = pipeline.eval_batches(
@@ -115,13 +119,15 @@ def evaluate(
       state = frame_map.update(state, detections, targets, batch.example_mask, batch.index)
       own = Detections(*(x[part * len(local.index) :][: len(local.index)] for x in detections))
       tiles += _tiles(index, local, own, shown, config.eval.person_threshold)
+      missing.note(batch.index)
       bar.update(int(batch.example_mask.sum()))
       if interrupted():
         raise Interrupted('evaluation')
-  result, video = score(config, state, index)
-  tiles = distributed.gather(tiles)
-  found = scored_detections(config, state, index)
-  return Evaluation(result, video, found, tiles, list(index.classes), video_note(index))
+  lost = list(missing.numbers)
+  result, video = score(config, state, index, lost)
+  tiles, told = distributed.gather(tiles), summary(index, lost)
+  found = scored_detections(config, state, index, lost)
+  return Evaluation(result, video, found, tiles, list(index.classes), video_note(index), told)
 
 
 def _computed(
@@ -150,14 +156,14 @@ def _computed(
 
 
 def score(
-  config: ConfigDict, state: frame_map.State, index: RecordIndex
+  config: ConfigDict, state: frame_map.State, index: RecordIndex, missing: Sequence[int] = ()
 ) -> tuple[frame_map.FrameMap, video_map.VideoMap | None]:
-  """The figures of a state that has all examples of `index`, each once.
+  """The figures of a state that has all examples of `index`, each once, but for the missing.
 
   No video-mAP where the split has no tubes, or lacks frames of its videos: see `video_note`.
   """
   scoring, sizes = config.eval.scoring, index.annotated_sizes
-  annotated = index.annotated_examples
+  annotated = np.setdiff1d(index.annotated_examples, missing).astype(np.int64)
   scored = [index.classes.index(name) for name in index.scored_classes]
   result = frame_map.compute(
     state if len(annotated) == len(index) else frame_map.only(state, annotated.tolist()),
@@ -171,9 +177,11 @@ def score(
   if truth is None or not truth.every_frame:
     return result, None
   rule = RULES[config.eval.linking]
-  pixels = _linking_sizes(index)
-  actions = frame_map.tables(state, range(len(index)), scoring, sizes=pixels).actions
-  places = list(zip(index.videos.tolist(), index.keyframes.tolist(), strict=True))
+  numbers = np.delete(np.arange(len(index)), missing)
+  pixels = _linking_sizes(index)[numbers]
+  actions = frame_map.tables(state, numbers.tolist(), scoring, sizes=pixels).actions
+  videos, keyframes = index.videos[numbers].tolist(), index.keyframes[numbers].tolist()
+  places = list(zip(videos, keyframes, strict=True))
   linked = video_map.link_actions(actions, places, rule)
   total = len(set(index.record_video.tolist()))
   bar = tqdm(linked, desc='linking tubes', total=total, unit='video', **_bar())
@@ -198,11 +206,13 @@ def video_note(index: RecordIndex) -> str:
 
 
 def scored_detections(
-  config: ConfigDict, state: frame_map.State, index: RecordIndex
+  config: ConfigDict, state: frame_map.State, index: RecordIndex, missing: Sequence[int] = ()
 ) -> detections_csv.ScoredDetections:
   """The rows that `score` has counted, by example, as a file has them."""
-  sizes = index.annotated_sizes
-  actions = frame_map.tables(state, range(len(index)), config.eval.scoring, sizes).actions
+  read = np.delete(np.arange(len(index)), missing)  # numbers of examples
+  sizes = index.annotated_sizes[read]
+  actions = frame_map.tables(state, read.tolist(), config.eval.scoring, sizes).actions
+  example = read[actions.frame]
   if index.class_ids is not None:
     columns, times = detections_csv.COLUMNS, index.timestamps
     numbers = np.array(index.class_ids, np.int64)
@@ -211,8 +221,8 @@ def scored_detections(
     numbers = np.arange(len(index.classes))
   return detections_csv.ScoredDetections(
     tuple(columns),
-    index.videos[actions.frame],
-    times[actions.frame],
+    index.videos[example],
+    times[example],
     actions.boxes,
     numbers,
     actions.scores,

@@ -43,12 +43,17 @@ class Terms(NamedTuple):
     return sum(term.sum() for term in self) / sum(term.size for term in self)
 
 
-def normalizers(targets: Targets, num_proposals: int) -> Normalizers:
-  """Every box is matched to exactly one proposal, so the counts follow from the targets alone."""
+def normalizers(
+  targets: Targets, num_proposals: int, example_mask: Array | None = None
+) -> Normalizers:
+  """Every box is matched to exactly one proposal, so the counts follow from the targets alone.
+
+  example_mask: (B,) bool, clips that count; None: all. Without any the counts are 1.
+  """
   persons = targets.box_mask.sum().astype(float)
-  all_proposals = targets.box_mask.shape[0] * num_proposals
-  weighted = persons + NO_OBJECT_WEIGHT * (all_proposals - persons)
-  return Normalizers(jnp.maximum(persons, 1), weighted)
+  clips = targets.box_mask.shape[0] if example_mask is None else example_mask.sum()
+  weighted = persons + NO_OBJECT_WEIGHT * (clips * num_proposals - persons)
+  return Normalizers(jnp.maximum(persons, 1), jnp.where(weighted > 0, weighted, 1))
 
 
 def _of_matched(values: Array, proposal: Array) -> Array:
@@ -56,13 +61,19 @@ def _of_matched(values: Array, proposal: Array) -> Array:
   return jnp.take_along_axis(values, proposal[..., None], axis=-2)
 
 
-def person_loss(logits: Array, proposal: Array, box_mask: Array) -> Array:
-  """Weighted cross-entropy, summed: logits (B, P, 2), proposal (B, G), box_mask (B, G) -> ()."""
+def person_loss(
+  logits: Array, proposal: Array, box_mask: Array, example_mask: Array | None = None
+) -> Array:
+  """Weighted cross-entropy, summed: logits (B, P, 2), proposal (B, G), box_mask (B, G) -> ().
+
+  example_mask: (B,) bool, clips that count; None: all.
+  """
   matched = jnp.zeros(logits.shape[:2], jnp.int32)
   batch = jnp.arange(logits.shape[0])[:, None]
   matched = matched.at[batch, proposal].add(box_mask.astype(jnp.int32))
   log_p = jax.nn.log_softmax(logits, axis=-1)
-  return -jnp.where(matched > 0, log_p[..., 0], NO_OBJECT_WEIGHT * log_p[..., 1]).sum()
+  loss = -jnp.where(matched > 0, log_p[..., 0], NO_OBJECT_WEIGHT * log_p[..., 1])
+  return (loss if example_mask is None else jnp.where(example_mask[:, None], loss, 0)).sum()
 
 
 def box_losses(
@@ -117,12 +128,13 @@ def detection_losses(
   matches: Matches,
   norms: Normalizers,
   action_weight: float,  # 12 for ViT-B, 6 for ViT-L
+  example_mask: Array | None = None,  # (B,) bool, clips that count; None: all
 ) -> Terms:
   """All weighted terms. Without any person the box and action terms are zero and still count."""
 
   def of_stage(logits: Array, boxes: Array, proposal: Array) -> tuple[Array, Array, Array]:
     return (
-      person_loss(logits, proposal, targets.box_mask) / norms.proposals,
+      person_loss(logits, proposal, targets.box_mask, example_mask) / norms.proposals,
       *(loss / norms.boxes for loss in box_losses(boxes, proposal, targets, sizes)),
     )
 

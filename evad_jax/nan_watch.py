@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from evad_jax import distributed, sharding, storage
 from evad_jax.checkpoint import Checkpoints
-from evad_jax.data import array_files, whole_files
+from evad_jax.data import array_files, unreadable, whole_files
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
@@ -94,7 +94,7 @@ class Watch:
   def _names(self, batch: Batch) -> list[str]:
     """Video and time in it of every clip of the global batch."""
     numbers = multihost_utils.process_allgather(batch.index, tiled=True)
-    return [f'{self._index.videos[i]} at {self._index.timestamps[i]}' for i in numbers]
+    return [unreadable.name(self._index, i) for i in numbers.tolist() if i >= 0]
 
 
 def _free_place(path: Path) -> Path:

@@ -41,6 +41,7 @@ from evad_jax import optimizer as optimizers
 from evad_jax.checkpoint import Checkpoints, newest_settings
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
+from evad_jax.data.unreadable import Unreadable, summary
 from evad_jax.distributed import tell
 from evad_jax.model import layers
 from evad_jax.model.evad import EVAD
@@ -129,6 +130,7 @@ class Loop:
     """Compiles nothing yet: jit does so at the first step."""
     self.config, self.mesh, self.index, self.total = config, mesh, index, total_steps
     self.preemption, self.watch, self.profile = preemption, watch, profile
+    self.unreadable = Unreadable(index)
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
@@ -210,7 +212,14 @@ class Loop:
           stop = evaluation is None
         if stop:
           self.leave(state, step, start, checkpoints)
+    self.tell_unreadable()
     return evaluation
+
+  def tell_unreadable(self) -> None:
+    """Says which clips all processes have gone on without."""
+    told = summary(self.index, distributed.gather(list(self.unreadable.numbers)))
+    if told:
+      tell(told)
 
   def look(self, state: TrainState) -> None:
     """Looks at the last step that was not looked at; state: after it, or after the one behind it.
@@ -235,7 +244,9 @@ class Loop:
     """
     try:
       busy = (lambda: not computed.is_ready()) if computed is not None else lambda: False
-      return sharding.put_batch(interval.wait_for(batches, busy), self.mesh)
+      batch = interval.wait_for(batches, busy)
+      self.unreadable.note(batch.index)
+      return sharding.put_batch(batch, self.mesh)
     except Exception as error:
       return error
 
@@ -437,6 +448,7 @@ def compile_step(
     action_weight=config.loss.action_weight,
     consistency=config.train.consistency,
     accumulation=config.train.accumulation,
+    masked=config.data.unreadable == 'skip',
     ema_decay=config.train.ema_decay,
     mesh=mesh if mesh.size > 1 else None,
   )

@@ -67,6 +67,7 @@ def loss_terms(
   model: nn.Module,
   action_weight: float,
   consistency: float = 0.0,
+  masked: bool = False,
   mesh: Mesh | None,
 ) -> tuple[Array, tuple[losses.Terms, Array]]:
   """The objective; its weighted terms, and how much of it is consistency. In training mode."""
@@ -75,7 +76,13 @@ def loss_terms(
   outputs = model.apply({'params': params}, clips, batch.sizes, train=True, rngs={'drop_path': key})
   matches = match(outputs.person_logits, outputs.boxes, batch.targets, batch.sizes)
   terms = losses.detection_losses(
-    outputs, batch.targets, batch.sizes, matches, norms, action_weight
+    outputs,
+    batch.targets,
+    batch.sizes,
+    matches,
+    norms,
+    action_weight,
+    batch.example_mask if masked else None,
   )
   if not consistency or set(model.block_keep_rates()) == {1.0}:
     return terms.total(), (terms, jnp.zeros((), terms.action.dtype))
@@ -111,6 +118,7 @@ def train_step(
   action_weight: float,
   consistency: float = 0.0,  # weight of the distance to the unpruned pass; 0: off
   accumulation: int = 1,  # parts that a batch is computed in
+  masked: bool = False,  # whether places may be empty, which then do not count
   ema_decay: float = 0.0,  # 0: no moving average
   mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
@@ -118,10 +126,16 @@ def train_step(
 
   Where they are not finite, the step counts, for the learning rate too, and changes nothing else.
   """
-  norms = losses.normalizers(batch.targets, model.num_proposals)
+  mask = batch.example_mask if masked else None
+  norms = losses.normalizers(batch.targets, model.num_proposals, mask)
   gradient = jax.value_and_grad(
     functools.partial(
-      loss_terms, model=model, action_weight=action_weight, consistency=consistency, mesh=mesh
+      loss_terms,
+      model=model,
+      action_weight=action_weight,
+      consistency=consistency,
+      masked=masked,
+      mesh=mesh,
     ),
     has_aux=True,
   )

@@ -37,8 +37,12 @@ class Item(NamedTuple):
   """One place in a batch."""
 
   number: int  # of the example within its split, or FILLER
-  example: Example | None  # None for filler
+  example: Example | None  # None for filler, and where it cannot be read
   flip: bool = False
+
+  def place(self) -> int:
+    """What `Batch.index` has for a place that holds no clip."""
+    return FILLER if self.number == FILLER else -2 - self.number
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class MakeBatch:
   settings: ClipSettings
   canvas: tuple[int, int]  # (H, W), one of the settings' canvases
   num_classes: int  # A
+  skip_unreadable: bool = False  # mask such clips, see data/unreadable.py
   memory: RecycledMemory = field(default_factory=RecycledMemory, repr=False, compare=False)
 
   def __call__(self, items: Sequence[Item]) -> Batch:
@@ -60,11 +65,39 @@ class MakeBatch:
     batch = empty_batch(clips, self.settings.max_boxes, self.num_classes)
     drawn: Drawn = {}
     for place, item in enumerate(items):
-      if item.example is None:
-        batch.clips[place] = 0
-      else:
-        _fill_place(batch, place, item, self.settings, self.canvas, drawn)
+      if item.example is not None:
+        _check_boxes(item.example, self.settings)
+        try:
+          _fill_place(batch, place, item, self.settings, self.canvas, drawn)
+          continue
+        except InputError:
+          if not self.skip_unreadable:
+            raise
+          _forget(drawn, clips[place])
+      _leave_empty(batch, place, item)
     return batch
+
+
+def _leave_empty(batch: Batch, place: int, item: Item) -> None:
+  """Makes a place what `empty_batch` says, whatever was written there."""
+  batch.clips[place] = 0
+  batch.sizes[place] = batch.clips.shape[2:4]
+  batch.index[place] = item.place()
+
+
+def _forget(drawn: Drawn, clip: np.ndarray) -> None:
+  """Drops the frames that lie in a clip."""
+  for key in [key for key, frame in drawn.items() if np.shares_memory(frame, clip)]:
+    del drawn[key]
+
+
+def _check_boxes(example: Example, settings: ClipSettings) -> None:
+  count = len(example.boxes)
+  if count > settings.max_boxes:
+    raise InputError(
+      f'video {example.video!r}: keyframe {example.keyframe} has {count} boxes, more than '
+      f'{settings.max_boxes}; raise config.clip.max_boxes to at least {count}'
+    )
 
 
 def empty_batch(clips: np.ndarray, max_boxes: int, num_classes: int) -> Batch:
@@ -97,11 +130,6 @@ def _fill_place(
 ) -> None:
   """Writes one example into its place of the batch."""
   example, count = item.example, len(item.example.boxes)
-  if count > settings.max_boxes:
-    raise InputError(
-      f'video {example.video!r}: keyframe {example.keyframe} has {count} boxes, more than '
-      f'{settings.max_boxes}; raise config.clip.max_boxes to at least {count}'
-    )
   resize = augment.plan_resize(
     example.height,
     example.width,

@@ -35,8 +35,22 @@ __all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'tr
 class ExampleSource:
   """A grain RandomAccessDataSource: place -> Item, with filler past the last example."""
 
-  def __init__(self, index: RecordIndex, numbers: np.ndarray, length: int | None = None):
-    """numbers: of the examples, in order; length: places in all, those past them hold filler."""
+  def __init__(
+    self,
+    index: RecordIndex,
+    numbers: np.ndarray,
+    length: int | None = None,
+    skip_unreadable: bool = False,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      index: of the split.
+      numbers: of the examples, in order.
+      length: places in all; those past the examples hold filler.
+      skip_unreadable: whether examples that cannot be read are empty places.
+    """
+    self._skip = skip_unreadable
     self._reader = RecordReader(index)
     self._numbers = numbers
     self._length = len(numbers) if length is None else length
@@ -46,11 +60,16 @@ class ExampleSource:
     return self._length
 
   def __getitem__(self, place: int) -> Item:
-    """Reads and verifies one example; raises InputError where its shard is damaged."""
+    """Reads and verifies one example; InputError where its shard is damaged, unless skipped."""
     if place >= len(self._numbers):
       return Item(FILLER, None)
     number = int(self._numbers[place])
-    return Item(number, self._reader[number])
+    try:
+      return Item(number, self._reader[number])
+    except InputError:
+      if not self._skip:
+        raise
+      return Item(number, None)
 
 
 class BatchIterator:
@@ -110,6 +129,7 @@ def train_batches(
   workers: int = 0,
   threads: int = 4,
   prefetch: int = 4,
+  unreadable: str = 'stop',
   start_step: int = 0,
 ) -> BatchIterator:
   """Endless shuffled, randomly mirrored batches; each epoch holds every example exactly once.
@@ -126,6 +146,8 @@ def train_batches(
     workers: worker processes; 0 makes batches in threads of this process.
     threads: a process; 0 makes each batch when it is asked for.
     prefetch: batches that a process makes ahead, at least `threads`.
+    unreadable: 'stop' raises for clips that cannot be read, 'skip' masks their places, see
+      data/unreadable.py.
     start_step: the first batch returned is that of this step.
 
   Returns:
@@ -135,7 +157,7 @@ def train_batches(
     InputError: the split is empty, a picture would not fit any canvas, or batch_size cannot be
       divided; iterating raises it for unusable examples.
   """
-  local_batch = _local_batch(batch_size, process_count)
+  local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
   by_canvas = buckets(index, settings)
   seeds = np.random.SeedSequence(seed).generate_state(2 * len(by_canvas) + 1).tolist()
   memory = RecycledMemory()
@@ -143,13 +165,13 @@ def train_batches(
   datasets = []
   for place, (canvas, numbers) in enumerate(by_canvas):
     dataset = (
-      grain.MapDataset.source(ExampleSource(index, numbers))
+      grain.MapDataset.source(ExampleSource(index, numbers, skip_unreadable=skip))
       .shuffle(seed=seeds[2 * place])
       .repeat()  # reseeds the order of every epoch; flips are seeded by the place in the sequence
       .random_map(draw_flip, seed=seeds[2 * place + 1])
       .batch(local_batch, drop_remainder=True, batch_fn=list)
     )
-    make_batch = MakeBatch(settings, canvas, len(index.classes), memory)
+    make_batch = MakeBatch(settings, canvas, len(index.classes), skip, memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
   schedule = Schedule([len(numbers) for _, numbers in by_canvas], seeds[-1])
   dataset = grain.MapDataset.select_from_datasets(datasets, schedule)
@@ -166,6 +188,7 @@ def eval_batches(
   workers: int = 0,
   threads: int = 4,
   prefetch: int = 4,
+  unreadable: str = 'stop',
 ) -> BatchIterator:
   """Every example exactly once over all processes, not mirrored, canvas after canvas, in order.
 
@@ -173,13 +196,13 @@ def eval_batches(
   its last example are filler (example_mask False, index -1). Arguments and errors as in
   `train_batches`.
   """
-  local_batch = _local_batch(batch_size, process_count)
+  local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
   datasets, memory = [], RecycledMemory()
   for canvas, numbers in buckets(index, settings):
     length = math.ceil(len(numbers) / batch_size) * batch_size
-    dataset = grain.MapDataset.source(ExampleSource(index, numbers, length))
+    dataset = grain.MapDataset.source(ExampleSource(index, numbers, length, skip))
     dataset = dataset.batch(local_batch, drop_remainder=True, batch_fn=list)
-    make_batch = MakeBatch(settings, canvas, len(index.classes), memory)
+    make_batch = MakeBatch(settings, canvas, len(index.classes), skip, memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
   dataset = grain.MapDataset.concatenate(datasets)
   return _iterate(dataset, min(workers, len(dataset)), threads, prefetch)

@@ -10,7 +10,7 @@ import numpy as np
 
 from evad_jax.data.clip_sampling import clip_frame_numbers
 from evad_jax.data.clip_stream import Plan
-from evad_jax.data.video import Picture
+from evad_jax.data.shown import Picture
 from evad_jax.data.video_source import OpenSource
 from evad_jax.errors import InputError
 
@@ -39,12 +39,14 @@ def read_clip(
     frame_stride: frames of the video between neighbours in the clip.
     keyframe: its number, from 0.
     seconds: a time at which the keyframe is shown, after the first frame; instead of its number.
-      With neither it is the frame in the middle, or the first where the length is not known.
+      With neither it is the frame in the middle by what the header says, or else the first, and the
+      last where the header says too much.
 
   Raises:
     InputError: the video has no such frame, cannot be decoded, or changes its size.
   """
-  if seconds is None and keyframe is None:
+  chosen = seconds is not None or keyframe is not None
+  if not chosen:
     keyframe = (video.num_frames or 0) // 2
   if (keyframe or 0) < 0 or not (seconds or 0) >= 0:  # not a number is not at least 0 either
     wrong = f'frame {keyframe}' if seconds is None else f'{seconds} seconds'
@@ -52,7 +54,7 @@ def read_clip(
   plan = Plan(clip_frames, frame_stride, 1)
   held: dict[int, tuple[float, Picture]] = {}
   count = 0
-  for number, (at, picture) in enumerate(video.pictures):
+  for number, (at, picture, _) in enumerate(video.pictures):
     count = number + 1
     if keyframe is None and at > seconds:
       keyframe = max(number - 1, 0)
@@ -63,6 +65,8 @@ def read_clip(
       break
   if not count:
     raise InputError(f'{video.name}: holds no picture; give another video.')
+  if not chosen:
+    keyframe = min(keyframe, count - 1)
   end = held[count - 1][0] + 1 / video.fps
   if keyframe is None and seconds < end:
     keyframe = count - 1  # the last one, which stays as long as another

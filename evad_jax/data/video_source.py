@@ -7,17 +7,18 @@ be read again. Files can wait for their reader; cameras and live addresses canno
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import av
+
 from evad_jax import printable
-from evad_jax.data import video
-from evad_jax.data.video import Picture
+from evad_jax.data import resample, shown, video
+from evad_jax.data.shown import Lost, Picture
 from evad_jax.errors import InputError
 
-DEFAULT_RATE = 25  # frames a second where nothing tells
 LIVE_ADDRESSES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'rtp', 'udp', 'srt', 'tcp')
 LONGEST_SILENCE = 30.0  # seconds that an address may take to answer, or to go on
 # The names under which FFmpeg reads a camera, by operating system; {} is the camera's number.
@@ -29,6 +30,7 @@ class TimedPicture(NamedTuple):
 
   seconds: float  # after the first; rising
   picture: Picture
+  lost: bool = False  # whether the file has lost this frame, and the one before it stays
 
 
 class Source(NamedTuple):
@@ -47,6 +49,7 @@ class OpenSource(NamedTuple):
   fps: float  # frames a second, as stated, or DEFAULT_RATE
   num_frames: int | None  # a guess from the header, for progress bars; None where it says nothing
   pictures: Iterator[TimedPicture]
+  notes: Callable[[], list[str]]  # what was odd until now
 
 
 def find(text: str, input_format: str | None = None) -> Source:
@@ -99,42 +102,69 @@ def opened(source: Source, rate: Fraction | None = None) -> Iterator[OpenSource]
   with video.decoding(source.name):
     container = video.open_container(source.target, **source.options)
   with container:
-    stream = video.video_stream(container, source.name)
+    stream = shown.choose_stream(container, source.name)
     stream.thread_type = 'AUTO'  # decodes frames beside one another where the codec can
-    stated = stream.guessed_rate or stream.average_rate
-    fps = float(rate or stated or DEFAULT_RATE)
-    if rate is None:
-      pictures = _counted(container, stream, source, fps)
-    else:
-      pictures = _resampled(container, stream, source, rate)
-    yield OpenSource(source.name, fps, _expected(container, stream, fps, rate), pictures)
+    fps = float(rate or shown.frames_per_second(stream))
+    reader = shown.Reader(container, stream)
+    pictures = _filled(_counted(reader) if rate is None else _resampled(reader, rate), source.name)
+    yield OpenSource(
+      source.name,
+      fps,
+      _expected(container, stream, fps, rate),
+      pictures,
+      lambda: [f'{kind}: {detail}' for kind, detail in reader.notes()],
+    )
 
 
-def _expected(container: Any, stream: Any, fps: float, rate: Fraction | None) -> int | None:
-  if stream.frames and rate is None:
-    return stream.frames
+def middle(source: Source) -> int | None:
+  """Number of the frame in the middle of a file, by decoding it; None for what is read but once.
+
+  Headers count frames that edit lists hide, or are wrong. Errors as of `opened`.
+  """
+  if not Path(str(source.target)).is_file():
+    return None
+  with opened(source) as counted:
+    return sum(1 for _ in counted.pictures) // 2
+
+
+def _expected(
+  container: av.container.InputContainer, stream: av.VideoStream, fps: float, rate: Fraction | None
+) -> int | None:
+  """Frames, as far as the header tells; it also counts those that an edit list hides."""
+  seconds = container.duration / av.time_base if container.duration else None
   if stream.duration:
-    return round(float(stream.duration * stream.time_base) * fps) or None
-  return round(container.duration / 1e6 * fps) or None if container.duration else None
+    seconds = min(filter(None, (seconds, float(stream.duration * stream.time_base))))
+  told = [stream.frames] if stream.frames and rate is None else []
+  if seconds:
+    told.append(round(seconds * fps) or 1)
+  return min(told, default=None)
 
 
-def _counted(container: Any, stream: Any, source: Source, fps: float) -> Iterator[TimedPicture]:
-  """Every picture at its own time; times that are missing or do not rise follow the pace."""
-  first, before = None, -1 / fps
-  with video.decoding(source.name):
-    for frame in container.decode(stream):
-      time = None if frame.pts is None else float(frame.pts * frame.time_base)
-      first = time if first is None else first
-      seconds = before + 1 / fps if time is None else time - first
-      if seconds <= before or seconds - before > video.LONGEST_GAP:
-        seconds = before + 1 / fps
-      before = seconds
-      yield TimedPicture(seconds, Picture(frame))
+def _counted(reader: shown.Reader) -> Iterator[tuple[float, Picture | Lost]]:
+  """Every picture at its own time after the first."""
+  first, tick = None, float(reader.tick)
+  for place in reader:
+    first = place.ticks if first is None else first
+    yield (place.ticks - first) * tick, place.picture
 
 
-def _resampled(
-  container: Any, stream: Any, source: Source, rate: Fraction
-) -> Iterator[TimedPicture]:
-  with video.decoding(source.name):
-    for number, picture in enumerate(video.pictures_at(container, stream, rate)):
-      yield TimedPicture(float(number / rate), picture)
+def _resampled(reader: shown.Reader, rate: Fraction) -> Iterator[tuple[float, Picture | Lost]]:
+  for number, picture in enumerate(resample.at_rate(reader, reader.tick, rate)):
+    yield float(number / rate), picture
+
+
+def _filled(places: Iterable[tuple[float, Picture | Lost]], name: str) -> Iterator[TimedPicture]:
+  """On the place of a lost picture the one before it stays, or the first that is there."""
+  early, stays = [], None
+  with video.decoding(name):
+    for seconds, picture in places:
+      if not isinstance(picture, Lost):
+        stays = picture
+        for before in early:
+          yield TimedPicture(before, picture, lost=True)
+        early = []
+        yield TimedPicture(seconds, picture)
+      elif stays is None:
+        early.append(seconds)
+      else:
+        yield TimedPicture(seconds, stays, lost=True)

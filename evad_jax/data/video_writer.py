@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from evad_jax import storage
 from evad_jax.data.video import local_file
@@ -26,7 +27,13 @@ CONTAINERS = {
 }
 ENDLESS = {'movflags': 'frag_keyframe+empty_moov+default_base_moof', 'flush_packets': '1'}
 CODEC = 'libx264'
-ENCODING = {'preset': 'veryfast', 'crf': '20'}
+# Without B-frames pictures are stored at their own times: where they are, a file that is written in
+# fragments begins two pictures late.
+ENCODING = {'preset': 'veryfast', 'crf': '20', 'bf': '0'}
+HIGH_DEFINITION = (720, 1280)  # height or width, pixels, from which on players expect ...
+# ... its matrix from RGB; what is noted in the file: matrix (H.273's numbers), primaries, transfer.
+BT709 = Colorspace.ITU709, 1, ColorPrimaries.BT709, ColorTrc.BT709
+BT601 = Colorspace.ITU601, 6, ColorPrimaries.SMPTE170M, ColorTrc.SMPTE170M
 LONGEST = 16384  # pixels that a side can have in H.264
 TIME_BASE = Fraction(1, 90000)  # seconds
 
@@ -64,7 +71,7 @@ class VideoWriter:
     self.num_frames = 0
 
   def write(self, frame: np.ndarray, seconds: float) -> None:
-    """Appends a frame, (H, W, 3) uint8 RGB, that is shown from `seconds` on.
+    """Appends a frame, (H, W, 3) uint8 RGB of square pixels, that is shown from `seconds` on.
 
     All frames have the size of the first; the codec wants even sides, so an odd one gets its last
     row or column twice.
@@ -75,7 +82,7 @@ class VideoWriter:
     if self._stream is None:
       self._start(*frame.shape[:2])
     self._time = max(self._time + 1, round(seconds / TIME_BASE))
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+    picture = self._converted(frame)
     picture.pts, picture.time_base = self._time, TIME_BASE
     self._container.mux(self._stream.encode(picture))
     self.num_frames += 1
@@ -90,8 +97,20 @@ class VideoWriter:
     self._stream.height, self._stream.width = height, width
     self._stream.pix_fmt = 'yuv420p'
     self._stream.time_base = self._stream.codec_context.time_base = TIME_BASE
+    high = height >= HIGH_DEFINITION[0] or width >= HIGH_DEFINITION[1]
+    self._matrix, *noted = BT709 if high else BT601
+    context = self._stream.codec_context
+    context.colorspace, context.color_primaries, context.color_trc = map(int, noted)
+    context.color_range = ColorRange.MPEG
     # A fragment ends before each key picture: a killed program loses a few seconds at most.
     self._stream.codec_context.gop_size = max(1, round(4 * self._fps))
+
+  def _converted(self, frame: np.ndarray) -> av.VideoFrame:
+    """RGB to what players make the same RGB of."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+    return picture.reformat(
+      format='yuv420p', dst_colorspace=self._matrix, dst_color_range=ColorRange.MPEG
+    )
 
   def close(self) -> None:
     """Writes what the codec still holds, and the table of contents."""

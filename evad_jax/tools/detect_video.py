@@ -62,6 +62,7 @@ class Summary(NamedTuple):
   peak_memory: int  # bytes, of the whole process since it began
   interrupted: bool
   files: Sequence[Path] = ()  # that have the results
+  notes: tuple[str, ...] = ()  # what was odd about the file
 
   def text(self) -> str:
     """For reading."""
@@ -79,7 +80,7 @@ class Summary(NamedTuple):
         f'too slow for this source: {self.dropped} keyframes were skipped, {self.left_out} frames '
         'left out of the video; lower --keep-rate, raise --keyframe-stride'
       )
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *(f'note: {note}' for note in self.notes)])
 
 
 class Stop:
@@ -141,7 +142,7 @@ def detect(
       annotated.finish()
     bar.close()
   return Summary(
-    frames=annotated.count,
+    frames=annotated.count - annotated.lost,
     keyframes=files.num_keyframes,
     people=files.num_people,
     seconds=time.perf_counter() - start,
@@ -152,11 +153,12 @@ def detect(
     left_out=annotated.left_out,
     peak_memory=peak_memory(),
     interrupted=stop.asked,
+    notes=tuple(source.notes()),
   )
 
 
 class _FrameSize:
-  """Height and width of the frames that pass."""
+  """Height and width of the frames that pass, in the pixels of the file."""
 
   def __init__(self):
     self.of_frames = (0, 0)
@@ -164,7 +166,7 @@ class _FrameSize:
   def seen(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
     for timed in pictures:
       if self.of_frames == (0, 0):
-        self.of_frames = timed.picture.rgb().shape[:2]  # turned as its container asks for
+        self.of_frames = timed.picture.size
       yield timed
 
 

@@ -112,12 +112,15 @@ def main(argv: list[str] | None = None) -> None:
   rates = args.keep_rate and (args.keep_rate[0] if len(args.keep_rate) == 1 else args.keep_rate)
   detector = Detector.from_checkpoint(args.checkpoint, keep_rate=rates)
   check_prunes(detector, args.checkpoint)
+  keyframe = args.keyframe
+  if keyframe is None and args.time is None:
+    keyframe = video_source.middle(source)
   with video_source.opened(source) as video:
     clip = read_clip(
       video,
       detector.clip_frames,
       detector.frame_stride,
-      keyframe=args.keyframe,
+      keyframe=keyframe,
       seconds=args.time,
     )
   keyframe = clip.numbers[len(clip.numbers) // 2]

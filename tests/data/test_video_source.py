@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evad_jax.data import video_source
-from evad_jax.data.video_source import DEFAULT_RATE
+from evad_jax.data.shown import DEFAULT_RATE
 from evad_jax.errors import InputError
 from tests.data_prep.tiny_videos import picture_of, write_video
 
@@ -21,14 +21,14 @@ PIPED = """
 from evad_jax.data import video_source
 from tests.data_prep.tiny_videos import picture_of
 with video_source.opened(video_source.find('-')) as source:
-  print(source.name, [picture_of(picture.rgb()) for _, picture in source.pictures])
+  print(source.name, [picture_of(picture.rgb()) for _, picture, _ in source.pictures])
 """
 
 
 def read(source, rate=None):
   """Pictures and their times."""
   with video_source.opened(source, rate) as opened:
-    timed = [(picture_of(picture.rgb()), seconds) for seconds, picture in opened.pictures]
+    timed = [(picture_of(picture.rgb()), seconds) for seconds, picture, _ in opened.pictures]
   return [number for number, _ in timed], [seconds for _, seconds in timed]
 
 
@@ -99,8 +99,8 @@ def test_an_uneven_pace_keeps_its_times_or_is_made_even(tmp_path):
   assert seconds == pytest.approx(times, abs=1e-3)
   # At 10 a second the times are slots 0 0.4 0.8 3 3.4 3.8, and the last rounds to 4.
   numbers, seconds = read(source, Fraction(10))
-  assert numbers == [1, 2, 2, 4, 5]
-  assert seconds == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+  assert numbers == [1, 2, 2, 4]  # the last ends at 0.42 and is too short for a slot of its own
+  assert seconds == pytest.approx([0, 0.1, 0.2, 0.3])
   with video_source.opened(source, Fraction(10)) as opened:
     assert opened.fps == 10
 
@@ -108,20 +108,21 @@ def test_an_uneven_pace_keeps_its_times_or_is_made_even(tmp_path):
 def test_rates_that_are_no_decimal_numbers(tmp_path):
   source = video_source.find(str(write_video(tmp_path / 'a.mp4', 6, rate=25)))
   numbers, seconds = read(source, Fraction(25, 3))  # slots 0 0.33 0.67 1 1.33 1.67
-  assert numbers == [1, 4, 5]
-  assert seconds == pytest.approx([0, 3 / 25, 6 / 25])
-  numbers, seconds = read(source, Fraction(1, 5000))
-  assert numbers == [5] and seconds == [0]
+  assert numbers == [1, 4]
+  assert seconds == pytest.approx([0, 3 / 25])
+  with pytest.raises(InputError, match='a.mp4: is too short for a picture at 1/5000 a second'):
+    read(source, Fraction(1, 5000))
 
 
-def test_times_that_jump_follow_the_pace_from_there(tmp_path):
-  times = [0, 0.04, 4000, 4000.04, 4000.5]
-  source = video_source.find(str(write_video(tmp_path / 'a.mkv', 5, times=times)))
+def test_a_long_pause_is_a_pause_and_a_broken_time_is_none(tmp_path):
+  times = [0, 0.04, 4000, 4000.04, 4000.5, 1e6, 1000000.04]
+  source = video_source.find(str(write_video(tmp_path / 'a.mkv', 7, times=times)))
   with video_source.opened(source) as opened:
     pace = 1 / opened.fps
-  numbers, seconds = read(source)
-  assert numbers == [0, 1, 2, 3, 4]
-  assert seconds == pytest.approx([0, 0.04, 0.04 + pace, 0.04 + 2 * pace, 0.04 + 3 * pace])
+    seconds = [timed.seconds for timed in opened.pictures]
+  expected = [*times[:5], 4000.5 + pace, 4000.54 + pace]
+  assert seconds == pytest.approx(expected, abs=2e-3)
+  assert [note.partition(':')[0] for note in opened.notes()] == ['clock starts again']
 
 
 def test_a_header_without_a_count_gives_no_guess(tmp_path):
@@ -187,7 +188,7 @@ def test_a_stream_from_the_network(tmp_path):
     assert source.live
     with video_source.opened(source) as opened:
       assert opened.num_frames is None or opened.num_frames <= 31
-      timed = [(picture_of(picture.rgb()), seconds) for seconds, picture in opened.pictures]
+      timed = [(picture_of(picture.rgb()), seconds) for seconds, picture, _ in opened.pictures]
   assert [number for number, _ in timed] == list(range(30))
   assert [s for _, s in timed] == pytest.approx([number / 25 for number in range(30)], abs=1e-4)
 

@@ -35,7 +35,7 @@ def grey(number, size=(32, 48)):
 def read(path):
   """Frames and their times."""
   with video_source.opened(video_source.find(str(path))) as source:
-    timed = [(picture.rgb(), seconds) for seconds, picture in source.pictures]
+    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
   return [frame for frame, _ in timed], [seconds for _, seconds in timed]
 
 

@@ -51,7 +51,7 @@ def signals():
 def read(path):
   """Frames and times of a video."""
   with video_source.opened(video_source.find(str(path))) as source:
-    timed = [(picture.rgb(), seconds) for seconds, picture in source.pictures]
+    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
   return [frame for frame, _ in timed], [seconds for _, seconds in timed]
 
 
