@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evad_jax import model_rules, nan_watch, run_data, value_rules
+from evad_jax.data import unreadable
 from evad_jax.errors import InputError
 from evad_jax.metrics.frame_map import SCORINGS
+from evad_jax.model.layers import GRADIENT_DTYPES
 from evad_jax.model_settings import SETTINGS
 from evad_jax.tubes.rules import RULES
 from evad_jax.value_rules import Rule, either, number, one_of, rows, text, truth, whole
@@ -32,6 +34,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     'workers': whole(0, 1000),
     'threads': whole(1, 1000),
     'prefetch': whole(1, 10**6),
+    'unreadable': one_of(*unreadable.POLICIES),
   },
   'clip': model_rules.CLIP,
   'model': model_rules.MODEL,
@@ -84,7 +87,11 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     'process': whole(0, _MANY),
     'agree_every': whole(1, _MANY),
   },
-  'mesh': {'model': whole(1, _MANY), 'fsdp': truth},
+  'mesh': {
+    'model': whole(1, _MANY),
+    'fsdp': truth,
+    'gradient_dtype': one_of(*GRADIENT_DTYPES),
+  },
 }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evad_jax import automatic, config_rules
-from evad_jax.data import unreadable
 from evad_jax.data.clips import ClipSettings
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
@@ -77,8 +76,4 @@ def open_split(config: ConfigDict, split: str) -> RecordIndex:
 
 def pipeline_settings(config: ConfigDict) -> dict[str, Any]:
   """Keyword arguments of the input pipeline: of its speed, and of what it does with damage."""
-  if config.data.unreadable not in unreadable.POLICIES:
-    raise InputError(
-      f'config.data.unreadable={config.data.unreadable!r} is not one of {unreadable.POLICIES}.'
-    )
   return {key: config.data[key] for key in ('workers', 'threads', 'prefetch', 'unreadable')}

@@ -80,8 +80,9 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   Raises InputError for whatever is wrong with what was given, also where another run trains in
   `workdir`; an evaluation only reads what one has saved.
   """
-  from evad_jax import storage
+  from evad_jax import config_rules, storage
 
+  config_rules.check(config)
   storage.refuse_address(workdir, '--workdir')
   storage.refuse_address(config.data.directory, 'config.data.directory')
   for key in ('checkpoint', 'init_from'):
@@ -93,11 +94,10 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import compile_cache, config_rules, distributed, evaluate, storage, train
+  from evad_jax import compile_cache, distributed, evaluate, storage, train
   from evad_jax.preemption import Interrupted, Preempted
 
   start = time.perf_counter()
-  config_rules.check(config)
   compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if distributed.is_first():

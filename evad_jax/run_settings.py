@@ -33,7 +33,6 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
       f'config.optimizer.milestones={tuple(milestones)} and factors={tuple(factors)} must be as '
       'many: a factor for each milestone.'
     )
-  from_config.pipeline_settings(config)
 
 
 def check_split(config: ConfigDict, index: RecordIndex) -> None:
