@@ -25,7 +25,7 @@ def written(tmp_path_factory):
 
 def read(path):
   with video_source.opened(video_source.find(str(path))) as source:
-    return [(picture.rgb(), seconds) for seconds, picture in source.pictures]
+    return [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
 
 
 def truth_of(path):
