@@ -25,6 +25,7 @@ from evad_jax.errors import InputError
 
 RUN = 32  # keyframes a record, where keyframes are close
 IN_MEMORY = 64 << 20  # bytes of encoded frames of one video; more go to a file
+MOST_NAMED = 50  # keyframes that are left out
 UNKNOWN_END = 1 << 40  # a number of frames that no video has
 
 
@@ -218,7 +219,9 @@ def _usable_keyframes(
   existing = source.keyframes_until(num_frames)
   whole = [all(n in store for n in _clip(k, num_frames, settings)) for k in existing]
   if faults:
-    lost = f'{len(faults)} frames, and {whole.count(False)} keyframes whose clips need them'
+    gone = existing[~np.array(whole, bool)].tolist()
+    named = ', '.join(map(str, gone[:MOST_NAMED])) + ', ...' * (len(gone) > MOST_NAMED)
+    lost = f'{len(faults)} frames, and {len(gone)} keyframes whose clips need them ({named})'
     report('unreadable frame', f'{lost}, left out; the first: {faults[0]}')
   if not any(whole):
     report('no usable keyframe', 'left out')

@@ -12,6 +12,7 @@ import pytest
 from evad_jax.data import video_source
 from evad_jax.data.video_writer import VideoWriter
 from evad_jax.errors import InputError
+from tests import ffmpeg
 from tests.data_prep.tiny_videos import level, picture_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,3 +131,37 @@ def test_a_frame_an_hour(tmp_path):
       writer.write(grey(number), 3600 * number)
   frames, _ = read(tmp_path / 'a.mp4')
   assert [picture_of(frame) for frame in frames] == [0, 1, 2]
+
+
+RED = (251, 0, 0)
+
+
+@pytest.mark.parametrize(
+  'size, matrix', [((720, 1280), 'bt709'), ((96, 1280), 'bt709'), ((96, 128), 'smpte170m')]
+)
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+def test_colours_are_those_that_players_expect(tmp_path, size, matrix, suffix):
+  """FFmpeg notes the matrix, and gets the colour back by it."""
+  path = tmp_path / f'a{suffix}'
+  with VideoWriter(path, 25) as writer:
+    for number in range(3):
+      writer.write(np.full((*size, 3), RED, np.uint8), number / 25)
+  told = ffmpeg.run('-i', path, '-f', 'null', '-').stderr.decode()
+  (stream,) = [line for line in told.splitlines() if 'Video: h264' in line and '(tv' in line]
+  assert matrix in stream
+  np.testing.assert_allclose(ffmpeg.pictures(path, size)[0].mean((0, 1)), RED, atol=3)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+@pytest.mark.parametrize('endless', [False, True])
+def test_pictures_come_at_their_seconds_by_the_clock_of_the_file(tmp_path, suffix, endless):
+  """Also where the file is not read from its first picture on, but from 0."""
+  path, times = tmp_path / f'a{suffix}', [0, 0.125, 0.25, 0.375, 0.5, 2.0, 2.125]
+  with VideoWriter(path, 8, endless) as writer:
+    for number, seconds in enumerate(times):
+      writer.write(grey(number), seconds)
+  done = ffmpeg.run(
+    '-copyts', '-i', path, '-vf', 'showinfo', '-fps_mode', 'passthrough', '-f', 'null', '-'
+  )
+  shown = [float(time) for time in ffmpeg.SHOWN.findall(done.stderr.decode())]
+  assert shown == pytest.approx(times, abs=0.00051)

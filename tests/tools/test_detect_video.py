@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 
@@ -19,6 +22,8 @@ from evad_jax.errors import InputError
 from evad_jax.metrics import tube_files
 from evad_jax.tools import detect_video
 from tests import micro_checkpoint
+from tests.data import numbered
+from tests.data.test_shown import write_pictures
 from tests.data_prep.tiny_videos import SIZE, write_video
 from tests.micro_checkpoint import CLASSES
 
@@ -196,6 +201,52 @@ def test_a_video_that_breaks_off(checkpoint, video, tmp_path, capsys, monkeypatc
   # Four keyframes make a call; keyframe 16 had waited for others in vain.
   assert [line['frame'] for line in files[1]] == [1, 5, 9, 13, 17]
   assert_agree(files)
+
+
+def test_pixels_that_are_not_square_keep_their_shape(checkpoint, tmp_path):
+  """Boxes are pixels of the file, 64 x 96 of 2:1; the video that is shown is 64 x 192."""
+  video, output = tmp_path / 'a.mp4', tmp_path / 'seen.mp4'
+  narrow = np.full((64, 96, 3), 90, np.uint8)
+  write_pictures(video, [narrow] * 9, pixel=Fraction(2))
+  assert detect_video.main(command(video, checkpoint, output, *EVERYBODY)) == 0
+  with av.open(str(output)) as container:
+    stream = container.streams.video[0]
+    shape = stream.width * (stream.sample_aspect_ratio or 1) / stream.height
+  assert shape == pytest.approx(192 / 64, abs=0.01)
+  detector = Detector.from_checkpoint(checkpoint)
+  square = cv2.resize(narrow, (192, 64))
+  found = next(iter(detector.stream([square] * 9, keyframe_stride=4, person_threshold=0.0)))
+  boxes = [person['box'] for person in read_files(tmp_path / 'seen')[1][0]['people']]
+  assert np.shape(boxes) == (len(found.ids), 4)
+  np.testing.assert_allclose(boxes, found.boxes * [96, 64, 96, 64], atol=1.0)
+
+
+def test_lost_pictures_are_told_and_move_nothing(checkpoint, tmp_path, capsys):
+  video, output = numbered.write(tmp_path / 'a.avi', 23), tmp_path / 'seen.mp4'
+  assert numbered.overwrite(video, lambda number, keys: number == 11) == 1  # the next is a key
+  assert detect_video.main(command(video, checkpoint, output, *EVERYBODY)) == 0
+  told = capsys.readouterr().out
+  assert told.startswith('22 frames, 6 keyframes, ')
+  assert 'note: lost pictures: 1 of 23 are damaged or missing, the first is number 11' in told
+  frames, seconds = read(output)
+  times = [n / 25 for n in range(23) if n != 11]
+  assert seconds == pytest.approx(times, abs=1e-4)
+  lines = read_files(tmp_path / 'seen')[1]
+  assert [(line['frame'], line['seconds']) for line in lines] == [
+    (1 + n, pytest.approx(n / 25)) for n in range(0, 23, 4)
+  ]
+
+
+def test_seconds_of_the_files_are_those_of_the_annotated_video(checkpoint, tmp_path):
+  """Of a video with a pause, which starts late."""
+  times = [2, 2.04, 2.08, 2.12, 2.16, 32.0, 32.04, 32.08, 32.12]
+  video, output = write_video(tmp_path / 'a.mkv', 9, times=times), tmp_path / 'seen.mp4'
+  assert detect_video.main(command(video, checkpoint, output, *EVERYBODY)) == 0
+  with av.open(str(output)) as container:
+    shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+  assert shown == pytest.approx([time - 2 for time in times], abs=2e-3)
+  lines = read_files(tmp_path / 'seen')[1]
+  assert [line['seconds'] for line in lines] == pytest.approx([shown[0], shown[4], shown[8]])
 
 
 def test_ctrl_c_leaves_whole_files(checkpoint, tmp_path):
