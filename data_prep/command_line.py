@@ -54,7 +54,11 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
   add('--workers', type=positive, default=2, help='threads that decode, a shard each (default 2)')
   add('--dry-run', action='store_true', help='only print counts and the bytes to expect')
   add('--strict', action='store_true', help='stop with status 2 at the first problem')
-  add('--overwrite', action='store_true', help='replace what was prepared in the output directory')
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace what was prepared there, when the new is whole',
+  )
 
 
 def carry_out(

@@ -29,8 +29,9 @@ The file names the classes and says what is seen in every video:
 
 classes  in label order; a name that an annotation uses must be among them
 videos   by name; of each:
-  file        below --videos (by default the directory of the JSON file): a video, or a folder of
-              pictures numbered from 1; without it a video of that name is searched
+  file        below --videos (by default the directory of the JSON file), which it cannot leave: a
+              video, or a folder of pictures numbered from 1; without it a video of that name is
+              searched
   split       "train" (the default), "test", or any lower-case word; each becomes a split
   num_frames  optional; checked against the video
   width, height   the size in pixels that boxes refer to; without them, the video's own size; or
@@ -57,7 +58,7 @@ from data_prep.annotations import read_annotations
 from data_prep.clip_records import RUN
 from data_prep.frame_folder import find_folder
 from data_prep.problems import Problems
-from data_prep.sources import Found, Frames, file_below, find_sources
+from data_prep.sources import OUTSIDE, Found, Frames, file_below, find_sources
 from data_prep.tubes import Annotations, VideoAnnotation
 from evad_jax.data import video
 from evad_jax.data.video import VideoFile
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
   annotations = read_annotations(args.annotations, problems)
   splits = splits_of(annotations, args.annotations)
   root = Path(args.videos or Path(args.annotations).parent)
-  found = find_all(annotations, root)
+  found = find_all(annotations, root, problems)
   sources = {}
   for split, names in splits.items():
     every = args.keyframe_stride if split == 'train' else 1
@@ -102,14 +103,18 @@ def splits_of(annotations: Annotations, path: str) -> dict[str, list[str]]:
   return {split: sorted(names) for split, names in splits.items()}
 
 
-def find_all(annotations: Annotations, root: Path) -> Found:
+def find_all(annotations: Annotations, root: Path, problems: Problems) -> Found:
   """Where the frames of all videos are, which have no other place than below `root`."""
   if not root.is_dir():
     raise InputError(f'{root}: no such directory; give the directory that holds the videos')
-  entries = annotations.videos
-  paths = {name: below(root, entry.file or name) for name, entry in entries.items()}
+  entries, paths = annotations.videos, {}
+  for name, entry in entries.items():
+    try:
+      paths[name] = below(root, entry.file or name)
+    except InputError as error:
+      problems.report(OUTSIDE, name, f'left out ({error})')
   found = {name: _frames_at(path, entries[name]) for name, path in paths.items()}
-  searched = [name for name in entries if entries[name].file is None and found[name] is None]
+  searched = [name for name in found if entries[name].file is None and found[name] is None]
   if searched:
     videos = video.videos_below(root)
     for name in searched:

@@ -72,8 +72,8 @@ def _read_file(content, problems: Problems | None) -> Annotations:
   videos, splits = {}, {}
   for name, entry in entries.items():
     try:
-      _check_name(name, 'its name')
       splits.setdefault(_split_of(entry), [])
+      _check_name(name, 'its name')
       videos[name] = _read_video(name, entry, labels, default_fps, problems)
       splits[_split_of(entry)].append(name)
     except _Fault as fault:

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from data_prep import resumption
 from data_prep.clip_records import Source, Stopped, video_records
-from data_prep.plan import Plan, Shard, cut_into_shards, digest, fingerprint
+from data_prep.plan import Plan, Shard, cut_into_shards, differences, digest, fingerprint
 from data_prep.problems import Problems
-from evad_jax.data import record_writer, shard_writer, tube_index
+from evad_jax.data import data_set_directory, record_writer, shard_writer, tube_index
 from evad_jax.data.record_index import read_manifest
 from evad_jax.data.records import Record
 from evad_jax.errors import InputError
@@ -41,7 +41,7 @@ def prepare(
     directory: new, empty, or with a part or all of the same plan.
     problems: found so far; those found while decoding are added.
     workers: threads, each with a shard of its own.
-    overwrite: replace what is prepared there.
+    overwrite: replace what is prepared there, as soon as the new is whole.
 
   Raises:
     InputError: the directory holds something else, a split has nothing to prepare, the disk is
@@ -53,16 +53,20 @@ def prepare(
   record_writer.make_directory(directory)
   print_of_plan = fingerprint(plan)
   with resumption.alone_in(directory):
+    data_set_directory.check_owner(directory, plan.name)
+    if resumption.settle(directory, plan.name):  # a process was killed just before it could
+      manifest = read_manifest(directory, f'python -m data_prep.{plan.name} --overwrite')
+      overwrite &= bool(differences(manifest, print_of_plan))
     if not overwrite and resumption.is_complete(directory, plan, print_of_plan):
       resumption.tidy(directory)
       problems.extend(read_manifest(directory, '')['problems'])
       print(f'{directory}: is prepared already, by the same plan; nothing to do')
       return
-    resumption.claim(directory, plan, print_of_plan, overwrite)
-    shards = cut_into_shards(plan, directory)
+    place = resumption.claim(directory, plan, print_of_plan, overwrite)
+    shards = cut_into_shards(plan, place)
     try:
       _make_missing(shards, plan, digest(print_of_plan), problems, workers)
-      _finish(directory, shards, plan, print_of_plan, problems)
+      _finish(place, shards, plan, print_of_plan, problems)
     except OSError as error:
       if error.errno not in _DISK_FULL:
         raise
@@ -70,7 +74,8 @@ def prepare(
         f'{directory}: the disk is full; make room and give the same command again, which keeps '
         'the shards that are whole'
       ) from error
-    resumption.tidy(directory)
+    resumption.tidy(place)
+    resumption.settle(directory, plan.name)
 
 
 def _make_missing(

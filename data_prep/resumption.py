@@ -4,15 +4,12 @@ While a preparation is under way, PROGRESS holds its plan's fingerprint, and eve
 its part of the index beside it; the manifest replaces them when all is done.
 """
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from data_prep.plan import Plan, differences
-from evad_jax import text_files
-from evad_jax.data import shard_writer
+from evad_jax import directory_lock, text_files
+from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.data.whole_files import write_json
 from evad_jax.errors import InputError
@@ -20,36 +17,21 @@ from evad_jax.errors import InputError
 PROGRESS = '.preparation.json'
 
 
-@contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
+def alone_in(directory: Path) -> AbstractContextManager[None]:
   """Keeps a second preparation out of the directory, for as long as this process lives."""
-  descriptor = os.open(directory, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise InputError(
-        f'{directory}: another process is preparing a data set here; wait for it, or choose '
-        'another output directory'
-      ) from error
-    yield
-  finally:
-    os.close(descriptor)
+  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
 
 
 def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
   """Whether the plan is carried out, with all its shards.
 
   Raises:
-    InputError: another plan is, or a shard is gone.
+    InputError: another plan of this data set is, or a shard is gone.
   """
   if not (directory / MANIFEST).is_file():
     return False
   command = f'python -m data_prep.{plan.name} --overwrite'
-  manifest = read_manifest(directory, command)
-  different = differences(manifest, fingerprint)
-  if manifest['name'] != plan.name:
-    different = f'the data set {manifest["name"]!r}'
+  different = differences(read_manifest(directory, command), fingerprint)
   if different:
     raise InputError(
       f'{directory}: holds a prepared data set of another plan ({different}); pass --overwrite to '
@@ -60,25 +42,39 @@ def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
   return True
 
 
-def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> None:
-  """Makes the directory this plan's, and keeps what it has of it.
+def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Path:
+  """Makes the directory this plan's, and keeps what it has of it; returns where to write.
+
+  That is a directory inside, where a whole data set is to be replaced.
 
   Raises:
     InputError: it holds something else, which may not be deleted.
   """
-  path = directory / PROGRESS
+  place = data_set_directory.place_to_write(directory)
+  path = place / PROGRESS
   started = _started(path, overwrite) if path.is_file() else None
   if started == fingerprint:
-    shard_writer.delete_unfinished(directory, parts=False)
-    return
-  if started is not None and not overwrite and shard_writer.has_parts(directory):
+    shard_writer.delete_unfinished(place, parts=False)
+    return place
+  if started is not None and not overwrite and shard_writer.has_parts(place):
     raise InputError(
       f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
       'arguments of then to go on with it, pass --overwrite to replace it, or choose another '
       'output directory'
     )
-  shard_writer.claim_directory(directory, plan.name, overwrite or started is not None)
+  data_set_directory.claim(place, plan.name, overwrite or started is not None)
   write_json(path, fingerprint)
+  return place
+
+
+def settle(directory: Path, name: str) -> bool:
+  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
+  staging = directory / data_set_directory.STAGING
+  if not (staging / MANIFEST).is_file():
+    return False
+  tidy(staging)
+  data_set_directory.replace(directory, name)
+  return True
 
 
 def _started(path: Path, overwrite: bool) -> dict:

@@ -26,6 +26,9 @@ from evad_jax.errors import InputError
 Frames = VideoFile | FrameFolder
 
 
+OUTSIDE = 'path outside'  # a kind of problem: a name of another directory than that of the videos
+
+
 class Found(NamedTuple):
   """Where the frames of videos are; those that are nowhere are left out."""
 
@@ -33,7 +36,9 @@ class Found(NamedTuple):
   looked_for: Callable[[str], str]  # by the name of a video, in words
 
   def report_missing(self, name: str, problems: Problems) -> None:
-    """Reports a video that is not there."""
+    """Reports a video that is not there, unless it was not looked for."""
+    if name in problems.names(OUTSIDE):
+      return
     detail = f'annotated, but there is no {self.looked_for(name)}; left out'
     problems.report('missing video', name, detail)
 

@@ -20,9 +20,11 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
+from data_prep.resumption import alone_in, settle
 from data_prep.stick_figures import ACTIONS
 from data_prep.synthetic_clips import Settings, make_clip
-from evad_jax.data import record_writer
+from evad_jax.data import data_set_directory, record_writer
+from evad_jax.data.record_index import MANIFEST
 from evad_jax.data.records import Record
 from evad_jax.errors import InputError, exit_on_input_error
 
@@ -64,30 +66,31 @@ def generate(directory: str | Path, settings: Settings, *, overwrite: bool = Fal
   The manifest is written last: a directory without one was not finished and is simply done again.
   """
   directory = Path(directory)
-  manifest = directory / 'manifest.json'
-  if manifest.exists() and not overwrite:
+  with alone_in(directory):
+    _generate(directory, settings, overwrite)
+
+
+def _generate(directory: Path, settings: Settings, overwrite: bool) -> None:
+  data_set_directory.check_owner(directory, NAME)
+  settle(directory, NAME)
+  if (directory / MANIFEST).exists() and not overwrite:
     raise InputError(
       f'{directory} already holds a data set: choose another --output or add --overwrite.'
     )
-  strangers = {path.name for path in directory.glob('index-*.npz')} - {
-    f'index-{split}.npz' for split in SPLITS
-  }
-  if strangers:
-    raise InputError(
-      f'{directory} holds splits of another data set ({", ".join(sorted(strangers))}): choose '
-      'another --output.'
-    )
-  if manifest.exists():
-    manifest.unlink()
+  place = data_set_directory.place_to_write(directory)
+  _write(place, directory, settings)
+  settle(directory, NAME)
+
+
+def _write(place: Path, directory: Path, settings: Settings) -> None:
+  """Writes both splits to `place`; `directory` is where they are for."""
   counts = {'train': settings.train, 'test': settings.test}
   print(f'Making {counts["train"]} + {counts["test"]} synthetic clips in {directory}', flush=True)
   label_counts = {}
   with tqdm(total=sum(counts.values()), unit='clip', desc=NAME) as bar:
     for split, count in counts.items():
       label_counts[split] = np.zeros(len(ACTIONS), np.int64)
-      with record_writer.RecordWriter(
-        directory, NAME, split, len(ACTIONS), SHARDS[split]
-      ) as writer:
+      with record_writer.RecordWriter(place, NAME, split, len(ACTIONS), SHARDS[split]) as writer:
         for record in _make_records(split, count, settings):
           writer.write(record)
           label_counts[split] += record.labels.sum(0, dtype=np.int64)
@@ -100,7 +103,7 @@ def generate(directory: str | Path, settings: Settings, *, overwrite: bool = Fal
     'settings': {k: v for k, v in dataclasses.asdict(settings).items() if k != 'workers'},
   }
   record_writer.write_dataset_metadata(
-    directory,
+    place,
     NAME,
     list(ACTIONS),
     extra,

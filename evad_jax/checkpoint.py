@@ -19,7 +19,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from evad_jax import checkpoint_noise, distributed, file_checksums, saved_settings, storage
+from evad_jax import (
+  checkpoint_noise,
+  distributed,
+  file_checksums,
+  printable,
+  saved_settings,
+  storage,
+)
 from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 from evad_jax.parameter_checks import check_fits
@@ -97,6 +104,11 @@ class Checkpoints:
     """keep_last: how many of the newest stay beside the best one."""
     storage.refuse_address(directory, 'A directory of checkpoints')
     self.directory = Path(directory).absolute()
+    if printable.writable(str(self.directory)) != str(self.directory):
+      raise InputError(
+        f'{self.directory}: the name has bytes that are not UTF-8, which the library below '
+        'checkpoints cannot open; rename the directory, or give another one.'
+      )
     if read_only and not self.directory.is_dir():
       raise InputError(
         f'{directory}: there is no such checkpoint directory; train first, or give the '

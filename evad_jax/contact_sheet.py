@@ -97,7 +97,8 @@ def tiles_of_batch(
 ) -> list[Tile]:
   """The tiles of a batch's real examples, from host arrays; the key frame is frame T // 2.
 
-  Of the proposals those that reach the threshold are drawn, or the best where none does.
+  Of the proposals those that reach the threshold are drawn, or the best where none does. Nothing
+  of the batch stays alive with the tiles.
   """
   tiles = []
   num_frames = batch.clips.shape[1]
@@ -108,7 +109,7 @@ def tiles_of_batch(
     scores = detections.person_scores[i]
     drawn = scores >= min(person_threshold, scores.max(initial=0.0))
     tile = Tile(
-      frame=clip[num_frames // 2],
+      frame=clip[num_frames // 2].copy(),
       truth_boxes=batch.targets.boxes[i][true] / np.array([width, height, width, height]),
       truth_labels=batch.targets.labels[i][true],
       boxes=detections.boxes[i][drawn],

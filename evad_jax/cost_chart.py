@@ -1,6 +1,5 @@
 """What a keep rate costs, as a picture of lines: multiply-adds and time against the keep rate."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from evad_jax.data import whole_files
 from evad_jax.drawing import font_of, write_picture
 from evad_jax.errors import InputError
 from evad_jax.lettering import Font
@@ -46,7 +46,7 @@ def write_files(
   """
   try:
     if figures:
-      figures.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
+      whole_files.write_json(figures, [row._asdict() for row in rows])
     if picture:
       write_cost_chart(picture, title, panels)
   except OSError as error:

@@ -12,7 +12,6 @@ Every line is complete: whoever is interrupted keeps all of them.
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evad_jax import class_lists
+from evad_jax.data.video import SUFFIXES
 from evad_jax.errors import InputError
 from evad_jax.people import People
 
@@ -37,6 +37,14 @@ class Tube(NamedTuple):
   person_score: float  # sum
   action_scores: np.ndarray  # (A,) float64, sums
   highest: np.ndarray  # (A,)
+
+
+def prefix_of(output: Path) -> Path:
+  """What the names of the files begin with: an output's name without the end of a video's.
+
+  Other dots belong to the name: cam.1 and cam.2 are two outputs.
+  """
+  return output.with_suffix('') if output.suffix.lower() in SUFFIXES else output
 
 
 def paths(prefix: Path) -> list[Path]:
@@ -173,12 +181,3 @@ class DetectionFiles:
 def _digits(score: float) -> float:
   """A score in the fewest digits that no other float32 has: fewer would make ties."""
   return float(str(np.float32(score)))
-
-
-def refuse_existing(files: Sequence[str | os.PathLike]) -> None:
-  """Raises InputError where one of the files is there already."""
-  there = [str(path) for path in files if Path(path).exists()]
-  if there:
-    raise InputError(
-      f'{there[0]} is there already; give another --output, or --overwrite to replace it.'
-    )

@@ -118,7 +118,10 @@ class Detector:
     if classes is None:
       classes = settings.get('classes') or [f'action {i + 1}' for i in range(model.num_actions)]
     clip = _clip_settings(settings.get('clip', {}), clip, where)
-    return cls(model, params, clip, classes, settings.get('class_ids'))
+    try:
+      return cls(model, params, clip, classes, settings.get('class_ids'))
+    except InputError as error:
+      raise InputError(f'{where}: {error}') from error
 
   @property
   def clip_frames(self) -> int:

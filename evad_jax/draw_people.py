@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from evad_jax.data import video_writer
 from evad_jax.drawing import BACKGROUND, Panel, covered, fit, font_of, line_height
 from evad_jax.people import People
 
@@ -31,9 +32,14 @@ class Figure(NamedTuple):
   lines: tuple[str, ...]  # what he or she does
 
 
-def enlargement(height: int, width: int) -> int:
-  """By which whole number a frame is enlarged, so that what is written on it can be read."""
-  return -(-READABLE // min(height, width, READABLE))
+def enlargement(height: int, width: int) -> float:
+  """By how much a frame is enlarged, so that what is written on it can be read.
+
+  A whole number; of frames so long that no video has room for them, below 1.
+  """
+  longest = max(height, width)
+  wanted = -(-READABLE // min(height, width, READABLE))
+  return min(wanted, video_writer.LONGEST // longest) or video_writer.LONGEST / longest
 
 
 def colour_of(person_id: int) -> tuple[int, int, int]:
@@ -83,9 +89,10 @@ def annotate(frame: np.ndarray, figures: Sequence[Figure], style: Style | None =
   style = style or Style()
   height, width = frame.shape[:2]
   factor = enlargement(height, width)
-  if factor > 1:
-    size = (factor * width, factor * height)
-    frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+  if factor != 1:
+    size = (max(1, round(factor * width)), max(1, round(factor * height)))
+    how = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    frame = cv2.resize(frame, size, interpolation=how)
   picture = Image.fromarray(np.ascontiguousarray(frame))
   font_size = max(13, round(min(picture.size) / 30))
   thickness = max(2, round(min(picture.size) / 200))

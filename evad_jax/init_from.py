@@ -4,7 +4,6 @@ Strict like the conversion: every parameter is loaded or stays fresh for a reaso
 here, every array of the checkpoint is used or left over for one, and the report lists both.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evad_jax import checkpoint, model_settings, parameter_checks, published_names
+from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 
 # What stays fresh, by what the checkpoint holds.
@@ -60,7 +60,7 @@ class Report(NamedTuple):
   def write(self, path: Path) -> None:
     """Every path, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(self._asdict(), indent=2) + '\n')
+    whole_files.write_json(path, self._asdict())
 
 
 def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Report]:

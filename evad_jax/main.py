@@ -8,15 +8,17 @@ Any key of the configuration can be changed: --config.train.epochs=3. Every key 
 configs/common.py with a comment. A run that was stopped continues when it is started again.
 """
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from evad_jax import config_flag
-from evad_jax.errors import exit_on_input_error
+from evad_jax.errors import InputError, exit_on_input_error
 
 flags.adopt_module_key_flags(config_flag)  # for --help
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
@@ -52,19 +54,50 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   return evaluator(saved.params, profile=profiling.Profile(config.profile, workdir / 'profile'))
 
 
+@contextlib.contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+  """Holds a working directory for all processes of a run, by the first of them.
+
+  Raises InputError, in every process, where another run holds it.
+  """
+  from evad_jax import directory_lock, distributed
+
+  with contextlib.ExitStack() as stack:
+    problem = None
+    try:
+      if distributed.is_first():
+        stack.enter_context(directory_lock.held(workdir, 'training', 'another --workdir'))
+    except InputError as error:
+      problem = error
+    if distributed.any_of(problem is not None):
+      raise problem or InputError(f'{workdir}: process 0 of this run says why it cannot be used.')
+    yield
+
+
 def run(config: ConfigDict, workdir: Path, mode: str) -> None:
-  """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`."""
-  import jax  # here, so that --help and wrong flags answer at once
+  """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`.
 
-  from evad_jax import compile_cache, config_rules, distributed, evaluate, storage, train
-  from evad_jax.preemption import Interrupted, Preempted
+  Raises InputError for whatever is wrong with what was given, also where another run trains in
+  `workdir`; an evaluation only reads what one has saved.
+  """
+  from evad_jax import config_rules, storage
 
-  start = time.perf_counter()
   config_rules.check(config)
   storage.refuse_address(workdir, '--workdir')
   storage.refuse_address(config.data.directory, 'config.data.directory')
   for key in ('checkpoint', 'init_from'):
     storage.refuse_address(config[key], f'config.{key}')
+  with alone_in(workdir) if mode == 'train' else contextlib.nullcontext():
+    _run(config, workdir, mode)
+
+
+def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
+  import jax  # here, so that --help and wrong flags answer at once
+
+  from evad_jax import compile_cache, distributed, evaluate, storage, train
+  from evad_jax.preemption import Interrupted, Preempted
+
+  start = time.perf_counter()
   compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if distributed.is_first():

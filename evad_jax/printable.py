@@ -10,12 +10,14 @@ import re
 # What cannot be written as UTF-8.
 _UNWRITABLE = re.compile('[\ud800-\udfff]')
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
-# Up to the end of the quotes where it stands in some; pathlib leaves one slash of two.
+# Up to the end of the quotes where it stands in some, else of the word; pathlib leaves one slash of
+# two. Names of protocols are short: without a limit, long texts would take quadratic time.
 _ADDRESS = re.compile(
-  r"""(?P<quote>['"])(?P<scheme>[a-z][a-z0-9+.-]+:/{1,2})(?P<quoted>[^/].*?)(?P=quote)"""
-  r"""|(?P<bare_scheme>\b[a-z][a-z0-9+.-]+:/{1,2})(?P<bare>[^/\s]\S*)""",
+  r"""(?P<quote>['"])(?P<scheme>[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<quoted>[^/].*?)(?P=quote)"""
+  r"""|(?P<bare_scheme>\b[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<bare>[^/\s]\S*)""",
   re.IGNORECASE | re.DOTALL,
 )
+_OF_THE_SENTENCE = ').,:;\'"'  # what may follow an address and belongs to the sentence
 _KEY_LENGTH = 20  # letters of a part of a path that has digits too: a key, rather than a name
 HIDDEN = '***'
 
@@ -37,15 +39,17 @@ def _escaped(match: re.Match) -> str:
 
 
 def without_secrets(text: str) -> str:
-  """The text with *** for what may be secret in every address (rtsp://...) that stands in it.
+  """The text without what may be secret in the addresses (rtsp://...) that stand in it.
 
-  That is whoever stands before an @, all that follows a ?, # or ;, and parts of the path that look
-  like keys.
+  All that follows a ?, # or ; is left out; for what stands before an @, and for parts of the path
+  that look like keys, there is ***.
   """
 
   def shown(match: re.Match) -> str:
-    quote, rest = match['quote'] or '', match['quoted'] or match['bare']
-    return f'{quote}{match["scheme"] or match["bare_scheme"]}{_shown(rest)}{quote}'
+    if match['quote']:
+      return f'{match["quote"]}{match["scheme"]}{_shown(match["quoted"])}{match["quote"]}'
+    place = match['bare'].rstrip(_OF_THE_SENTENCE)
+    return f'{match["bare_scheme"]}{_shown(place)}{match["bare"][len(place) :]}'
 
   return _ADDRESS.sub(shown, text)
 
@@ -60,17 +64,16 @@ def _shown(rest: str) -> str:
   """What follows the slashes of an address."""
   # The last @: a password may have any letter, also those that end a host.
   user, at, place = rest.rpartition('@')
-  place, mark, _ = re.match('([^?#;]*)([?#;]?)(.*)', place, re.DOTALL).groups()
-  parts = place.split('/')
+  parts = re.split('[?#;]', place, maxsplit=1)[0].split('/')
   parts[1:] = [HIDDEN if _is_key(part) else part for part in parts[1:]]
-  return f'{HIDDEN}@' * bool(at) + '/'.join(parts) + f'{mark}{HIDDEN}' * bool(mark)
+  return f'{HIDDEN}@' * bool(at) + '/'.join(parts)
 
 
 def _is_key(part: str) -> bool:
   if '=' in part:
     return True
   name, dot, suffix = part.rpartition('.')
-  if dot and len(suffix) <= 4 and not suffix.isdecimal():
+  if dot and len(suffix) <= 4 and suffix.isalnum() and not suffix.isdecimal():
     return False  # video.m3u8
   kinds = (str.isdigit, str.isalpha)
   return len(part) >= _KEY_LENGTH and all(any(map(kind, part)) for kind in kinds)

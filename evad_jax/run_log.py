@@ -1,13 +1,14 @@
 """What a run writes while it goes: lines to read, metrics.jsonl, TensorBoard."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from evad_jax.data import whole_files
 
 EVALUATION = 'eval/'  # what the names of its figures begin with
 
@@ -62,20 +63,35 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
-  """Drops lines of later steps and of an evaluation to come, and a last one that was cut short."""
+  """Drops lines of later steps and of an evaluation to come, and what is no line.
+
+  Above all the end of a write that was cut short.
+  """
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
-    if not line.endswith('\n'):
+  kept, damaged = [], 0
+  for line in path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True):
+    content = _content_of(line)
+    if content is None:
+      damaged += line.endswith('\n')
       continue
-    content = json.loads(line)
     evaluation = any(name.startswith(EVALUATION) for name in content)
     if content['step'] < step + (not (evaluates_again and evaluation)):
       kept.append(line)
-  temporary = path.with_suffix('.partial')
-  temporary.write_text(''.join(kept), encoding='utf-8')
-  os.replace(temporary, path)
+  if damaged:
+    print(f'{path}: {damaged} lines of it are damaged and dropped', flush=True)
+  with whole_files.writing(path) as file:
+    file.writelines(kept)
+
+
+def _content_of(line: str) -> dict[str, Any] | None:
+  """What a whole line says; None for any other."""
+  try:
+    content = json.loads(line) if line.endswith('\n') else None
+  except ValueError:
+    return None
+  whole = isinstance(content, dict) and isinstance(content.get('step'), int)
+  return content if whole else None
 
 
 class Stopwatch:

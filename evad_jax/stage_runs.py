@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evad_jax.data.whole_files import flush_to_disk, temporary
+from evad_jax.data.whole_files import flush_to_disk, writing
 from evad_jax.errors import InputError
 
 TAIL = 12  # lines of its output that are kept of a stage that failed
@@ -171,10 +171,8 @@ def write_results(directory: Path, title: str, results: Sequence[Result]) -> Non
 
 def write_text(path: Path, text: str) -> None:
   """Writes a file, which appears under its name only when it is whole."""
-  with open(temporary(path), 'w', encoding='utf-8') as file:
+  with writing(path) as file:
     file.write(text)
-    flush_to_disk(file)
-  temporary(path).replace(path)
 
 
 def markdown(title: str, results: Sequence[Result]) -> str:

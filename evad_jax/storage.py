@@ -45,14 +45,12 @@ def refuse_address(path: str | os.PathLike, name: str) -> None:
 
 
 def fault_of_name(name: str) -> str:
-  """Why a name cannot be that of something below a directory, or ''."""
+  """Why a name can be that of nothing below any directory, or ''."""
   parts = name.split('/')
   if not name.strip():
     return 'is empty'
   if printable.name_of(name) != name:
     return 'has letters that cannot be printed'
-  if name.startswith('/'):
-    return 'begins at the root, where it may not leave its directory'
   if '..' in parts:
     return 'leaves its directory by ..'
   if max(len(part.encode()) for part in parts) > _LONGEST_NAME:
@@ -65,13 +63,16 @@ def below(directory: str | os.PathLike, name: str) -> Path:
 
   Accents may be letters of their own on the disk and not in the name, or the other way round.
 
-  Raises InputError for a name that is absolute, has .., or is none of a file.
+  Raises InputError for an absolute name of another place, one with .., or one that no file has.
   """
-  fault = fault_of_name(name)
+  fault, root = fault_of_name(name), os.path.abspath(directory)
+  if not fault and os.path.isabs(name):
+    if os.path.commonpath([root, name]) == root:
+      name = os.path.relpath(name, root)
+    else:
+      fault = 'is another place'
   if fault:
-    raise InputError(
-      f'{name[:100]!r} {fault}; it has to be the name of something below {directory}.'
-    )
+    raise InputError(f'{name[:100]!r} {fault}; it has to be the name of something below {root}.')
   forms = [name, *(unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))]
   paths = [Path(directory, form) for form in forms]
   return next((path for path in paths if path.exists()), paths[0])
@@ -119,8 +120,11 @@ def _number(error: BaseException | None) -> int | None:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-  """Turns an error of writing below `path` into an InputError; any other passes unchanged."""
+def told(path: Path, instead: str = 'another --workdir') -> Iterator[None]:
+  """Turns an error of writing below `path` into an InputError; any other passes unchanged.
+
+  instead: what else could be given.
+  """
   try:
     yield
   except InputError:
@@ -132,5 +136,5 @@ def told(path: Path) -> Iterator[None]:
     what = 'written' if _number(error) in _OF_WRITING else 'read or written'
     raise InputError(
       f'{getattr(error, "filename", None) or path}: cannot be {what}: {why}; mend that, or give '
-      'another --workdir, and start the same command again.'
+      f'{instead}, and start the same command again.'
     ) from error

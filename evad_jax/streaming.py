@@ -37,6 +37,7 @@ class Settings(NamedTuple):
   live: bool = False  # the source does not wait: drop the oldest keyframes when late
   keep_rates: tuple[float, ...] = ()  # to choose from, to stay within ...
   latency_budget: float | None = None  # ... so many seconds a call; None: the detector's own rate
+  name: str = 'the video'  # for messages
 
 
 class State(NamedTuple):
@@ -58,57 +59,93 @@ class Stream:
   """Iterates over the `People` of the keyframes; made by `Detector.stream`.
 
   While it is iterated: `keep_rate` is the one of the last call, `latencies` the seconds from the
-  last frame that a clip needed to its people, `dropped` the keyframes that were skipped.
+  last frame that a clip needed to its people, `dropped` the keyframes that were skipped. Iterated
+  again it starts again, if its frames can, and these are of the pass that began last.
   """
 
   def __init__(self, detector: 'Detector', frames: Iterable[Any], settings: Settings):
     """frames: of (H, W, 3) uint8 RGB, or of objects whose rgb() gives one when it is needed."""
+    self.detector, self.settings, self._frames = detector, settings, frames
+    check(settings)
+    self._pass, self._begun = _Pass(detector, settings), False
+
+  @property
+  def state(self) -> State:
+    """As it is now."""
+    return State(self._pass.clips, self._pass.people, self._pass.choice)
+
+  @property
+  def keep_rate(self) -> KeepRate:
+    """Of tokens, in the last call."""
+    return self._pass.keep_rate
+
+  @property
+  def latencies(self) -> 'Latencies':
+    """From the last frame that a clip needed to its people."""
+    return self._pass.latencies
+
+  @property
+  def model_seconds(self) -> float:
+    """In calls of the detector, after compilation."""
+    return self._pass.model_seconds
+
+  @property
+  def dropped(self) -> int:
+    """Keyframes that were skipped since their turn came too late."""
+    return self._pass.waiting.dropped if self._pass.waiting else 0
+
+  def __iter__(self) -> Iterator[People]:
+    """The people of every keyframe in order, from the first frame on.
+
+    Raises InputError for frames that cannot be used, or come from an iterator that was begun.
+    """
+    frames = iter(self._frames)
+    if frames is self._frames and self._begun:
+      raise InputError(
+        'The frames of this stream come from an iterator, which gives them once, and it was begun '
+        'before; give a list of frames, or make another stream.'
+      )
+    self._begun, self._pass = True, _Pass(self.detector, self.settings)
+    return self._pass.run(frames)
+
+
+class _Pass:
+  """One time through the frames: all that changes on the way."""
+
+  def __init__(self, detector: 'Detector', settings: Settings):
     self.detector, self.settings = detector, settings
     self._plan = clip_stream.Plan(
       detector.clip_frames, detector.frame_stride, settings.keyframe_stride
     )
     self._plan.check()
-    check(settings)
-    self._frames = frames
     self._shape: tuple[int, int] | None = None  # of the first frame, height and width
     self._resize: augment.Resize | None = None
     self._canvas = (0, 0)
-    self._waiting: DropOldest | None = None
+    self.waiting: DropOldest | None = None
     # Apart, since a live stream cuts its clips in one thread and follows people in another.
-    self._clips, self._people = clip_stream.start(), people.start()
-    self._choice: keep_rate_choice.Choice | None = None
+    self.clips, self.people = clip_stream.start(), people.start()
+    self.choice: keep_rate_choice.Choice | None = None
     self.keep_rate: KeepRate = detector.model.keep_rate
     self.latencies = Latencies()
-    self.model_seconds = 0.0  # in calls of the detector, after compilation
+    self.model_seconds = 0.0
 
-  @property
-  def state(self) -> State:
-    """As it is now."""
-    return State(self._clips, self._people, self._choice)
-
-  @property
-  def dropped(self) -> int:
-    """Keyframes that were skipped since their turn came too late."""
-    return self._waiting.dropped if self._waiting else 0
-
-  def __iter__(self) -> Iterator[People]:
-    """The people of every keyframe in order; InputError for frames that cannot be used."""
-    frames = iter(self._frames)
+  def run(self, frames: Iterator[Any]) -> Iterator[People]:
+    """The people of every keyframe."""
     first = next(frames, None)
     if first is None:
-      raise InputError('The video holds no picture; give another one.')
+      raise InputError(f'There is no picture in {self.settings.name}; give another one.')
     first = _pixels(first)
     self._prepare(first)
     arrived: Iterable[Arrived] = self._arrivals(itertools.chain([first], frames))
     if self.settings.live:
       # The newest keyframes alone wait, as many as one call takes.
-      arrived = self._waiting = DropOldest(arrived, self.settings.batch_size)
+      arrived = self.waiting = DropOldest(arrived, self.settings.batch_size)
     try:
       for batch in self._batches(arrived):
         yield from self._look(batch)
     finally:
-      if self._waiting:
-        self._waiting.stop()
+      if self.waiting:
+        self.waiting.stop()
 
   def _prepare(self, frame: Any) -> None:
     """Compiles for the size of the video before anything waits; with a budget, measures, too."""
@@ -118,7 +155,7 @@ class Stream:
     rates = self.settings.keep_rates or (self.keep_rate,)
     seconds = {rate: self._measure(clips, sizes, rate) for rate in rates}
     if self.settings.latency_budget is not None:
-      self._choice = keep_rate_choice.start(seconds)
+      self.choice = keep_rate_choice.start(seconds)
 
   def _measure(self, clips: np.ndarray, sizes: np.ndarray, rate: KeepRate) -> float:
     self.detector.run(clips, sizes, rate)  # compiles
@@ -151,10 +188,10 @@ class Stream:
   def _arrivals(self, frames: Iterable[Any]) -> Iterator[Arrived]:
     """The clips, as soon as they are complete."""
     for frame in frames:
-      self._clips, complete = clip_stream.push(self._clips, frame, self._plan, self._place)
+      self.clips, complete = clip_stream.push(self.clips, frame, self._plan, self._place)
       for clip in complete:
         yield Arrived(clip, time.perf_counter())
-    for clip in clip_stream.finish(self._clips, self._plan, self._place):
+    for clip in clip_stream.finish(self.clips, self._plan, self._place):
       yield Arrived(clip, time.perf_counter())
 
   def _place(self, frame: Any) -> np.ndarray:
@@ -165,7 +202,7 @@ class Stream:
       self._resize, self._canvas = self.detector.picture(*self._shape)
     if frame.shape[:2] != self._shape:
       raise InputError(
-        f'Frame {self._clips.count} of the video is {frame.shape[0]} x {frame.shape[1]} '
+        f'Frame {self.clips.count} of {self.settings.name} is {frame.shape[0]} x {frame.shape[1]} '
         f'(height x width) and those before it {self._shape[0]} x {self._shape[1]}; cut the video '
         'where its size changes.'
       )
@@ -178,17 +215,17 @@ class Stream:
     # The last call of a file is filled up, so that it needs no program of its own.
     filled = batch + [batch[-1]] * (self.settings.batch_size - len(batch))
     clips = np.stack([np.stack(item.clip.frames) for item in filled])
-    if self._choice is not None:
-      self.keep_rate = keep_rate_choice.choose(self._choice, self.settings.latency_budget)
+    if self.choice is not None:
+      self.keep_rate = keep_rate_choice.choose(self.choice, self.settings.latency_budget)
     start = time.perf_counter()
     found = self.detector.run(clips, self._sizes(), self.keep_rate)
     seconds = time.perf_counter() - start
     self.model_seconds += seconds
-    if self._choice is not None:
-      self._choice = keep_rate_choice.observe(self._choice, self.keep_rate, seconds)
+    if self.choice is not None:
+      self.choice = keep_rate_choice.observe(self.choice, self.keep_rate, seconds)
     for place, item in enumerate(batch):
-      self._people, present = people.follow(
-        self._people,
+      self.people, present = people.follow(
+        self.people,
         Detections(*(x[place] for x in found)),
         item.clip.keyframe,
         self.settings.keyframe_stride,

@@ -6,6 +6,8 @@ from PIL import Image, ImageDraw
 
 from evad_jax import contact_sheet
 from evad_jax.contact_sheet import PREDICTED_COLOUR, TRUTH_COLOUR, Style, Tile
+from evad_jax.data.clips import empty_batch
+from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.structures import Batch, Detections, Targets
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
@@ -121,6 +123,23 @@ def test_tiles_of_batch():
   assert tile.strip.shape == (2, 16, 24, 3)
   many = detections._replace(person_scores=np.full((2, 2), 0.8, np.float32))
   assert len(contact_sheet.tiles_of_batch(batch, many)[0].boxes) == 2
+
+
+def test_tiles_keep_no_batch_alive():
+  """12 tiles of as many batches of an evaluation: one buffer serves all batches."""
+  memory, tiles = RecycledMemory(), []
+  for number in range(12):
+    batch = empty_batch(memory.take((4, 8, 32, 48, 3)), 2, 2)
+    batch = batch._replace(
+      example_mask=np.arange(4) == number % 4, index=np.arange(4, dtype=np.int32)
+    )
+    batch.clips[:] = number
+    found = Detections(np.zeros((4, 3, 4)), np.ones((4, 3)), np.zeros((4, 3, 2)))
+    tiles += contact_sheet.tiles_of_batch(batch, found, strip_frames=3)
+    del batch
+  assert len(memory._buffers) == 1
+  assert [int(tile.frame.max()) for tile in tiles] == list(range(12))
+  assert [int(tile.strip.min()) for tile in tiles] == list(range(12))
 
 
 def test_bad_arguments():

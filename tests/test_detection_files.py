@@ -234,7 +234,7 @@ def test_bad_input_before_anything_was_found_leaves_no_files(tmp_path):
     assert len(list(tmp_path.iterdir())) == (0 if (count, error) == (0, InputError) else 4)
 
 
-def test_files_that_are_there_are_named(tmp_path):
+def test_names_of_the_files(tmp_path):
   paths = detection_files.paths(tmp_path / 'a.b')
   assert [path.name for path in paths] == [
     'a.b_detections.csv',
@@ -242,10 +242,22 @@ def test_files_that_are_there_are_named(tmp_path):
     'a.b_tubes.csv',
     'a.b_tubes.jsonl',
   ]
-  detection_files.refuse_existing(paths)
-  paths[2].write_text('')
-  with pytest.raises(InputError, match='a.b_tubes.csv is there already; give another --output'):
-    detection_files.refuse_existing(paths)
+
+
+@pytest.mark.parametrize(
+  'output, prefix',
+  [
+    ('seen.mp4', 'seen'),
+    ('seen.MKV', 'seen'),
+    ('seen', 'seen'),
+    ('cam.1', 'cam.1'),
+    ('cam.2', 'cam.2'),
+    ('cam.1.mov', 'cam.1'),
+    ('2024-01-01T12.30.59', '2024-01-01T12.30.59'),
+  ],
+)
+def test_the_end_of_a_video_alone_is_taken_from_a_name(output, prefix):
+  assert detection_files.prefix_of(Path('a.b', output)) == Path('a.b', prefix)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -57,6 +57,9 @@ def test_colours_differ_and_stay():
     ((199, 300), 3),
     ((64, 64), 7),
     ((1, 9), 400),
+    ((20, 1000), 16),  # 20 would be 20,000 pixels wide, and H.264 ends at 16,384
+    ((1000, 20), 16),
+    ((30, 16384), 1),
   ],
 )
 def test_small_frames_are_enlarged(size, factor):
@@ -64,6 +67,10 @@ def test_small_frames_are_enlarged(size, factor):
   if min(size) > 1:
     frame = np.full((*size, 3), 90, np.uint8)
     assert annotate(frame, []).shape == (factor * size[0], factor * size[1], 3)
+
+
+def test_frames_that_no_video_has_room_for_are_made_smaller():
+  assert annotate(np.full((40, 32768, 3), 90, np.uint8), []).shape == (20, 16384, 3)
 
 
 def test_the_picture_shows_under_an_enlarged_box():

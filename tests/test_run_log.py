@@ -70,6 +70,19 @@ def test_restart_from_nothing_drops_all_lines(tmp_path):
     assert lines(tmp_path) == []
 
 
+@pytest.mark.parametrize('rest', ['\0' * 40 + '\n', '{"loss": 1}\n', '[1]\n', 'no JSON\n'])
+def test_damaged_lines_are_dropped_and_told(tmp_path, rest, capsys):
+  """As a power cut leaves them; the run goes on."""
+  with RunLog(tmp_path, 0) as log:
+    log.write(1, {'loss': 1.0})
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(rest + path.read_text() + rest)
+  with RunLog(tmp_path, 5) as log:
+    log.write(6, {'loss': 2.0})
+  assert [line['step'] for line in lines(tmp_path)] == [1, 6]
+  assert f'{path}: 2 lines of it are damaged and dropped' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('cut', [1, 5, 18])
 def test_line_cut_in_the_middle_is_dropped(tmp_path, cut):
   with RunLog(tmp_path, 0) as log:

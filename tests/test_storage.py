@@ -239,7 +239,7 @@ def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatc
 
   with monkeypatch.context() as patch:
     patch.setattr('pathlib.Path.mkdir', refuse)
-    with pytest.raises(InputError, match='run/checkpoints: cannot be written: Read-only file sys'):
+    with pytest.raises(InputError, match='run: cannot be written: Read-only file system'):
       main.run(config, tmp_path / 'run', 'train')
 
 
@@ -282,3 +282,20 @@ def test_an_address_is_no_path(address, tmp_path, monkeypatch):
 @pytest.mark.parametrize('path', ['runs/a', '/mnt/gs:/b', 'C:/runs', 'a:b/c', './gs:/b'])
 def test_what_only_looks_like_an_address_is_a_path(path):
   storage.refuse_address(path, '--workdir')
+
+
+@pytest.mark.parametrize('name', [b'caf\xe9', b'\xff'])
+def test_checkpoints_in_a_directory_whose_name_is_no_text(tmp_path, name):
+  place = tmp_path / os.fsdecode(name) / 'run'
+  for read_only in (False, True):
+    with pytest.raises(InputError, match=r'\\x.*/run/checkpoints: the name has bytes that are no'):
+      Checkpoints(place / 'checkpoints', read_only=read_only)
+  assert not place.exists()
+
+
+@pytest.mark.parametrize('name', ['a:b', 'ü 画', 'x?y#z%20', 'two\nlines'])
+def test_checkpoints_in_a_directory_of_any_name(tmp_path, name):
+  directory = tmp_path / name / 'checkpoints'
+  with Checkpoints(directory) as checkpoints:
+    save(checkpoints, 1)
+  assert newest(directory) == 1

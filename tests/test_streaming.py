@@ -168,7 +168,7 @@ def test_a_video_whose_size_changes():
 @pytest.mark.parametrize(
   'frames, words',
   [
-    ([], 'The video holds no picture; give another one'),
+    ([], 'There is no picture in the video; give another one'),
     ([np.zeros((4, 6), np.uint8)], r'A frame of the video is uint8 of shape \(4, 6\); give uint8'),
     ([np.zeros((4, 6, 3))], r'A frame of the video is float64 of shape \(4, 6, 3\)'),
     ([np.zeros((4, 6, 4), np.uint8)], r'uint8 of shape \(4, 6, 4\)'),
@@ -246,13 +246,40 @@ def test_a_detector_that_keeps_up_skips_nothing():
   )
 
 
+@pytest.mark.parametrize('live', [False, True])
+def test_a_second_pass_is_the_first_again(live):
+  """Also where the first was left in the middle, and while it still goes on."""
+  settings = Settings(keyframe_stride=2, batch_size=8 if live else 1, live=live)
+  stream = Stream(FakeDetector(), [grey(n) for n in range(12)], settings)
+  wanted = [(k, clip_frame_numbers(k, 12, 4, 1).tolist(), [0]) for k in range(0, 12, 2)]
+
+  def seen(found):
+    return [(p.frame, clip_of(p), p.ids.tolist()) for p in found]
+
+  assert seen(stream) == seen(stream) == wanted
+  assert stream.latencies.count == 6 and stream.state.clips.count == 12
+  left = iter(stream)
+  next(left)
+  assert seen(stream) == wanted
+  assert seen(left) == wanted[1:]
+  both = list(zip(stream, stream, strict=True))
+  assert seen([a for a, _ in both]) == seen([b for _, b in both]) == wanted
+
+
+def test_an_iterator_is_not_read_twice():
+  stream = Stream(FakeDetector(), map(grey, range(8)), Settings(keyframe_stride=4))
+  assert len(list(stream)) == 2
+  with pytest.raises(InputError, match='an iterator, which gives them once, and it was begun befo'):
+    list(stream)
+
+
 def test_whoever_stops_looking_stops_the_reading():
   stream = Stream(FakeDetector(), itertools.repeat(grey(0)), Settings(live=True))
   people_of = iter(stream)
   next(people_of)
-  assert stream._waiting._thread.is_alive()
+  assert stream._pass.waiting._thread.is_alive()
   people_of.close()
-  assert not stream._waiting._thread.is_alive()
+  assert not stream._pass.waiting._thread.is_alive()
 
 
 SECONDS = {1.0: 0.3, 0.7: 0.2, 0.5: 0.1}

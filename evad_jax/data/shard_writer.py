@@ -4,17 +4,15 @@ Beside each shard lies its part of the index, until `join_shards` makes the inde
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from evad_jax.data import array_files
-from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, OPTIONAL_COLUMNS, index_name
-from evad_jax.data.record_writer import TFDS_FILES, IndexRows, check_record
+from evad_jax.data.record_index import INDEX_COLUMNS, OPTIONAL_COLUMNS, index_name
+from evad_jax.data.record_writer import IndexRows, check_record
 from evad_jax.data.records import Record
 from evad_jax.data.whole_files import TEMPORARY, flush_to_disk, temporary, write_arrays
-from evad_jax.errors import InputError
 
 _PART = '.part-'
 _PART_COLUMNS = INDEX_COLUMNS | {'about': ('U', 0)}
@@ -93,31 +91,6 @@ def join_shards(directory: Path, split: str, parts: list[dict[str, np.ndarray]])
   keys = [key for key in (*INDEX_COLUMNS, *OPTIONAL_COLUMNS) if all(key in part for part in joined)]
   columns = {key: np.concatenate([part[key] for part in joined]) for key in keys}
   write_arrays(Path(directory) / index_name(split), columns)
-
-
-def claim_directory(directory: str | os.PathLike, name: str, overwrite: bool) -> None:
-  """Makes sure that a data set can be written to a directory.
-
-  Args:
-    directory: new, empty, or with `overwrite` one that holds this data set.
-    name: of the data set.
-    overwrite: delete what belongs to it, the manifest first; anything else is left alone.
-
-  Raises:
-    InputError: it holds something and `overwrite` is False, or is no directory.
-  """
-  directory = Path(directory)
-  if directory.exists() and not directory.is_dir():
-    raise InputError(f'{directory}: is a file; choose another output directory')
-  names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-  if not overwrite and not all(name.startswith(TEMPORARY) for name in names):
-    state = 'holds a prepared data set' if (directory / MANIFEST).exists() else 'is not empty'
-    raise InputError(f'{directory}: {state}; pass --overwrite or choose another output directory')
-  shards = f'{name}-*.tfrecord-*-of-*'
-  for pattern in (MANIFEST, 'index-*.npz', 'tubes-*.npz', shards, *TFDS_FILES):
-    for path in directory.glob(pattern):
-      path.unlink()
-  delete_unfinished(directory)
 
 
 def delete_unfinished(directory: Path, parts: bool = True) -> None:

@@ -157,7 +157,7 @@ def duration(path: str | os.PathLike) -> float | None:
 
 def _read_header(path: str | os.PathLike, function: Callable):
   try:
-    with open_container(path) as container:
+    with open_container(Path(path)) as container:
       return function(container, video_stream(container, path))
   except (av.FFmpegError, OSError) as error:
     raise InputError(
@@ -168,8 +168,11 @@ def _read_header(path: str | os.PathLike, function: Callable):
 def open_container(
   source: str | os.PathLike | BinaryIO, report: Report = nobody, **options: Any
 ) -> av.container.InputContainer:
-  """Opens a file, an address or something to read from; options are those of `av.open`."""
-  source = os.fspath(source) if isinstance(source, str | os.PathLike) else source
+  """Opens a file, an address or something to read from; options are those of `av.open`.
+
+  A path is a file whatever its name (see `local_file`); a str is what FFmpeg takes it for.
+  """
+  source = local_file(source) if isinstance(source, os.PathLike) else source
   container = av.open(source, **_KEEP_BYTES, **options)
   texts = [container.metadata, *(stream.metadata for stream in container.streams)]
   try:
@@ -177,6 +180,11 @@ def open_container(
   except UnicodeEncodeError:  # the surrogates that stand for bytes that are no text
     report('broken metadata', 'texts of its header are not UTF-8; they are not needed')
   return container
+
+
+def local_file(path: str | os.PathLike) -> str:
+  """A path as FFmpeg takes it for one: without this, what stands before a colon is a protocol."""
+  return f'file:{os.fspath(path)}'
 
 
 def video_stream(container: av.container.InputContainer, path: object) -> av.VideoStream:

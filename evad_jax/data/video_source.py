@@ -5,12 +5,14 @@ be read again. Files can wait for their reader; cameras and live addresses canno
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from evad_jax import printable
 from evad_jax.data import video
 from evad_jax.data.video import Picture
 from evad_jax.errors import InputError
@@ -32,8 +34,8 @@ class TimedPicture(NamedTuple):
 class Source(NamedTuple):
   """What to open, and how."""
 
-  name: str  # for messages
-  target: str | BinaryIO
+  name: str  # for messages and results: it prints, and has no secrets
+  target: str | Path | BinaryIO
   live: bool  # whether it goes on without waiting for its reader
   options: dict[str, Any]  # of av.open
 
@@ -58,21 +60,22 @@ def find(text: str, input_format: str | None = None) -> Source:
   if text == '-':
     return Source('standard input', sys.stdin.buffer, False, options)
   scheme, colon, rest = text.partition(':')
+  if text.startswith('/dev/video'):
+    return Source(text, text, True, {'format': 'v4l2'} | options)
+  if os.path.exists(text) and not os.path.isdir(text):  # whatever its name looks like
+    return Source(printable.name_of(text), Path(text), False, options)
   if scheme == 'webcam' and colon:
     return _camera(text, rest)
   if '://' in text:
-    return Source(
-      text, text, scheme.lower() in LIVE_ADDRESSES, options | {'timeout': LONGEST_SILENCE}
-    )
-  if text.startswith('/dev/video'):
-    return Source(text, text, True, {'format': 'v4l2'} | options)
-  if input_format is None and not Path(text).is_file():
+    live = scheme.lower() in LIVE_ADDRESSES
+    return Source(printable.address(text), text, live, options | {'timeout': LONGEST_SILENCE})
+  if input_format is None:
     what = 'is a directory' if Path(text).is_dir() else 'there is no such file'
     raise InputError(
-      f'{text}: {what}; give a video, - for standard input, an address such as rtsp://..., or '
-      'webcam:0.'
+      f'{os.path.abspath(text)}: {what}; give a video, - for standard input, an address such as '
+      'rtsp://..., or webcam:0.'
     )
-  return Source(text, text, False, options)
+  return Source(printable.name_of(text), text, False, options)
 
 
 def _camera(text: str, number: str) -> Source:

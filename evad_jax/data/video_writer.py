@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from evad_jax import storage
+from evad_jax.data.video import local_file
 from evad_jax.errors import InputError
 
 # By the end of the file's name: the options of the container. Packets go to the disk one by one:
@@ -26,6 +27,7 @@ CONTAINERS = {
 ENDLESS = {'movflags': 'frag_keyframe+empty_moov+default_base_moof', 'flush_packets': '1'}
 CODEC = 'libx264'
 ENCODING = {'preset': 'veryfast', 'crf': '20'}
+LONGEST = 16384  # pixels that a side can have in H.264
 TIME_BASE = Fraction(1, 90000)  # seconds
 
 
@@ -53,7 +55,7 @@ class VideoWriter:
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       self.path.open('wb').close()  # the container itself is opened with the codec's first packet
-      self._container = av.open(str(self.path), 'w', options=options)
+      self._container = av.open(local_file(self.path), 'w', options=options)
     except OSError as error:
       raise InputError(f'{self.path}: cannot be written ({error}).') from error
     self._fps = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
@@ -79,6 +81,11 @@ class VideoWriter:
     self.num_frames += 1
 
   def _start(self, height: int, width: int) -> None:
+    if max(height, width) > LONGEST:
+      raise InputError(
+        f'{self.path}: frames of {height} x {width} (height x width) are too large for a video, '
+        f'whose sides are at most {LONGEST}; make them smaller.'
+      )
     self._stream = self._container.add_stream(CODEC, rate=self._fps, options=ENCODING)
     self._stream.height, self._stream.width = height, width
     self._stream.pix_fmt = 'yuv420p'

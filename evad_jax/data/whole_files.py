@@ -1,30 +1,49 @@
 """Files that appear under their names only when they are whole."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 TEMPORARY = '.writing-'  # what a name begins with until then
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
+  """A file to be written inside; it gets its name, and replaces another, when the block ends well.
+
+  mode: 'w' for UTF-8 with lines ended by newlines, or 'wb'. An exception leaves nothing.
+  """
+  path = Path(path)
+  encoding, newline = (None, None) if 'b' in mode else ('utf-8', '')
+  try:
+    with open(temporary(path), mode, encoding=encoding, newline=newline) as file:
+      yield file
+      flush_to_disk(file)
+    temporary(path).replace(path)
+  except BaseException:
+    temporary(path).unlink(missing_ok=True)
+    raise
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes an npz file, which appears under its name only when it is whole."""
-  with open(temporary(path), 'wb') as file:
+  with writing(path, 'wb') as file:
     np.savez(file, **arrays)
-    flush_to_disk(file)
-  temporary(path).replace(path)
 
 
-def write_json(path: Path, content: dict) -> None:
-  """Writes a JSON file, which appears under its name only when it is whole."""
-  text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-  with open(temporary(path), 'w', encoding='utf-8') as file:
-    file.write(text)
-    flush_to_disk(file)
-  temporary(path).replace(path)
+def write_json(path: Path, content: Any, **arguments: Any) -> None:
+  """Writes a JSON file, which appears under its name only when it is whole.
+
+  arguments: of json.dumps.
+  """
+  text = json.dumps(content, **{'indent': 2, 'ensure_ascii': False} | arguments)
+  with writing(path) as file:
+    file.write(text + '\n')
 
 
 def flush_to_disk(file: IO) -> None:

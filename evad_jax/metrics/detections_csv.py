@@ -19,6 +19,7 @@ import numpy as np
 
 from evad_jax import ava_files, csv_columns
 from evad_jax.csv_columns import Lines
+from evad_jax.data import whole_files
 from evad_jax.errors import InputError
 
 NOUN = 'a csv file of detections'
@@ -61,16 +62,11 @@ def write_detections(path: str | os.PathLike, found: ScoredDetections) -> int:
   Nine digits keep every float32 exactly. The file appears under its name only when it is whole.
   """
   path = Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    with open(temporary, 'w', encoding='utf-8', newline='') as file:
-      writer = csv.writer(file, lineterminator='\n')
-      writer.writerow(found.columns)
-      writer.writerows(_text_rows(found))
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with whole_files.writing(path) as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(found.columns)
+    writer.writerows(_text_rows(found))
   return found.scores.size
 
 

@@ -12,7 +12,6 @@ library on the same frames, as many threads for both, in turn, in one run.
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -26,7 +25,7 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from evad_jax.data import augment, clip_sampling, pipeline
+from evad_jax.data import augment, clip_sampling, pipeline, whole_files
 from evad_jax.data.aspect_buckets import choose_canvas
 from evad_jax.data.clips import ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
@@ -281,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_json(path: Path, speeds: Speeds) -> None:
   """The figures under the names of Speeds. Raises InputError where the file cannot be written."""
   try:
-    path.write_text(json.dumps(speeds._asdict(), indent=2) + '\n')
+    whole_files.write_json(path, speeds._asdict())
   except OSError as error:
     raise InputError(f'{path}: cannot be written ({error.strerror}); choose another') from error
 

@@ -15,20 +15,22 @@ With --latency-budget the highest of the keep rates is used that computes in so 
 """
 
 import argparse
+import contextlib
 import itertools
 import math
+import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import class_lists, compile_cache, detection_files, streaming
+from evad_jax import class_lists, compile_cache, detection_files, storage, streaming
 from evad_jax.annotated_video import AnnotatedVideo
 from evad_jax.data import video_source, video_writer
 from evad_jax.data.video_source import OpenSource, TimedPicture
@@ -37,6 +39,7 @@ from evad_jax.detection_files import DetectionFiles
 from evad_jax.detector import Detector
 from evad_jax.draw_people import Style
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.replacement import Replacement
 from evad_jax.run_log import duration
 
 LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
@@ -58,6 +61,7 @@ class Summary(NamedTuple):
   left_out: int  # frames of the annotated video
   peak_memory: int  # bytes, of the whole process since it began
   interrupted: bool
+  files: Sequence[Path] = ()  # that have the results
 
   def text(self) -> str:
     """For reading."""
@@ -127,6 +131,9 @@ def detect(
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
     pass  # asked twice: what was found is in the files
+  except InputError:
+    if not stop.asked or annotated.count:  # else it was stopped before there was any frame
+      raise
   finally:
     for asking, handler in handlers.items():
       signal.signal(asking, handler)
@@ -192,7 +199,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--checkpoint', required=True, help='of a run (its working directory), or a converted one')
   add('--output', type=Path, required=True, help='annotated video to write: .mp4, .mov or .mkv')
   add('--no-video', action='store_true', help='write the csv and JSON files alone')
-  add('--overwrite', action='store_true', help='replace what is there')
+  add('--overwrite', action='store_true', help='replace what is there, when the new is whole')
   group = parser.add_argument_group('what to look at').add_argument
   group(
     '--keyframe-stride', type=int, default=8, help='frames between keyframes (default %(default)s)'
@@ -231,14 +238,13 @@ def run(args: argparse.Namespace) -> Summary:
   for name, value in (('--seconds', args.seconds), ('--rate', args.rate)):
     if value is not None and not 0 < value < math.inf:
       raise InputError(f'{name} {value} must be above 0.')
-  prefix = args.output.with_suffix('')
+  prefix = detection_files.prefix_of(args.output)
   if not args.no_video:
     video_writer.check_name(args.output)
-    if args.output.exists() and Path(args.input).exists() and args.output.samefile(args.input):
+    if os.path.isfile(args.input) and args.output.exists() and args.output.samefile(args.input):
       raise InputError(f'{args.output} is the input itself; give another --output.')
-  if not args.overwrite:
-    outputs = detection_files.paths(prefix) + [args.output] * (not args.no_video)
-    detection_files.refuse_existing(outputs)
+  written = detection_files.paths(prefix) + [args.output] * (not args.no_video)
+  outputs = Replacement(written, args.overwrite)
   source = video_source.find(args.input, args.input_format)
   live = args.live or source.live
   settings = streaming.Settings(
@@ -248,6 +254,7 @@ def run(args: argparse.Namespace) -> Summary:
     live=live,
     keep_rates=rates if args.latency_budget is not None else (),
     latency_budget=args.latency_budget,
+    name=source.name,
   )
   streaming.check(settings)
   clip = {key: getattr(args, key) for key in ('clip_frames', 'frame_stride', 'short_side')}
@@ -259,23 +266,49 @@ def run(args: argparse.Namespace) -> Summary:
     dtype=args.dtype,
     **{key: value for key, value in clip.items() if value is not None},
   )
-  name = Path(args.input).name if args.input != '-' else 'stdin'
+  style = Style(lowest_score=args.action_threshold)
   with video_source.opened(source, args.rate) as opened:
     if args.seconds is not None:
       opened = _until(opened, args.seconds)
-    with DetectionFiles(
-      prefix, name, detector.classes, args.lowest_score, detector.class_ids
-    ) as files:
-      writer = None if args.no_video else VideoWriter(args.output, opened.fps, endless=live)
-      try:
-        return detect(
-          detector, opened, settings, files, writer, Style(lowest_score=args.action_threshold)
-        )
-      except InputError as error:
-        raise InputError(f'{error}; what was found before is beside {args.output}') from error
-      finally:
-        if writer:
-          writer.close()
+    with _told(outputs, args.output):
+      summary = _detect_into(outputs, prefix, args, detector, opened, settings, style)
+  if summary.keyframes or not outputs.replaces:
+    return summary._replace(files=outputs.finish())
+  outputs.discard()  # stopped before anything was found: what is there already is more
+  return summary
+
+
+def _detect_into(
+  outputs: Replacement,
+  prefix: Path,
+  args: argparse.Namespace,
+  detector: Detector,
+  source: OpenSource,
+  settings: streaming.Settings,
+  style: Style,
+) -> Summary:
+  """Runs a source through the detector and into the files that `args` asks for."""
+  name = Path(source.name).name if args.input != '-' else 'stdin'
+  found, lowest = outputs.place(prefix), args.lowest_score
+  with DetectionFiles(found, name, detector.classes, lowest, detector.class_ids) as files:
+    if args.no_video:
+      return detect(detector, source, settings, files, None, style)
+    with VideoWriter(outputs.place(args.output), source.fps, endless=settings.live) as writer:
+      return detect(detector, source, settings, files, writer, style)
+
+
+@contextlib.contextmanager
+def _told(outputs: Replacement, output: Path) -> Iterator[None]:
+  """Says of bad input, and of a disk that is full, what is left of the results and where."""
+  try:
+    with storage.told(output, 'another --output'):
+      yield
+  except InputError as error:
+    left = outputs.leave()
+    if not left:
+      raise
+    told = str(error).rstrip('.')
+    raise InputError(f'{told}; what was found before is in {", ".join(map(str, left))}') from error
 
 
 def _until(source: OpenSource, seconds: float) -> OpenSource:
@@ -294,9 +327,8 @@ def main(argv: list[str] | None = None) -> int:
   with exit_on_input_error():
     summary = run(args)
   print(summary.text())
-  stem = args.output.with_suffix('')
-  what = '' if args.no_video else f'{args.output}, '
-  print(f'{"stopped; whole until there: " if summary.interrupted else ""}{what}{stem}_*')
+  told = ', '.join(map(str, summary.files)) or 'nothing was found; nothing was written'
+  print(f'{"stopped; whole until there: " if summary.interrupted else ""}{told}')
   return EXIT_INTERRUPTED if summary.interrupted else 0
 
 

@@ -18,7 +18,6 @@ Needs no accelerator library.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from evad_jax import annotation_truth, ava_files, class_lists, video_lists
+from evad_jax.data import whole_files
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.metrics import (
   ava_map,
@@ -261,7 +261,7 @@ def _write(options: argparse.Namespace, result: dict) -> None:
   try:
     if options.json:
       options.json.parent.mkdir(parents=True, exist_ok=True)
-      options.json.write_text(json.dumps(result, indent=2, allow_nan=False) + '\n')
+      whole_files.write_json(options.json, result, allow_nan=False)
     if options.plot:
       _plot(options, result)
   except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.data import record_writer, records, shard_writer, tfrecord
+from evad_jax.data import data_set_directory, record_writer, records, shard_writer, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 
@@ -246,12 +246,12 @@ def test_a_record_that_contradicts_itself_is_not_written(field, value, rule):
 
 def test_claiming_a_directory_deletes_only_our_files(prepared):
   with pytest.raises(InputError, match='prepared data set; pass --overwrite'):
-    shard_writer.claim_directory(prepared, 'tiny', overwrite=False)
+    data_set_directory.claim(prepared, 'tiny', overwrite=False)
   (prepared / 'notes.txt').write_text('mine')
-  shard_writer.claim_directory(prepared, 'tiny', overwrite=True)
+  data_set_directory.claim(prepared, 'tiny', overwrite=True)
   assert [path.name for path in prepared.iterdir()] == ['notes.txt']
   with pytest.raises(InputError, match='is a file'):
-    shard_writer.claim_directory(prepared / 'notes.txt', 'tiny', overwrite=True)
+    data_set_directory.claim(prepared / 'notes.txt', 'tiny', overwrite=True)
 
 
 def write_in_shards(directory: Path, counts: list[int]) -> None:

@@ -51,8 +51,8 @@ def test_what_a_name_means(monkeypatch, text, target, live, options):
 
 def test_a_file_and_a_form_that_is_told(monkeypatch, tmp_path):
   path = write_video(tmp_path / 'a.mp4', 2)
-  assert video_source.find(str(path)) == (str(path), str(path), False, {})
-  assert video_source.find(str(path), 'mov') == (str(path), str(path), False, {'format': 'mov'})
+  assert video_source.find(str(path)) == (str(path), path, False, {})
+  assert video_source.find(str(path), 'mov') == (str(path), path, False, {'format': 'mov'})
   # A device by FFmpeg's name for it need not be a file.
   assert video_source.find(':0.0', 'x11grab') == (':0.0', ':0.0', False, {'format': 'x11grab'})
   assert video_source.find('/dev/video1', 'mjpeg').options == {'format': 'mjpeg'}

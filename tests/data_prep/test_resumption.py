@@ -211,7 +211,9 @@ def test_strict_stops_at_what_an_earlier_run_has_found(source, tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
   with resumption.alone_in(tmp_path):
-    with pytest.raises(InputError, match='another process is preparing'):
+    with pytest.raises(
+      InputError, match=r'another process is preparing a data set here \(process \d+ on '
+    ):
       with resumption.alone_in(tmp_path):
         pass
   with resumption.alone_in(tmp_path):

@@ -1,6 +1,7 @@
 """A video of synthetic people and its truth: the same for a seed, and true of the pictures."""
 
 import csv
+import itertools
 import re
 
 import numpy as np
@@ -120,3 +121,19 @@ def test_what_it_tells(tmp_path, capsys):
   synthetic_video.main(['--output', str(path), '--seconds', '0.5', '--people', '1'])
   assert re.search(r'one.mkv: 0.5 seconds, 1 people', capsys.readouterr().out)
   assert len(read(path)) == 4
+
+
+def test_an_earlier_video_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+  path = tmp_path / 'people.mp4'
+  synthetic_video.main(['--output', str(path), '--seconds', '1'])
+  before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+  made = synthetic_video.frames
+
+  def failing(*arguments):
+    yield from itertools.islice(made(*arguments), 3)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(synthetic_video, 'frames', failing)
+  with pytest.raises(KeyboardInterrupt):
+    synthetic_video.main(['--output', str(path), '--seconds', '1', '--seed', '7'])
+  assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -217,6 +217,21 @@ def test_dry_run_counts_and_writes_nothing(source, tmp_path, capsys):
   assert 0.6 < told / real < 1.1
 
 
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-be'])
+def test_lists_of_any_encoding_give_the_same_plan(source, tmp_path, capsys, encoding):
+  """A mark does not hide the first video, and --strict finds nothing to stop at."""
+  write_video(tmp_path / 'videos' / f'{GOOD}.mp4', 20)
+  flags = ['--videos', str(tmp_path / 'videos'), '--annotations', str(source / 'pyannot.pkl')]
+  flags += ['--output', str(tmp_path / 'out'), '--dry-run', '--strict']
+  lists = {'plain': GOOD.encode(), 'encoded': f'{GOOD}\r\n'.encode(encoding)}
+  printed = []
+  for name, data in lists.items():
+    (tmp_path / name).write_bytes(data)
+    ucf24.main([*flags, '--train-list', str(tmp_path / name)])
+    printed.append(capsys.readouterr().out)
+  assert printed[0] == printed[1] and 'train: 1 videos' in printed[0]
+
+
 @pytest.mark.parametrize(
   ('train', 'test', 'message'),
   [
