@@ -9,7 +9,7 @@ import google_crc32c
 from evad_jax import text_files
 from evad_jax.data import whole_files
 from evad_jax.errors import InputError
-from evad_jax.storage import fault_of_name, reason
+from evad_jax.storage import below, reason
 from evad_jax.value_rules import check, rows, whole
 
 NAME = 'crc32c.json'
@@ -42,16 +42,16 @@ def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
     why = f' ({reason(error)})' if reason(error) else ''
     return f'{NAME} is not what was written{why}'
   for name, size, checksum in expected[part::parts]:
-    fault = fault_of_name(name)
-    if fault:
-      return f'{NAME} is not what was written: {name[:100]!r} in it {fault}'
     try:
-      found = os.stat(directory / name)
+      path = below(directory, name)
+      found = os.stat(path)
       if not stat.S_ISREG(found.st_mode):
         return f'{name} is no file'
       if found.st_size != size:
         return f'{name} has {found.st_size} of {size} bytes'
-      _, found = _measure(directory / name)
+      _, found = _measure(path)
+    except InputError as error:
+      return f'{NAME} is not what was written: {error}'
     except OSError as error:
       return f'{name} cannot be read ({os.strerror(error.errno)})'
     if found != checksum:

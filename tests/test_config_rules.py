@@ -1,4 +1,4 @@
-"""Values of a configuration that cannot be: named before data are opened or anything is compiled."""
+"""Values of a configuration that cannot be: named before data are opened or anything compiles."""
 
 import importlib
 from pathlib import Path
@@ -18,7 +18,8 @@ WRONG = (
   *(('clip.short_side', -5), ('clip.max_boxes', 0), ('clip.max_long', 0), ('clip.canvases', 5)),
   *(('clip.canvases', ((32,),)), ('clip.canvases', ()), ('clip.flip_probability', NAN)),
   *(('clip.reduced_decoding', 1), ('train.batch_size', 0), ('train.batch_size', -4)),
-  *(('train.batch_size', True), ('train.epochs', NAN), ('train.epochs', INF), ('train.epochs', 0.0)),
+  *(('train.batch_size', True), ('train.epochs', NAN), ('train.epochs', INF)),
+  *(('train.epochs', 0.0), ('train.accumulation', 0), ('train.keep_checkpoints', 0)),
   *(('train.checkpoint_every', -1), ('train.eval_every', -1), ('train.log_every', 0)),
   *(('train.ema_decay', 1.0), ('train.consistency', -1.0), ('train.non_finite', 'go on')),
   *(('train.keep_rates', 0.7), ('train.keep_rates', '0.7'), ('train.keep_rates', (0.7, 0.0))),

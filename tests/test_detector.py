@@ -165,7 +165,8 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
     Detector.from_checkpoint(tmp_path / 'nowhere')
   with Checkpoints(tmp_path / 'encoder') as checkpoints:
     source = {'kind': 'encoder', 'title': 'VideoMAE encoder'}
-    settings = {'model': {}, 'clip': {}, 'classes': [], 'source': source}
+    model = {key: 8 for key in ('width', 'depth', 'num_heads', 'patch', 'tubelet', 'pretrain_size')}
+    settings = {'model': model, 'clip': {}, 'classes': [], 'source': source}
     checkpoints.save(0, {'params': {'encoder': {'x': np.zeros(3)}}}, settings, {}, None)
   with pytest.raises(InputError, match='0: holds an encoder without a detector .VideoMAE encoder'):
     Detector.from_checkpoint(tmp_path / 'encoder')

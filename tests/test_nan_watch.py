@@ -240,7 +240,7 @@ def test_a_dump_that_is_not_whole_is_named(stopped, tmp_path):
   shutil.copytree(stopped[0] / 'non_finite_step_3', dump)
   batch = dump / 'batch_0_of_1.npz'
   batch.write_bytes(batch.read_bytes()[:-100])
-  with pytest.raises(InputError, match='batch_0_of_1.npz: cannot be read'):
+  with pytest.raises(InputError, match='batch_0_of_1.npz: the file is damaged'):
     nan_watch.read_batch(dump)
   batch.rename(dump / 'batch_0_of_2.npz')
   with pytest.raises(InputError, match='holds no whole batch'):
