@@ -29,7 +29,7 @@ PARTS = (
   ('pruning', r'encoder/(.*/)?block_\d+/(top_k|jit\(take|concatenate|gather|scatter)'),
   ('MLP', r'encoder/(.*/)?block_\d+/mlp'),
   ('encoder, rest', r'encoder/'),
-  ('person stages, RoIAlign', r'person_detector/(bpjx|bpiy|jit\(_take|gather|reduce|mul)'),
+  ('person stages, RoIAlign', r'person_detector/(bpjx|bpiy|bkx|jit\(_take|gather|reduce|mul)'),
   ('person stages', r'person_detector/'),
   ('pyramid', r'fpn/'),
   ('decoder', r'context_refinement/'),
