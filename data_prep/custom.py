@@ -98,6 +98,8 @@ def splits_of(annotations: Annotations, path: str) -> dict[str, list[str]]:
   splits = annotations.splits
   if splits is None and annotations.train_videos and annotations.test_videos:
     splits = {'train': annotations.train_videos[0], 'test': annotations.test_videos[0]}
+  if splits == {}:
+    raise InputError(f'{path}: none of its videos can be used; correct the problems that were told')
   if annotations.classes is None or not splits:
     raise InputError(f'{path}: names no classes or no splits; give a JSON file as --help shows it')
   return {split: sorted(names) for split, names in splits.items()}

@@ -127,6 +127,13 @@ def test_a_fault_names_its_place_and_the_rest_is_read(tmp_path, entry, message):
   assert re.search(message, 'v: {kind}: {detail}'.format(**problems.entries[0]))
 
 
+def test_a_file_of_which_no_video_can_be_used_is_no_other_file(tmp_path, capsys):
+  (tmp_path / 'a.json').write_text('{"classes": ["a"], "videos": {"v": {"split": "Test"}}}')
+  with pytest.raises(InputError, match='a.json: none of its videos can be used; correct the prob'):
+    custom.main(['--annotations', str(tmp_path / 'a.json'), '--output', str(tmp_path / 'o')])
+  assert 'problem: v: bad annotation: "split"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
