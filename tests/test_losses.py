@@ -162,6 +162,30 @@ def test_parts_of_a_batch_add_up_to_the_whole(case):
   )
 
 
+def test_masked_clips_count_as_if_they_were_not_there(case):
+  outputs, targets = case
+  mask = np.array([True, False, True, False])
+  targets = targets._replace(box_mask=targets.box_mask & mask[:, None])
+  some_targets = Targets(*(x[mask] for x in targets))
+  some_outputs = Outputs(*(x[:, mask] for x in outputs))
+
+  def total(outputs, targets, sizes, mask):
+    matches = match(outputs.person_logits, outputs.boxes, targets, sizes)
+    norms = losses.normalizers(targets, PROPOSALS, mask)
+    return losses.detection_losses(
+      outputs, targets, sizes, matches, norms, ACTION_WEIGHT, mask
+    ).total()
+
+  step = jax.jit(jax.value_and_grad(total))
+  found, gradients = step(outputs, targets, SIZES, mask)
+  right, _ = step(some_outputs, some_targets, SIZES[mask], np.ones(2, bool))
+  np.testing.assert_allclose(found, right, rtol=1e-6)
+  assert all((np.asarray(g)[:, ~mask] == 0).all() for g in gradients)
+  nobody = targets._replace(box_mask=np.zeros_like(targets.box_mask))
+  nothing, gradients = step(outputs, nobody, SIZES, np.zeros(B, bool))
+  assert nothing == 0 and all((np.asarray(g) == 0).all() for g in gradients)
+
+
 def test_normalizers_by_hand(case):
   _, targets = case  # 0 + 1 + 2 + 3 people, 4 x 6 proposals
   assert np.allclose(NORMALIZERS(targets, PROPOSALS), (6, 6 + 0.1 * 18))

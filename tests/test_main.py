@@ -75,6 +75,48 @@ def trained(data, tmp_path_factory):
   return config, workdir
 
 
+def damage_clip(data, split):
+  """Changes a byte of the record of the third clip; returns its name."""
+  index = records.RecordIndex.open(data, split)
+  record = int(index.example_record[2])
+  shard, offset = index.shard_path(int(index.record_shard[record])), index.record_offset[record]
+  content = bytearray(shard.read_bytes())
+  content[int(offset) + 100] ^= 1
+  shard.write_bytes(content)
+  return f'{index.videos[2]} at {index.timestamps[2]}'
+
+
+def assert_told(told, split, count, name):
+  assert f'1 of {count} clips of {split} could not be read and were skipped: {name}' in told.out
+  assert f'skipped, cannot be read: {name}\n' in told.err
+
+
+def test_an_evaluation_skips_damaged_clips_and_says_so(trained, tmp_path, capsys):
+  config = tiny_config(make_data(tmp_path / 'data'))
+  config.checkpoint = str(trained[1])
+  name = damage_clip(config.data.directory, 'test')
+  with pytest.raises(InputError, match='tfrecord'):
+    main.run(config, tmp_path / 'stops', 'eval')
+  config.data.unreadable = 'skip'
+  main.run(config, tmp_path / 'skips', 'eval')
+  assert_told(capsys.readouterr(), 'test', 6, name)
+  figures = json.loads((tmp_path / 'skips' / 'eval_test.json').read_text())
+  assert figures['counts']['frames'] == 5 and figures['unreadable'].startswith('1 of 6 clips')
+  config.data.unreadable = 'ignore'
+  for mode in ('eval', 'train'):
+    with pytest.raises(InputError, match="config.data.unreadable='ignore' is not one of"):
+      main.run(config, tmp_path / 'typo', mode)
+
+
+@pytest.mark.slow
+def test_a_run_skips_damaged_clips_and_says_so_at_its_end(tmp_path, capsys):
+  config = tiny_config(make_data(tmp_path / 'data'))
+  config.data.unreadable = 'skip'
+  name = damage_clip(config.data.directory, 'train')
+  main.run(config, tmp_path / 'run', 'train')
+  assert_told(capsys.readouterr(), 'train', 16, name)
+
+
 def command(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'evad_jax.main', *arguments],

@@ -115,7 +115,8 @@ class Packets:
       self._hole()
     if time is None:
       return
-    self._holes = [(since, time if until is None else until) for since, until in self._holes]
+    if self._holes:
+      self._holes = [(since, time if until is None else until) for since, until in self._holes]
     self._latest = max(self._latest, time)
     self.hidden += packet.is_discard
     if not packet.is_discard:

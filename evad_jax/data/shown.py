@@ -161,7 +161,9 @@ class Reader:
       passed = self._packets.pass_by(self._clock.raw)
       if self._start and ticks < self._start:
         continue
-      yield from self._lose(self._lost_before(ticks, last, passed), ticks)
+      lost = self._lost_before(ticks, last, passed)
+      if lost:
+        yield from self._lose(lost, ticks)
       self._before = ticks
       if frame.is_corrupt:
         yield from self._lose(1, ticks)
@@ -184,19 +186,23 @@ class Reader:
     for frame in itertools.chain(frames, [None]):
       ticks = None if frame is None else clock.peek(frame)
       while waiting and (ticks is None or len(waiting) > HELD or waiting[0][0] <= ticks):
-        yield from self._read(heapq.heappop(waiting)[2])
-      self.overtaken += bool(waiting)
+        following = heapq.heappop(waiting)[2]
+        if self._in_time(following):
+          yield following, clock.raw, clock.read(following)
       if clock.leaps(ticks):
+        self.overtaken += bool(waiting)
         heapq.heappush(waiting, (ticks, count, frame))
         count += 1
-      elif frame is not None:
-        yield from self._read(frame)
+      elif frame is not None and self._in_time(frame):
+        self.overtaken += bool(waiting)
+        yield frame, clock.raw, clock.read(frame)
 
-  def _read(self, frame: av.VideoFrame) -> Iterator[tuple[av.VideoFrame, int, int]]:
-    if self._packets.damaged and self._clock.falls_back(self._clock.peek(frame)):
-      self.too_late += 1
-    else:
-      yield frame, self._clock.raw, self._clock.read(frame)
+  def _in_time(self, frame: av.VideoFrame) -> bool:
+    """Whether a picture can still be shown: where nothing is damaged, all are."""
+    if not self._packets.damaged or not self._clock.falls_back(self._clock.peek(frame)):
+      return True
+    self.too_late += 1
+    return False
 
   def _lost_before(self, ticks: int, last: int, passed: int) -> int:
     """Lost pictures between the last one and the one at `ticks`.

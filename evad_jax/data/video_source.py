@@ -49,7 +49,7 @@ class OpenSource(NamedTuple):
   fps: float  # frames a second, as stated, or DEFAULT_RATE
   num_frames: int | None  # a guess from the header, for progress bars; None where it says nothing
   pictures: Iterator[TimedPicture]
-  notes: Callable[[], list[str]]  # what was odd until now
+  notes: Callable[[], list[str]] = list  # what was odd until now
 
 
 def find(text: str, input_format: str | None = None) -> Source:
