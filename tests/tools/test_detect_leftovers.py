@@ -159,7 +159,7 @@ def test_a_long_strip(here):
       assert len(list(annotated.watch(source.pictures))) == 3
       annotated.finish()
   with video_source.opened(video_source.find('seen.mp4')) as source:
-    shapes = [picture.rgb().shape for _, picture in source.pictures]
+    shapes = [place.picture.rgb().shape for place in source.pictures]
   assert shapes == [(320, 16000, 3)] * 3
 
 

@@ -57,7 +57,7 @@ def detect(source, checkpoint, output, *flags):
 
 def pictures(path):
   with video_source.opened(video_source.find(str(path))) as source:
-    return [picture_of(picture.rgb()) for _, picture in source.pictures]
+    return [picture_of(place.picture.rgb()) for place in source.pictures]
 
 
 @named
