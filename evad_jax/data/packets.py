@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+from av.codec.context import ThreadType
 
 from evad_jax.data.avi_index import AviIndex
 from evad_jax.data.clock import time_of
@@ -18,6 +19,7 @@ ATTEMPTS = 16  # to read on behind damage
 HOLE = 32  # bytes between neighbouring packets of a Matroska file; where more are, packets were
 TABLED = ('mov', 'avi')  # formats that list all their packets: where none is, none was
 UNREAD = 4096  # bytes at the start or the end of a file that may be no packets
+MOST_THREADS = 16  # of a decoder, as FFmpeg has it
 REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
 
 
@@ -38,6 +40,7 @@ class Packets:
     self._latest = 0  # time of a packet
     self._ends: dict[int, int] = {}  # of the last packets of all streams, in their ticks
     self._size = container.size  # bytes; 0 or less where nobody knows
+    self._pushed = False  # whether pictures without a time are no pictures
     self._begins_at: int | None = None  # byte in the file
     self._read_to = 0  # the same
     self.first = b''  # the first packet
@@ -54,6 +57,23 @@ class Packets:
     """Decodes to the end; OSError for what is no damage: connections that break, say."""
     for packet in self._read():
       yield from self._decode(packet)
+    for frame in self._held():
+      if time_of(frame) is not None or not self._pushed:
+        yield frame
+
+  def _held(self) -> Iterator[av.VideoFrame]:
+    """The pictures that the decoder still holds, and maybe others without a time.
+
+    Where it has several threads, PyAV gives up at the first that is damaged, with all that come
+    after it, once the decoder has been told of the end: so it gets the first picture again until
+    the last one is out.
+    """
+    context = self._stream.codec_context
+    threaded = context.is_open and ThreadType.FRAME in context.thread_type
+    if self.damaged and self.states_times and threaded:
+      self._pushed = True
+      for _ in range(MOST_THREADS + REACH):
+        yield from self._decode(av.Packet(self.first))
     yield from self._decode(None)
 
   def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:

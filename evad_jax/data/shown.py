@@ -73,9 +73,13 @@ class Lost(NamedTuple):
 
   number: int  # of the place
 
-  def jpeg(self, short_side: int | None, quality: int) -> bytes:
+  def rgb(self) -> np.ndarray:
     """Raises InputError."""
     raise InputError(f'picture {self.number} is damaged or missing in the file')
+
+  def jpeg(self, short_side: int | None, quality: int) -> bytes:
+    """Raises InputError."""
+    self.rgb()
 
 
 class Shown(NamedTuple):

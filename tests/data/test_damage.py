@@ -158,6 +158,17 @@ def test_folders_of_damaged_pictures(tmp_path):
   assert found >= 12  # a byte among others may give another picture without a complaint
 
 
+@pytest.mark.parametrize('name', ['front.mp4', 'a.webm'])
+def test_threads_of_a_decoder_lose_no_more_at_a_cut_end(sources, tmp_path, name):
+  data, start, end = sources[name]
+  path = tmp_path / name
+  for seed in range(4):
+    path.write_bytes(data[: random.Random(seed).randrange((start + end) // 2, end)])
+    places = [seen == 'lost' for seen, _ in look(path)[0]]
+    with video_source.opened(video_source.find(str(path))) as opened:  # by several threads
+      assert [one.lost for one in opened.pictures] == places and len(places) == COUNT
+
+
 @pytest.mark.parametrize('name', ['front.mp4', 'a.mkv', 'a.avi'])
 def test_one_lost_packet(tmp_path, name):
   """The last before a key picture, which no other needs: every other is as it was."""

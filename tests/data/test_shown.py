@@ -201,6 +201,20 @@ def test_a_cover_is_no_video(tmp_path):
   assert '\n' not in str(caught.value)
 
 
+def test_the_largest_of_a_playlist(tmp_path):
+  """An HLS master playlist, whose first variant is the smallest."""
+  sizes = ('-s:v:0', '48x32', '-s:v:1', '192x128', '-s:v:2', '96x64')
+  source = ('-v', 'error', '-i', numbered.write(tmp_path / 'a.mkv', 30), *('-map', '0') * 3, *sizes)
+  form = ('-f', 'hls', '-master_pl_name', 'master.m3u8', '-var_stream_map', 'v:0 v:1 v:2')
+  ffmpeg.run(*source, '-c:v', 'libx264', *form, tmp_path / 'part%v.m3u8')
+  numbers = []
+  with video_source.opened(video_source.find(str(tmp_path / 'master.m3u8'))) as opened:
+    for one in opened.pictures:
+      assert one.picture.size == (128, 192)
+      numbers.append(numbered.number_of(cv2.resize(one.picture.rgb(), (128, 96))))
+  assert numbers == list(range(30))
+
+
 # Time
 
 
