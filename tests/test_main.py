@@ -266,7 +266,7 @@ def test_a_checkpoint_of_another_size_is_refused_and_stays(trained, tmp_path):
     ({'data.directory': 'nowhere'}, ['nowhere', 'data_prep']),
     ({'data.train_split': 'validation'}, ['validation', 'data_prep']),
     ({'model.keep_rate': 0.2}, ['0.2', 'block 1', 'smallest']),
-    ({'model.keep_rate': 1.5}, ['1.5', 'block 1']),
+    ({'model.keep_rate': 1.5}, ['config.model.keep_rate=1.5', 'must be in (0, 1]']),
     ({'model.num_actions': 7}, ['6 classes', 'num_actions']),
     ({'model.num_heads': 3}, ['num_heads=3', '16']),
     ({'model.dtype': 'float8'}, ['float8']),
