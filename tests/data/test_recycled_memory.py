@@ -60,7 +60,8 @@ def test_threads_never_share_memory():
     thread.start()
   for thread in threads:
     thread.join()
-  assert not faults and len(memory._buffers) <= 8
+  # A thread holds one array while it takes the next.
+  assert not faults and len(memory._buffers) <= 2 * 8
 
 
 def test_a_copy_starts_empty():
