@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from evad_jax import from_config, matcher, measured_cost, model_cost, op_times
-from evad_jax.model import attention, blocked_attention, roi_align
+from evad_jax.model import attention, roi_align
 from evad_jax.model.evad import EVAD, normalize_clips
 from evad_jax.stage_runs import Skipped, Stage
 
@@ -386,7 +386,7 @@ def model_parts(
 
 
 def attention_parts(stage: Stage, model: EVAD, config: ConfigDict) -> None:
-  """Every form of attention that the device has, without and with importance; that alone."""
+  """Every form of attention that the device has, without and with importance."""
   tokens = model_cost.count_tokens(model, config.clip.clip_frames, config.clip.canvases[0])
   rng = np.random.default_rng(0)
   for n in sorted(set(tokens.stages), reverse=True)[:2]:
@@ -405,16 +405,6 @@ def attention_parts(stage: Stage, model: EVAD, config: ConfigDict) -> None:
         lambda *a, c=call: c(*a[:3], key_mask=a[3], query_weight=a[4]),
         q, k, v, mask, weight,
       )  # fmt: skip
-    wide = jnp.broadcast_to(weight[:, None], shape[:3])
-    time_part(
-      stage, f'importance alone, {n} tokens', column_sums_alone,
-      q, k, wide,
-    )  # fmt: skip
-
-
-def column_sums_alone(query: Array, key: Array, weight: Array) -> Array:
-  """The importance where no kernel has left anything of it."""
-  return blocked_attention.column_sums(query, key, None, None, weight)
 
 
 def available_forms(dtype: Any) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 # The first that is found in an operation's name says which part it belongs to.
 PARTS = (
-  ('pruning', r'top_k|importance|column_sums|take_along_axis'),
+  ('pruning', r'top_k|importance|take_along_axis'),
   ('encoder attention', r'encoder/.*attention'),
   ('encoder MLP', r'encoder/.*mlp'),
   ('encoder, other', r'encoder'),

@@ -78,30 +78,6 @@ def _attend_backward(rows, one_by_one, residuals, cotangents):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def column_sums(
-  query: Array,  # (..., N, d)
-  key: Array,  # (..., N, d)
-  log_total: Array | None,  # (..., N), logarithm of every row's sum of exp(logits), if known
-  key_mask: Array | None,  # (..., N)
-  query_weight: Array,  # (..., N)
-  rows: int = ROWS,
-) -> Array:  # (..., N)
-  """sum_q query_weight[q] * attention[q, k], for a kernel that keeps the attention to itself."""
-  query = query * query.shape[-1] ** -0.5
-
-  def add_block(columns: Array, block: Any) -> tuple[Array, None]:
-    q, total, weight = block
-    logits = _logits(q, key, key_mask)  # (..., r, N)
-    total = jax.nn.logsumexp(logits, axis=-1) if total is None else total
-    attention = jnp.exp(logits - total[..., None].astype(logits.dtype))
-    return columns + jnp.einsum('...q,...qk->...k', weight, attention), None
-
-  start = jnp.zeros(key.shape[:-1], query_weight.dtype)
-  totals = None if log_total is None else _split(log_total, -1, rows)
-  blocks = (_split(query, -2, rows), totals, _split(query_weight, -1, rows))
-  return jax.lax.scan(add_block, start, blocks)[0]
-
-
 def _forward(
   query: Array,  # (..., N, d)
   key: Array,  # (..., N, d)

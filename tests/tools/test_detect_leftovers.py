@@ -1,7 +1,6 @@
 """What detection leaves where it fails or is stopped, and what it says of it."""
 
 import errno
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +39,6 @@ def earlier(here):
   for path in paths:
     path.write_text(f'earlier {path}')
   return paths
-
-
-@pytest.fixture(autouse=True)
-def signals():
-  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-  yield
-  for number, handler in before.items():
-    signal.signal(number, handler)
 
 
 def files(directory):

@@ -45,14 +45,6 @@ def video(tmp_path_factory):
   return write_video(tmp_path_factory.mktemp('video') / 'a.mp4', NUM_FRAMES)
 
 
-@pytest.fixture(autouse=True)
-def signals():
-  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-  yield
-  for number, handler in before.items():
-    signal.signal(number, handler)
-
-
 def read(path):
   """Frames and times of a video."""
   with video_source.opened(video_source.find(str(path))) as source:
