@@ -7,6 +7,7 @@ With `-m accelerator` the platform is the machine's own, and memory is taken as 
 import os
 import shutil
 import tempfile
+from importlib import metadata
 
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
 
@@ -24,8 +25,13 @@ def platform(markers):
     return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
   if selects(markers, 'slow') or selects(markers, 'compiled'):
     return {'JAX_PLATFORMS': 'cpu'}
-  # The default run compiles more than it computes: LLVM's optimizations would be half of its time.
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  # The default run compiles more than it computes: LLVM's optimizations would be half of its time,
+  # and the newer of the two generators of code in jaxlib before 0.12 half of the rest.
+  flags = ['--xla_backend_optimization_level=0']
+  major, minor = map(int, metadata.version('jaxlib').split('.')[:2])
+  if (major, minor) < (0, 12):
+    flags.append('--xla_cpu_use_fusion_emitters=false')  # unknown flags end the process
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
 
 
 def pytest_configure(config):

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 SIZES = ('B', 'L', 'small')  # for configurations that come in sizes
 
 
-def variants(*names):
+def variants(*names, slow=()):
   """get_config of every variant of these configurations; of all where none is named."""
   cases = []
   for path in sorted(CONFIGS.glob('*.py')):
@@ -28,7 +28,8 @@ def variants(*names):
       sized = 'size' in inspect.signature(get_config).parameters
       for arguments in [(size,) for size in SIZES] if sized else [()]:
         name = ':'.join([path.stem, *arguments])
-        cases.append(pytest.param(functools.partial(get_config, *arguments), id=name))
+        marks = [pytest.mark.slow] if name in slow else []
+        cases.append(pytest.param(functools.partial(get_config, *arguments), id=name, marks=marks))
   return cases
 
 
@@ -58,8 +59,9 @@ def test_configuration_builds(get_config):
     assert config.name and config.data.directory and config.data.prepare_command
 
 
-# The other configurations of videos have the same models, with other numbers of classes.
-@pytest.mark.parametrize('get_config', variants('demo', 'ava'))
+# The other configurations of videos have the same models, with other numbers of classes; and L has
+# more blocks than B: python -m pytest -m slow tests/test_configs.py
+@pytest.mark.parametrize('get_config', variants('demo', 'ava', slow=['ava:L']))
 def test_configuration_takes_a_step(get_config):
   config = get_config()
   model = from_config.make_model(config)

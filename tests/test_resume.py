@@ -31,7 +31,7 @@ if __name__ == '__main__':
 """
 
 
-def start(data, workdir, workers, cache):
+def start(data, workdir, workers):
   return subprocess.Popen(
     [sys.executable, '-c', SCRIPT, str(data), str(workdir), str(workers)]
     if workers == 0
@@ -39,13 +39,7 @@ def start(data, workdir, workers, cache):
     cwd=ROOT,
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
-    env={
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'PYTHONPATH': str(ROOT),
-      'JAX_COMPILATION_CACHE_DIR': str(cache),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    },
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)},
     start_new_session=True,
   )
 
@@ -92,7 +86,7 @@ def losses_so_far(workdir):
 def undisturbed(tmp_path_factory):
   folder = tmp_path_factory.mktemp('resume')
   data = make_data(folder / 'data', train=24, test=4)
-  finish(start(data, folder / 'whole', 0, folder / 'cache'))
+  finish(start(data, folder / 'whole', 0))
   expected = losses(folder / 'whole')
   assert sorted(expected) == list(range(1, STEPS + 1))
   return data, expected, folder
@@ -110,6 +104,6 @@ def test_killed_twice_in_the_middle_of_an_epoch(undisturbed, workers, kills):
   data, expected, folder = undisturbed
   workdir = folder / f'killed_{workers}'
   for step in kills:
-    kill_after(start(data, workdir, workers, folder / 'cache'), workdir, step)
-  finish(start(data, workdir, workers, folder / 'cache'))
+    kill_after(start(data, workdir, workers), workdir, step)
+  finish(start(data, workdir, workers))
   assert losses(workdir) == expected  # to the last bit
