@@ -24,16 +24,16 @@ from fractions import Fraction
 
 import numpy as np
 
-from data_prep import command_line
-from data_prep.boxes import gather_boxes
-from data_prep.clip_records import Source
-from data_prep.problems import Problems
-from data_prep.sources import Found, Frames, find_frames, with_empty_keyframes
-from evad_jax import class_lists
-from evad_jax.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
-from evad_jax.data import video
-from evad_jax.data.video import VideoFile
+from data_prep.common import command_line
+from data_prep.common.boxes import gather_boxes
+from data_prep.common.clip_records import Source
+from data_prep.common.sources import Found, Frames, find_frames, with_empty_keyframes
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.formats import class_lists
+from evad_jax.formats.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
+from evad_jax.formats.problems import Problems
+from evad_jax.video import decode
+from evad_jax.video.decode import VideoFile
 
 NAME = 'ava'
 RATE = 30  # frames a second
@@ -109,7 +109,7 @@ def locate(
   found, decided = {}, {}
   for name, file in there.frames.items():
     try:
-      length = video.duration(file.path)
+      length = decode.duration(file.path)
     except InputError as error:
       problems.report('undecodable video', name, f'left out ({error})')
       continue

@@ -53,17 +53,17 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
-from data_prep import command_line
-from data_prep.annotations import read_annotations
-from data_prep.clip_records import RUN
-from data_prep.frame_folder import find_folder
-from data_prep.problems import Problems
-from data_prep.sources import OUTSIDE, Found, Frames, file_below, find_sources
-from data_prep.tubes import Annotations, VideoAnnotation
-from evad_jax.data import video
-from evad_jax.data.video import VideoFile
+from data_prep.common import command_line
+from data_prep.common.clip_records import RUN
+from data_prep.common.frame_folder import find_folder
+from data_prep.common.sources import OUTSIDE, Found, Frames, file_below, find_sources
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.storage import below
+from evad_jax.files.storage import below
+from evad_jax.formats.annotation_types import Annotations, VideoAnnotation
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
+from evad_jax.video import decode
+from evad_jax.video.decode import VideoFile
 
 NAME = 'custom'
 
@@ -118,9 +118,9 @@ def find_all(annotations: Annotations, root: Path, problems: Problems) -> Found:
   found = {name: _frames_at(path, entries[name]) for name, path in paths.items()}
   searched = [name for name in found if entries[name].file is None and found[name] is None]
   if searched:
-    videos = video.videos_below(root)
+    videos = decode.videos_below(root)
     for name in searched:
-      path = videos.get(video.stem_of(name))
+      path = videos.get(decode.stem_of(name))
       found[name] = path and _frames_at(path, entries[name])
 
   def looked_for(name: str) -> str:

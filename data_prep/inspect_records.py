@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from evad_jax import contact_sheet
-from evad_jax.contact_sheet import Tile
 from evad_jax.data import augment
 from evad_jax.data.clip_sampling import clip_frame_numbers, stored_positions
 from evad_jax.data.record_index import RecordIndex, read_manifest
 from evad_jax.data.records import Example, RecordReader
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.visualization import contact_sheet
+from evad_jax.visualization.contact_sheet import Tile
 
 STRIP_FRAMES = 5  # of a clip, below its keyframe
 MOST_NAMES = 5  # told of one kind of problem

@@ -10,13 +10,13 @@ manifest.json, and the rest is prepared. Killed, it goes on when the same comman
 
 import argparse
 
-from data_prep import command_line
-from data_prep.annotations import read_annotations
-from data_prep.clip_records import RUN
-from data_prep.problems import Problems
-from data_prep.sources import find_frames, find_sources
-from data_prep.tubes import Annotations
+from data_prep.common import command_line
+from data_prep.common.clip_records import RUN
+from data_prep.common.sources import find_frames, find_sources
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.formats.annotation_types import Annotations
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
 
 NAME = 'jhmdb'
 CLASSES = tuple(  # in label order

@@ -7,8 +7,14 @@ video says its part in each of the three splits.
 
 import numpy as np
 
-from data_prep.tubes import Annotations, Tube, checked_tube, numbered, video_annotation
 from evad_jax.errors import InputError
+from evad_jax.formats.annotation_types import (
+  Annotations,
+  Tube,
+  checked_tube,
+  numbered,
+  video_annotation,
+)
 
 
 def read_sample(content: dict) -> Annotations:

@@ -20,13 +20,13 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from data_prep.resumption import alone_in, settle
-from data_prep.stick_figures import ACTIONS
-from data_prep.synthetic_clips import Settings, make_clip
+from data_prep.common.resumption import alone_in, settle
 from evad_jax.data import data_set_directory, record_writer
 from evad_jax.data.record_index import MANIFEST
 from evad_jax.data.records import Record
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.synthetic.clips import Settings, make_clip
+from evad_jax.synthetic.stick_figures import ACTIONS
 
 NAME = 'synthetic'
 SPLITS = ('train', 'test')  # the place here is part of a clip's seed

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_prep import stick_figures, synthetic_clips
-from data_prep.stick_figures import ACTIONS, Motion, Person, Pose
-from evad_jax.data.video_writer import VideoWriter
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.replacement import Replacement
+from evad_jax.files.replacement import Replacement
+from evad_jax.synthetic import clips, stick_figures
+from evad_jax.synthetic.stick_figures import ACTIONS, Motion, Person, Pose
+from evad_jax.video.video_writer import VideoWriter
 
 FPS = 8
 SIZE = 64  # pixels, both sides, as the demo's clips
@@ -48,7 +48,7 @@ def frames(
   grey = rng.uniform(105, 150)
   actors = [_first(rng, place, people, grey) for place in range(people)]
   swing = 12 * np.sin(2 * np.pi * np.arange(SWING) / SWING)
-  background = synthetic_clips.background(rng, (SIZE, SIZE), synthetic_clips.EASY, grey, swing)
+  background = clips.background(rng, (SIZE, SIZE), clips.EASY, grey, swing)
   for step in range(round(seconds * FPS)):
     time = step % PERIOD
     if time == 0 and step:
@@ -63,13 +63,13 @@ def frames(
         # Whoever has come all the way down, or up, is not crouching or rising any more.
         still = actor.person.motion.crouch != 0 and pose.crouch in (0.0, 1.0)
         labels = actor.person.labels * np.uint8(sure and not still)
-        found.append((synthetic_clips.tight_box(mask), labels))
+        found.append((clips.tight_box(mask), labels))
     yield frame, found
 
 
 def _first(rng: np.random.Generator, place: int, people: int, grey: float) -> Actor:
   """Somebody in a part of the picture of his or her own."""
-  height = rng.uniform(*synthetic_clips.EASY.heights) * SIZE
+  height = rng.uniform(*clips.EASY.heights) * SIZE
   x, ground = SIZE * (place + 0.5) / people, SIZE - rng.uniform(3, 8)
   pose = stick_figures.sample_pose(rng)._replace(x=x, y=ground)
   colours = stick_figures.sample_colours(rng, grey)

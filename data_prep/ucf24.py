@@ -14,15 +14,15 @@ the same command is given again. The same input gives the same bytes, whatever -
 import argparse
 from pathlib import Path
 
-from data_prep import command_line
-from data_prep.annotations import read_annotations
-from data_prep.clip_records import RUN
-from data_prep.problems import Problems
-from data_prep.sources import find_frames, find_sources
-from data_prep.splits import choose_splits, report_shared_groups
-from data_prep.tubes import Annotations
-from evad_jax.data import video
+from data_prep.common import command_line
+from data_prep.common.clip_records import RUN
+from data_prep.common.sources import find_frames, find_sources
+from data_prep.common.splits import choose_splits, report_shared_groups
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.formats.annotation_types import Annotations
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
+from evad_jax.video import decode
 
 NAME = 'ucf24'
 CLASSES = tuple(  # in label order
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
   names = sorted({name for names in splits.values() for name in names})
   found = find_frames(names, args.videos, args.frames)
   if args.videos:
-    report_videos_without_annotation(video.find_videos(args.videos), annotations, problems)
+    report_videos_without_annotation(decode.find_videos(args.videos), annotations, problems)
   sources = {}
   for split, names in splits.items():
     every = args.keyframe_stride if split == 'train' else 1

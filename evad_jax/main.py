@@ -46,10 +46,11 @@ def make_missing_data(config: ConfigDict) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
   """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
-  from evad_jax import distributed, evaluate, profiling, saved_model
+  from evad_jax.distributed import processes, profiling
+  from evad_jax.evaluation import evaluate, saved_model
 
   saved = saved_model.open_checkpoint(config, config.checkpoint or workdir / 'checkpoints')
-  distributed.tell(f'Evaluating {saved.where} on {saved.index.split}')
+  processes.tell(f'Evaluating {saved.where} on {saved.index.split}')
   evaluator = evaluate.make_evaluator(saved.config, saved.model, saved.index, saved.mesh)
   return evaluator(saved.params, profile=profiling.Profile(config.profile, workdir / 'profile'))
 
@@ -60,16 +61,17 @@ def alone_in(workdir: Path) -> Iterator[None]:
 
   Raises InputError, in every process, where another run holds it.
   """
-  from evad_jax import directory_lock, distributed
+  from evad_jax.distributed import processes
+  from evad_jax.files import directory_lock
 
   with contextlib.ExitStack() as stack:
     problem = None
     try:
-      if distributed.is_first():
+      if processes.is_first():
         stack.enter_context(directory_lock.held(workdir, 'training', 'another --workdir'))
     except InputError as error:
       problem = error
-    if distributed.any_of(problem is not None):
+    if processes.any_of(problem is not None):
       raise problem or InputError(f'{workdir}: process 0 of this run says why it cannot be used.')
     yield
 
@@ -80,7 +82,8 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
   Raises InputError for whatever is wrong with what was given, also where another run trains in
   `workdir`; an evaluation only reads what one has saved.
   """
-  from evad_jax import config_rules, storage
+  from evad_jax.files import storage
+  from evad_jax.settings import config_rules
 
   config_rules.check(config)
   storage.refuse_address(workdir, '--workdir')
@@ -94,27 +97,31 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import compile_cache, distributed, evaluate, storage, train
-  from evad_jax.preemption import Interrupted, Preempted
+  from evad_jax import compile_cache
+  from evad_jax.distributed import processes
+  from evad_jax.distributed.preemption import Interrupted, Preempted
+  from evad_jax.evaluation import evaluate
+  from evad_jax.files import storage
+  from evad_jax.training import loop
 
   start = time.perf_counter()
   compile_cache.use_default()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
-  if distributed.is_first():
+  if processes.is_first():
     make_missing_data(config)
-  distributed.wait_for_all('data')
+  processes.wait_for_all('data')
   if mode == 'train':
     try:
-      evaluation = train.train_and_evaluate(config, workdir)
+      evaluation = loop.train_and_evaluate(config, workdir)
     except (Preempted, Interrupted) as stop:
-      distributed.tell(
+      processes.tell(
         f'Stopped by SIGTERM in {stop}; all that was computed is saved, and the same command '
         'continues there.'
       )
       return
   else:
     evaluation = evaluate_checkpoint(config, workdir)
-  if distributed.is_first():
+  if processes.is_first():
     name = f'eval_{config.data.eval_split}' + ('_keyframe_only' * config.eval.keyframe_only)
     with storage.told(workdir):
       evaluate.write(evaluation, workdir, name)
@@ -131,11 +138,11 @@ def main(argv: list[str]) -> None:
   """Exit status 0, or 2 with one sentence on standard error for bad input."""
   with exit_on_input_error():
     config = config_flag.parse(argv)
-    from evad_jax import distributed  # here for the reason that `run` gives
+    from evad_jax.distributed import processes  # here for the reason that `run` gives
 
-    distributed.start(config.hosts)
+    processes.start(config.hosts)
     run(config, Path(_WORKDIR.value or f'runs/{config.name}'), _MODE.value)
-    distributed.stop()
+    processes.stop()
 
 
 if __name__ == '__main__':

@@ -10,27 +10,18 @@ import numpy as np
 from hypothesis import strategies as st
 
 from configs import common
-from data_prep.annotations import read_annotations
-from data_prep.problems import Problems
-from data_prep.splits import choose_splits
-from evad_jax import (
-  annotation_truth,
-  ava_files,
-  class_lists,
-  config_rules,
-  from_config,
-  published_files,
-  published_models,
-  published_settings,
-  video_lists,
-)
-from evad_jax.checkpoint import Checkpoints, newest_settings
+from data_prep.common.splits import choose_splits
+from evad_jax.checkpoints.manager import Checkpoints, newest_settings
 from evad_jax.data import example_proto, tfrecord, tube_index
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
-from evad_jax.detector import Detector
 from evad_jax.errors import InputError
-from evad_jax.metrics import detections_csv
+from evad_jax.formats import ava_files, class_lists, detections_csv, ground_truth, video_lists
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
+from evad_jax.inference.detector import Detector
+from evad_jax.published import architectures, weight_files, weight_settings
+from evad_jax.settings import config_rules, from_config
 from evad_jax.tools import score
 from tests import micro_checkpoint, micro_evad, published_sources
 from tests.data import toy_records
@@ -155,13 +146,13 @@ def open_index(place):
 
 
 def open_weights(path):
-  source = published_files.read(path)
-  kind, own = published_settings.read_own(path, source.cfg)
-  kind = kind or published_models.recognise(source)
+  source = weight_files.read(path)
+  kind, own = weight_settings.read_own(path, source.cfg)
+  kind = kind or architectures.recognise(source)
   told = {'depth': 4, 'prune_blocks': (1, 2)}
   if not own and kind == 'detector':
-    published_settings.detector_settings(path, source.cfg, {}, told)
-  published_models.understand(source, kind, own | published_sources.UNTOLD)
+    weight_settings.detector_settings(path, source.cfg, {}, told)
+  architectures.understand(source, kind, own | published_sources.UNTOLD)
 
 
 def open_checkpoint(directory):
@@ -262,7 +253,7 @@ def readers(place):
   seal = json.loads((step / 'crc32c.json').read_text())
   weights = (root / 'x.safetensors').read_bytes()
   header = int.from_bytes(weights[:8], 'little')
-  own = json.dumps(published_settings.own_text('detector', {'depth': 4, 'width': 32}))
+  own = json.dumps(weight_settings.own_text('detector', {'depth': 4, 'width': 32}))
   texts = st.one_of(
     wrong_bytes(CFG.encode()).map(lambda text: text.decode('utf-8', 'replace')),
     wrong_content(json.loads(own)).map(json.dumps),
@@ -340,11 +331,11 @@ def readers(place):
   (root / 'act.json').write_bytes(as_json(act_as_json()))
   pyannot = {'Diving/v': pyannot_entry()}
   return {
-    'pickles to score': (pickles(ACT), at(root / 'a.pkl', annotation_truth.read)),
+    'pickles to score': (pickles(ACT), at(root / 'a.pkl', ground_truth.read)),
     'pickles to prepare': (pickles(pyannot), at(root / 'a.pkl', prepare)),
     'JSON of own data': (jsons(OWN), at(root / 'a.json', prepare)),
-    'JSON to score': (jsons(OWN), at(root / 'a.json', annotation_truth.read)),
-    'JSON of ACT': (jsons(act_as_json()), at(root / 'a.json', annotation_truth.read)),
+    'JSON to score': (jsons(OWN), at(root / 'a.json', ground_truth.read)),
+    'JSON of ACT': (jsons(act_as_json()), at(root / 'a.json', ground_truth.read)),
     'JSON of samples': (jsons(SAMPLE), at(root / 'a.json', prepare)),
     'csv of AVA': (wrong_bytes(AVA), at(root / 'b.csv', ava_files.read_truth)),
     'csv of exclusions': (

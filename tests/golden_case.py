@@ -13,7 +13,7 @@ import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
-from evad_jax.published_names import to_parameters
+from evad_jax.published.weight_names import to_parameters
 from tests import golden_rule
 
 DEPTHS = {4: 'tiny', 12: 'B', 24: 'L'}

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evad_jax.inference.postprocess import detections
 from evad_jax.metrics.frame_map import passing_proposals
 from evad_jax.model import fpn, roi_align
 from evad_jax.model.evad import EVAD
 from evad_jax.model.position_embedding import position_table
-from evad_jax.postprocess import detections
 from evad_jax.structures import Detections, Outputs
 from tests.golden_case import Case, build_model
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
 from tests import micro_evad
 
 CLIP = {

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import common
+from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.model.evad import EVAD
-from evad_jax.parameter_rules import path_of
 from evad_jax.structures import Batch, Targets
 
 FRAMES, SIDE, ACTIONS, PROPOSALS = 8, 32, 5, 6  # a token grid of 4 x 4 x 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import published_names
+from evad_jax.published import weight_names
 from tests import golden_rule, micro_evad
 
 NO_SAFETENSORS = 'safetensors is not installed: python -m pip install -r requirements-test.txt'
@@ -28,9 +28,9 @@ def flags(settings):
 def detector(seed=0, **changes):
   """Published names -> tensors of a micro detector."""
   params = micro_evad.random_parameters(micro_evad.micro_model(**changes), seed)
-  tensors = published_names.to_published(params, patch=8)
+  tensors = weight_names.to_published(params, patch=8)
   tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-  return tensors | published_names.NOT_PARAMETERS
+  return tensors | weight_names.NOT_PARAMETERS
 
 
 def golden(size):

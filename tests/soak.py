@@ -23,7 +23,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
 from tests.test_interruptions import figures, same, saved
 from tests.test_main import make_data
 

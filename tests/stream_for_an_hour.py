@@ -18,14 +18,14 @@ from pathlib import Path
 import av
 import numpy as np
 
-from evad_jax import streaming
-from evad_jax.data.video import Picture
-from evad_jax.data.video_source import OpenSource, TimedPicture
-from evad_jax.data.video_writer import VideoWriter
-from evad_jax.detection_files import DetectionFiles
-from evad_jax.detector import Detector
-from evad_jax.draw_people import Style
+from evad_jax.inference import streaming
+from evad_jax.inference.detector import Detector
+from evad_jax.inference.result_files import DetectionFiles
 from evad_jax.tools.detect_video import detect
+from evad_jax.video.decode import Picture
+from evad_jax.video.video_source import OpenSource, TimedPicture
+from evad_jax.video.video_writer import VideoWriter
+from evad_jax.visualization.draw_people import Style
 
 FPS, SIZE = 25, (240, 320)
 

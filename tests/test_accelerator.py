@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evad_jax import train
 from evad_jax.errors import InputError
 from evad_jax.model import attention
 from evad_jax.model.vit import Encoder
-from evad_jax.train_step import initial_state, train_step
+from evad_jax.training import loop
+from evad_jax.training.train_step import initial_state, train_step
 from tests import micro_evad
 
 pytestmark = pytest.mark.accelerator
@@ -160,7 +160,7 @@ def three_steps(device):
   """Losses and parameters of three steps in float32, on one device."""
   config = micro_evad.micro_config()
   model = micro_evad.micro_model()
-  optimizer = train.make_optimizer(config, model, lambda step: 1e-4)
+  optimizer = loop.make_optimizer(config, model, lambda step: 1e-4)
   with jax.default_device(device), jax.default_matmul_precision('highest'):
     state = initial_state(micro_evad.random_parameters(model), optimizer, ema=False)
     batch, key = micro_evad.random_batch(4), jax.random.key(0)
@@ -222,17 +222,18 @@ RESTART = """
 import os
 import sys
 from pathlib import Path
-from evad_jax import main, train
+from evad_jax import main
+from evad_jax.training import loop as train
 from tests.run_tiny import configuration
 
-stop, call = int(sys.argv[3] or 0), train.Loop.call
+stop, call = int(sys.argv[3] or 0), loop.Loop.call
 
 def stopping(self, state, batch, interval, step):
   if step == stop:
     os._exit(9)
   return call(self, state, batch, interval, step)
 
-train.Loop.call = stopping
+loop.Loop.call = stopping
 config = configuration(sys.argv[1])
 config.train.update(eval_every=0, checkpoint_every=2)
 main.run(config, Path(sys.argv[2]), 'train')

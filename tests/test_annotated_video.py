@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evad_jax import annotated_video
-from evad_jax.annotated_video import AnnotatedVideo
-from evad_jax.data.video_source import TimedPicture
-from evad_jax.people import People
+from evad_jax.inference.person_tracks import People
+from evad_jax.video.video_source import TimedPicture
+from evad_jax.visualization import annotated_video
+from evad_jax.visualization.annotated_video import AnnotatedVideo
 
 
 class Writer:

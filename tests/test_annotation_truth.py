@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import annotation_truth
 from evad_jax.errors import InputError
-from evad_jax.metrics import tube_files
-from evad_jax.video_lists import Listed
+from evad_jax.formats import ground_truth, tube_csv
+from evad_jax.formats.video_lists import Listed
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 ACT = {
@@ -45,7 +44,7 @@ def as_json(tmp_path, content):
 @pytest.mark.parametrize('write', [pickled, as_json])
 def test_act_layout(tmp_path, write):
   path = write(tmp_path, ACT)
-  truth = annotation_truth.read(path)
+  truth = ground_truth.read(path)
   assert list(truth.tubes) == ['catch/a', 'run/c'] and truth.tubes['run/c'] == []
   (tube,) = truth.tubes['catch/a']
   assert (tube.label, tube.frames.tolist()) == (0, [1, 2])
@@ -53,9 +52,9 @@ def test_act_layout(tmp_path, write):
   assert truth.num_frames == {'catch/a': 20, 'run/c': 40}
   assert truth.class_names == ('catch', 'run')
   assert truth.sizes['run/c'] == (240, 320)
-  assert list(annotation_truth.read(path, split=2).tubes) == ['run/b', 'run/c']
+  assert list(ground_truth.read(path, split=2).tubes) == ['run/b', 'run/c']
   with pytest.raises(InputError, match='has 2 splits; give --split from 1 to 2'):
-    annotation_truth.read(path, split=3)
+    ground_truth.read(path, split=3)
 
 
 def test_pyannot(tmp_path):
@@ -66,16 +65,16 @@ def test_pyannot(tmp_path):
     'boxes': np.array([[250, 9, 60, 5], [8, 9, 4, 5]], np.uint8),
   }
   content = {'Diving/v': {'numf': 90, 'label': 7, 'annotations': [entry]}}
-  truth = annotation_truth.read(pickled(tmp_path, content))
+  truth = ground_truth.read(pickled(tmp_path, content))
   (tube,) = truth.tubes['Diving/v']
   # Frames 3 and 4 from 0 are 4 and 5 from 1.
   assert (tube.label, tube.frames.tolist()) == (7, [4, 5])
   assert tube.boxes.tolist() == [[250, 9, 310, 14], [8, 9, 12, 14]]
   assert (truth.num_frames, truth.class_names) == ({'Diving/v': 90}, None)
-  only = annotation_truth.only(truth, Listed(['Diving/v'], ['Rowing/w']), Path('list.txt'))
+  only = ground_truth.only(truth, Listed(['Diving/v'], ['Rowing/w']), Path('list.txt'))
   assert list(only.tubes) == ['Diving/v']
   with pytest.raises(InputError, match="list.txt: video 'Diving/w' has no ground truth"):
-    annotation_truth.only(truth, Listed([], ['Diving/w']), Path('list.txt'))
+    ground_truth.only(truth, Listed([], ['Diving/w']), Path('list.txt'))
 
 
 @pytest.mark.parametrize(
@@ -95,26 +94,26 @@ def test_pyannot(tmp_path):
 )
 def test_bad_annotations_are_named(tmp_path, change, message):
   with pytest.raises(InputError, match=f'annotations.pkl: .*{message}'):
-    annotation_truth.read(pickled(tmp_path, {**ACT, **change}))
+    ground_truth.read(pickled(tmp_path, {**ACT, **change}))
 
 
 def test_unreadable_files(tmp_path):
   with pytest.raises(InputError, match='nowhere.json cannot be read'):
-    annotation_truth.read(tmp_path / 'nowhere.json')
+    ground_truth.read(tmp_path / 'nowhere.json')
   (tmp_path / 'a.json').write_text('{')
   with pytest.raises(InputError, match='a.json is not JSON'):
-    annotation_truth.read(tmp_path / 'a.json')
+    ground_truth.read(tmp_path / 'a.json')
   (tmp_path / 'a.json').write_text('[]')
   with pytest.raises(InputError, match='a.json: the file is not an object'):
-    annotation_truth.read(tmp_path / 'a.json')
+    ground_truth.read(tmp_path / 'a.json')
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason='the data are not beside the repository.')
 def test_published_annotations():
   jhmdb = SHARED / 'jhmdb_mini' / 'annotations_full' / 'JHMDB-GT.pkl'
-  numbers = [len(annotation_truth.read(jhmdb, split).tubes) for split in (1, 2, 3)]
+  numbers = [len(ground_truth.read(jhmdb, split).tubes) for split in (1, 2, 3)]
   assert numbers == [268, 270, 265]
-  ucf24 = annotation_truth.read(SHARED / 'ucf24_mini' / 'annotations_full' / 'pyannot.pkl')
+  ucf24 = ground_truth.read(SHARED / 'ucf24_mini' / 'annotations_full' / 'pyannot.pkl')
   assert len(ucf24.tubes) == 3194
   assert sum(len(tube.frames) for some in ucf24.tubes.values() for tube in some) > 500_000
 
@@ -140,7 +139,7 @@ def test_json_of_own_data(tmp_path):
   }
   path = tmp_path / 'own.json'
   path.write_text(json.dumps(content))
-  truth = annotation_truth.read(path)
+  truth = ground_truth.read(path)
   assert list(truth.tubes) == ['a'] and tuple(truth.class_names) == ('walk', 'wave')
   found = sorted(
     (tube.label, tube.frames.tolist(), tube.boxes[0].tolist()) for tube in truth.tubes['a']
@@ -152,9 +151,9 @@ def test_json_of_own_data(tmp_path):
   (alone,) = truth.single_boxes['a']
   assert (alone.label, alone.frames.tolist(), alone.boxes.tolist()) == (1, [8], [[5, 5, 9, 9]])
   # Somebody is seen where the annotator saw nobody, and on a frame that nobody looked at.
-  seen = tube_files.Rows(*np.array([[0, 0], [9, 1]]), np.ones((2, 4)), np.zeros(2), np.ones(2))
-  counted = tube_files.frame_set(truth, seen)
+  seen = tube_csv.Rows(*np.array([[0, 0], [9, 1]]), np.ones((2, 4)), np.zeros(2), np.ones(2))
+  counted = tube_csv.frame_set(truth, seen)
   assert (counted.num_frames, len(counted.truth.frame)) == (5, 7)
   assert counted.detections.frame.tolist() == [9] and counted.num_elsewhere == 1
-  truth, _ = tube_files.exclude(truth, seen, {('a', 9), ('a', 8), ('a', 3)})
-  assert tube_files.frame_set(truth, seen).num_frames == 2
+  truth, _ = tube_csv.exclude(truth, seen, {('a', 9), ('a', 8), ('a', 3)})
+  assert tube_csv.frame_set(truth, seen).num_frames == 2

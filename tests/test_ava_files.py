@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.ava_files import read_exclusions, read_label_map, read_truth
 from evad_jax.errors import InputError
+from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
 
 AVA_EVAL = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'ava_eval'
 published = pytest.mark.skipif(

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from evad_jax.checkpoint import BEST_METRIC, Checkpoints
+from evad_jax.checkpoints.manager import BEST_METRIC, Checkpoints
 from evad_jax.errors import InputError
-from evad_jax.train_step import TrainState, initial_state
+from evad_jax.training.train_step import TrainState, initial_state
 
 SETTINGS = {'width': 4, 'keep_rate': 0.7, 'prune_blocks': [1, 2], 'padding': 'masked'}
 

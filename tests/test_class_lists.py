@@ -2,8 +2,8 @@
 
 import pytest
 
-from evad_jax import class_lists
 from evad_jax.errors import InputError
+from evad_jax.formats import class_lists
 
 
 def written(tmp_path, text):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evad_jax import collectives
-from evad_jax.collectives import Collective
+from evad_jax.cost import hlo_collectives
+from evad_jax.cost.hlo_collectives import Collective
 
 ALL = "replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2]"
 
@@ -50,21 +50,21 @@ ALL = "replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2]"
   ],
 )
 def test_one_exchange(line, wanted, sent):
-  assert collectives.read(f'HloModule x\n  {line}\n  %d = f32[4] add(%a, %b)\n') == [wanted]
+  assert hlo_collectives.read(f'HloModule x\n  {line}\n  %d = f32[4] add(%a, %b)\n') == [wanted]
   assert wanted.sent_bytes() == sent
 
 
 def test_groups_of_one_exchange_nothing():
-  assert collectives.read('%a = f32[8]{0} all-reduce(%x), replica_groups={{0},{1}}') == []
+  assert hlo_collectives.read('%a = f32[8]{0} all-reduce(%x), replica_groups={{0},{1}}') == []
 
 
 def test_sums_by_kind():
   line = '%a = f32[8]{0} all-reduce(%x), replica_groups={{0,1}}\n'
   other = '%b = f32[8]{0} all-gather(%x), replica_groups={{0,1}}\n'
-  found = collectives.sent_by_kind(collectives.read(line + other + line))
+  found = hlo_collectives.sent_by_kind(hlo_collectives.read(line + other + line))
   assert found == {'all-reduce': 64, 'all-gather': 16}
 
 
 def test_an_unknown_way_of_writing_groups_is_no_silent_zero():
   with pytest.raises(ValueError, match='No groups'):
-    collectives.read('%a = f32[8]{0} all-reduce(%x), channel_id=1')
+    hlo_collectives.read('%a = f32[8]{0} all-reduce(%x), channel_id=1')

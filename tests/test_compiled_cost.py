@@ -2,7 +2,7 @@
 
 import pytest
 
-from evad_jax import compiled_cost
+from evad_jax.cost import compiled_cost
 
 PROGRAM = """HloModule jit_f
 

@@ -8,8 +8,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from evad_jax import config_rules, from_config, main, run_settings, sharding, train
+from evad_jax import main
+from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
+from evad_jax.settings import config_rules, from_config
+from evad_jax.training import checks, loop
 from tests.micro_evad import micro_config
 
 NAN, INF = float('nan'), float('inf')
@@ -73,8 +76,8 @@ def test_values_that_do_not_fit_each_other(change, message):
     config.model.update(change)
   with pytest.raises(InputError, match=message):
     model = from_config.make_model(config)
-    run_settings.check(config, model, sharding.make_mesh())
-    jax.eval_shape(lambda: train.init_params(config, model))
+    checks.check(config, model, sharding.make_mesh())
+    jax.eval_shape(lambda: loop.init_params(config, model))
 
 
 def test_every_key_has_a_rule_and_every_configuration_keeps_them():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from evad_jax import contact_sheet
-from evad_jax.contact_sheet import PREDICTED_COLOUR, TRUTH_COLOUR, Style, Tile
+from evad_jax.data.buffer_pool import RecycledMemory
 from evad_jax.data.clips import empty_batch
-from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.structures import Batch, Detections, Targets
+from evad_jax.visualization import contact_sheet
+from evad_jax.visualization.contact_sheet import PREDICTED_COLOUR, TRUTH_COLOUR, Style, Tile
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from evad_jax import cost_chart
-from evad_jax.cost_chart import HEIGHT, LEFT, MARGIN, ROW, WIDTH, Line, Panel
+from evad_jax.visualization import cost_chart
+from evad_jax.visualization.cost_chart import HEIGHT, LEFT, MARGIN, ROW, WIDTH, Line, Panel
 
 TOP = MARGIN + 3 * ROW
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import detection_files
-from evad_jax.detection_files import DetectionFiles
 from evad_jax.errors import InputError
-from evad_jax.metrics import tube_files
-from evad_jax.people import People
+from evad_jax.formats import tube_csv
+from evad_jax.inference import result_files
+from evad_jax.inference.person_tracks import People
+from evad_jax.inference.result_files import DetectionFiles
 from tests.micro_checkpoint import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ SIZE = (100, 200)  # height, width
 ENDLESS = """
 import itertools, sys
 from pathlib import Path
-from evad_jax.detection_files import DetectionFiles
+from evad_jax.inference.result_files import DetectionFiles
 from tests.test_detection_files import NAMES, SIZE, somebody
 files = DetectionFiles(Path(sys.argv[1]), 'a.mp4', NAMES, 0.0)
 for number in itertools.count():
@@ -147,7 +147,7 @@ def test_tubes_by_hand(written):
 
 def test_the_scorer_reads_the_detections(written):
   prefix, _ = written
-  rows = tube_files.read_detections(f'{prefix}_detections.csv', ['other.mp4', 'a.mp4'], 3)
+  rows = tube_csv.read_detections(f'{prefix}_detections.csv', ['other.mp4', 'a.mp4'], 3)
   assert rows.video.tolist() == [1] * 4 and rows.frames.tolist() == [1, 1, 9, 9]
   assert rows.labels.tolist() == [0, 2, 2, 0] and rows.scores.tolist() == [0.5, 0.25, 0.75, 0.25]
   np.testing.assert_array_equal(rows.boxes[2], [30, 20, 110, 100])
@@ -186,7 +186,7 @@ def test_ids_of_a_label_map(tmp_path):
   rows = list(csv.DictReader((tmp_path / 'a_detections.csv').read_text().splitlines()))
   found = [(row['label'], row['action'], row['action_id']) for row in rows]
   assert found == [('2', NAMES[2], '80'), ('1', 'walk', '27')]
-  rows = tube_files.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
+  rows = tube_csv.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
   assert rows.labels.tolist() == [2, 1]
 
 
@@ -212,7 +212,7 @@ def test_every_line_is_whole_after_a_kill(tmp_path):
     assert process.stdout.readline() == b'written\n'
     process.kill()
   assert process.returncode == -signal.SIGKILL
-  for path in detection_files.paths(tmp_path / 'a'):
+  for path in result_files.paths(tmp_path / 'a'):
     content = path.read_text()
     assert content.endswith('\n')
     if path.suffix == '.jsonl':
@@ -221,7 +221,7 @@ def test_every_line_is_whole_after_a_kill(tmp_path):
     else:
       rows = list(csv.reader(content.splitlines()))
       assert len(rows) > 201 and {len(row) for row in rows} == {len(rows[0])}
-  rows = tube_files.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
+  rows = tube_csv.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
   assert rows.frames[:603].tolist() == [frame for frame in range(1, 202) for _ in range(3)]
 
 
@@ -235,7 +235,7 @@ def test_bad_input_before_anything_was_found_leaves_no_files(tmp_path):
 
 
 def test_names_of_the_files(tmp_path):
-  paths = detection_files.paths(tmp_path / 'a.b')
+  paths = result_files.paths(tmp_path / 'a.b')
   assert [path.name for path in paths] == [
     'a.b_detections.csv',
     'a.b_detections.jsonl',
@@ -257,7 +257,7 @@ def test_names_of_the_files(tmp_path):
   ],
 )
 def test_the_end_of_a_video_alone_is_taken_from_a_name(output, prefix):
-  assert detection_files.prefix_of(Path('a.b', output)) == Path('a.b', prefix)
+  assert result_files.prefix_of(Path('a.b', output)) == Path('a.b', prefix)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data.clips import empty_batch
-from evad_jax.detector import Detector
 from evad_jax.errors import InputError
+from evad_jax.inference.detector import Detector
+from evad_jax.inference.predict import predict
 from evad_jax.model.evad import EVAD
-from evad_jax.predict import predict
 from tests import micro_checkpoint, micro_evad
 from tests.micro_checkpoint import CLASSES, CLIP
 from tests.micro_evad import ACTIONS, PROPOSALS, micro_model

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from configs import demo
-from evad_jax import directory_lock, main
+from evad_jax import main
 from evad_jax.errors import InputError
+from evad_jax.files import directory_lock
 from tests.test_distributed import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from evad_jax import directory_lock
 from evad_jax.errors import exit_on_input_error
+from evad_jax.files import directory_lock
 none = subprocess.DEVNULL
 with exit_on_input_error(), directory_lock.held(Path(sys.argv[1]), 'training', 'another --workdir'):
   child = subprocess.Popen(['sleep', '60'], stdin=none, stdout=none, stderr=none)
@@ -141,7 +142,8 @@ RUN = """
 import sys
 from pathlib import Path
 from ml_collections import ConfigDict
-from evad_jax import distributed, main
+from evad_jax import main
+from evad_jax.distributed import processes as distributed
 from evad_jax.errors import exit_on_input_error
 with exit_on_input_error():
   distributed.start(ConfigDict(dict(

@@ -12,8 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from evad_jax import distributed
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
+from evad_jax.distributed import processes as distributed
 from evad_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def test_settings_that_cannot_work_are_named(changes, words):
 def test_a_process_that_finds_nobody_ends_with_one_sentence():
   script = f"""
 from ml_collections import ConfigDict
-from evad_jax import distributed
+from evad_jax.distributed import processes as distributed
 distributed._TIMEOUT = 1
 settings = dict(launch='explicit', coordinator='localhost:{free_port()}', processes=2, process=1)
 distributed.start(ConfigDict(settings))

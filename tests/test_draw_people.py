@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from evad_jax import draw_people
-from evad_jax.draw_people import Figure, Style, annotate, between, colour_of, enlargement
-from evad_jax.people import People
+from evad_jax.inference.person_tracks import People
+from evad_jax.visualization import draw_people
+from evad_jax.visualization.draw_people import (
+  Figure,
+  Style,
+  annotate,
+  between,
+  colour_of,
+  enlargement,
+)
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from evad_jax import evaluate, sharding
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
 from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
+from evad_jax.distributed import sharding
+from evad_jax.evaluation import evaluate
 from evad_jax.metrics import frame_map
 from evad_jax.structures import Detections, Targets
 

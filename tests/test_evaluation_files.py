@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from configs import common
-from evad_jax import evaluate
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
 from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
 from evad_jax.errors import InputError
-from evad_jax.metrics import detections_csv, frame_map
+from evad_jax.evaluation import evaluate
+from evad_jax.formats import detections_csv
+from evad_jax.metrics import frame_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tools import score
 

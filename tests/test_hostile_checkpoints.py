@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from evad_jax import checkpoint, file_checksums
-from evad_jax.checkpoint import Checkpoints
-from evad_jax.detector import Detector
+from evad_jax.checkpoints import checksums, manager
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.errors import InputError
+from evad_jax.inference.detector import Detector
 from tests import micro_checkpoint, micro_evad
 
 
@@ -48,15 +48,15 @@ SEALS = {
 
 @pytest.mark.parametrize(('text', 'message'), SEALS.values(), ids=SEALS)
 def test_seals(step, text, message):
-  (step / file_checksums.NAME).write_text(text)
-  assert message.split('|')[0].split(' .')[0] in file_checksums.damage(step)
+  (step / checksums.NAME).write_text(text)
+  assert message.split('|')[0].split(' .')[0] in checksums.damage(step)
   refused(step, f'0: the checkpoint is damaged: .*{message}')
 
 
 def test_a_seal_over_a_device(step):
   """By its own name, with the length that it says, which is 0."""
   (step / 'zeros').symlink_to('/dev/zero')
-  (step / file_checksums.NAME).write_text('{"zeros": [0, 0]}')
+  (step / checksums.NAME).write_text('{"zeros": [0, 0]}')
   refused(step, 'zeros is no file')
 
 
@@ -99,23 +99,23 @@ SETTINGS = {
 def test_settings(step, content, message, sealed):
   """Whoever writes them can also seal them."""
   (step / 'settings' / 'metadata').write_text(json.dumps(content))
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   if sealed:
-    file_checksums.seal(step)
+    checksums.seal(step)
   refused(step, f'settings/metadata.*{message}')
 
 
 def test_settings_that_are_nested_without_end(step):
   (step / 'settings' / 'metadata').write_text('[' * 200_000 + ']' * 200_000)
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   refused(step, 'metadata is nested too deep')
-  assert checkpoint.newest_settings(step.parent) is None
+  assert manager.newest_settings(step.parent) is None
 
 
 def test_settings_of_another_model(step):
   """128 blocks, say, that the parameters have not: told before a model of so many is made."""
   content = json.loads((step / 'settings' / 'metadata').read_text())
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   for key, number, message in (
     ('depth', 60, r'it has 4 of encoder/block_\*, and depth=60 in its settings'),
     ('num_stages', 60, r'it has 1 of person_detector/stage_\*, and num_stages=60'),
@@ -158,7 +158,7 @@ def test_parameters_far_larger_than_their_files(tmp_path):
 
 
 def test_figures_that_are_none(step):
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   for text in ('{"frame_mAP@0.5": "x"}', '{"frame_mAP@0.5": [1]}', '[' * 200_000, '5', '{'):
     (step / 'metrics' / 'metrics').write_text(text)
     with Checkpoints(step.parent, read_only=True) as checkpoints:
@@ -166,7 +166,7 @@ def test_figures_that_are_none(step):
 
 
 def test_a_state_elsewhere(step):
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   shutil.rmtree(step / 'state')
   os.symlink('/etc', step / 'state')
   refused(step, '0: the checkpoint cannot be read')
@@ -180,7 +180,7 @@ def test_nothing_of_a_step(step):
 
 def test_a_damaged_state_is_told_in_one_sentence(step, capfd):
   """Orbax asks for all arrays at once; what the others say after the first is not printed."""
-  (step / file_checksums.NAME).unlink()
+  (step / checksums.NAME).unlink()
   for path in (step / 'state').rglob('*'):
     if path.is_file() and path.parent.name == 'd':
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from data_prep.annotations import read_annotations
-from evad_jax import ava_files, class_lists, text_files
 from evad_jax.errors import LONGEST_SENTENCE, InputError
-from evad_jax.metrics import detections_csv, tube_files
+from evad_jax.files import text_files
+from evad_jax.formats import ava_files, class_lists, detections_csv, tube_csv
+from evad_jax.formats.annotations import read_annotations
 from evad_jax.tools import score
 
 
@@ -96,15 +96,15 @@ def test_annotations(tmp_path, content, message):
 
 
 CSV = {
-  'label 10**8': (tube_files.read_truth, 'v,1,1,1,5,5,100000000,0', 'no class 100000000'),
-  'label 20000': (tube_files.read_truth, 'v,1,1,1,5,5,20000,0', 'no class 20000'),
-  'frame 10**8': (tube_files.read_truth, 'v,100000000,1,1,5,5,0,0', 'no frame 100000000'),
-  'huge boxes': (tube_files.read_truth, 'v,1,-1e308,-1e308,1e308,1e308,0,0', 'beyond 1000000'),
+  'label 10**8': (tube_csv.read_truth, 'v,1,1,1,5,5,100000000,0', 'no class 100000000'),
+  'label 20000': (tube_csv.read_truth, 'v,1,1,1,5,5,20000,0', 'no class 20000'),
+  'frame 10**8': (tube_csv.read_truth, 'v,100000000,1,1,5,5,0,0', 'no frame 100000000'),
+  'huge boxes': (tube_csv.read_truth, 'v,1,-1e308,-1e308,1e308,1e308,0,0', 'beyond 1000000'),
   'action 10**12': (ava_files.read_truth, 'v,902,0,0,1,1,1000000000000,0', 'action_id is 10+,'),
   'second 2**52': (ava_files.read_truth, 'v,4503599627370496,0,0,1,1,1,0', 'second is 45035'),
   'excluded second': (ava_files.read_exclusions, 'v,4503599627370496', 'second is 45035'),
   'score 1e400': (detections_csv.read_detections, 'v,902,0,0,1,1,1,1e400', "score is '1e400'"),
-  'a name of 1,000 letters': (tube_files.read_truth, 'v' * 1000 + ',1,1,1,5,5,0,0', '300 letters'),
+  'a name of 1,000 letters': (tube_csv.read_truth, 'v' * 1000 + ',1,1,1,5,5,0,0', '300 letters'),
 }
 
 

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from evad_jax import evaluate, main, train
-from evad_jax.checkpoint import Checkpoints
+from evad_jax import main
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data.pipeline import BatchIterator
+from evad_jax.distributed.preemption import Preemption
 from evad_jax.errors import InputError
-from evad_jax.preemption import Preemption
+from evad_jax.evaluation import evaluate
+from evad_jax.training import loop as train
 from tests.test_main import make_data, tiny_config
 from tests.test_storage import fill_disk
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evad_jax import keep_rate_choice
-from evad_jax.keep_rate_choice import MEMORY, choose, observe, start
+from evad_jax.inference import keep_rate_choice
+from evad_jax.inference.keep_rate_choice import MEMORY, choose, observe, start
 
 SECONDS = {0.7: 0.2, 1.0: 0.3, 0.5: 0.1}
 

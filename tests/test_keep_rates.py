@@ -12,11 +12,15 @@ import numpy as np
 import optax
 import pytest
 
-from evad_jax import from_config, keep_rates, losses, main, run_settings, sharding, train
+from evad_jax import main
+from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
-from evad_jax.run_log import Stopwatch
+from evad_jax.settings import from_config
 from evad_jax.structures import Outputs
-from evad_jax.train_step import initial_state, train_step
+from evad_jax.training import checks, keep_rates, losses
+from evad_jax.training import loop as train
+from evad_jax.training.run_log import Stopwatch
+from evad_jax.training.train_step import initial_state, train_step
 from tests.micro_evad import ACTIONS, micro_config, random_batch
 from tests.test_main import make_data, tiny_config
 
@@ -58,7 +62,7 @@ def test_impossible_rates_are_told_before_anything_is_compiled(changes, words):
   config = micro_config()
   config.train.update(changes)
   with pytest.raises(InputError, match=words):
-    run_settings.check(config, from_config.make_model(config), sharding.make_mesh())
+    checks.check(config, from_config.make_model(config), sharding.make_mesh())
 
 
 def test_every_step_runs_the_program_of_its_rate():

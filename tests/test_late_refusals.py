@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evad_jax import evaluate, from_config, losses, main, run_settings, train, train_step
-from evad_jax import optimizer as optimizers
-from evad_jax.checkpoint import Checkpoints
+from evad_jax import main
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data import split_check
 from evad_jax.errors import InputError
+from evad_jax.evaluation import evaluate
+from evad_jax.settings import from_config
+from evad_jax.training import checks, loop, losses, train_step
+from evad_jax.training import optimizer as optimizers
 from tests import micro_evad
 from tests.test_main import make_data, tiny_config
 
@@ -30,8 +33,8 @@ def test_an_evaluation_that_fails_loses_no_step(config, tmp_path, monkeypatch):
     raise InputError('the detections of frame 3 are NaN')
 
   steps = []
-  call = train.Loop.call
-  monkeypatch.setattr(train.Loop, 'call', lambda self, *rest: steps.append(1) or call(self, *rest))
+  call = loop.Loop.call
+  monkeypatch.setattr(loop.Loop, 'call', lambda self, *rest: steps.append(1) or call(self, *rest))
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'score', fails)
     with pytest.raises(InputError, match='of frame 3'):
@@ -51,7 +54,7 @@ def test_clips_of_the_test_split_are_looked_at_before(config):
   index = from_config.open_split(config, 'test')
   settings = from_config.clip_settings(config)
   assert split_check.first_fault(index, settings) is None
-  run_settings.check_split(config, index)
+  checks.check_split(config, index)
   crowded = dataclasses.replace(settings, max_boxes=1)  # there are clips of two and three people
   assert 'boxes, more than 1; raise config.clip.max_boxes' in str(
     split_check.first_fault(index, crowded)

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from evad_jax import contact_sheet, draw_people, lettering
-from evad_jax.lettering import OPENCV, Font
-from evad_jax.metrics import bar_chart
+from evad_jax.visualization import bar_chart, contact_sheet, draw_people, lettering
+from evad_jax.visualization.lettering import OPENCV, Font
 
 
 def drawn(text, size=40, anchor='la', xy=(20, 20)):

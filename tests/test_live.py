@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from evad_jax.live import DropOldest
+from evad_jax.inference.drop_oldest import DropOldest
 
 SOON = 20  # seconds: a bound on waiting for the other thread, which is never reached
 END = object()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from evad_jax import boxes as box_ops
-from evad_jax import losses
-from evad_jax.matcher import Matches, match
 from evad_jax.structures import Outputs, Targets
+from evad_jax.training import losses
+from evad_jax.training.matcher import Matches, match
 from tests.micro_evad import ACTIONS, PROPOSALS, random_targets
 
 STAGES, BLOCKS, B = 2, 3, 4

@@ -15,7 +15,7 @@ import pytest
 from configs import demo
 from data_prep import synthetic
 from evad_jax import main
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data import records
 from evad_jax.errors import InputError
 from evad_jax.tools import compare_keep_rates

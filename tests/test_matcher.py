@@ -6,9 +6,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from evad_jax import boxes as box_ops
-from evad_jax import matcher
 from evad_jax.errors import InputError
 from evad_jax.structures import Targets
+from evad_jax.training import matcher
 
 CASES, P, G = 300, 7, 4
 ASSIGN = jax.jit(jax.vmap(matcher.assign))

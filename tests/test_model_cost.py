@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from evad_jax.cost.measured_cost import compilers_count
 from evad_jax.errors import InputError
-from evad_jax.measured_cost import compilers_count
 from evad_jax.model.evad import EVAD
-from evad_jax.model_cost import count_tokens, multiply_adds, roi_multiply_adds
+from evad_jax.model.multiply_adds import count_tokens, multiply_adds, roi_multiply_adds
 from tests.micro_evad import micro_model
 
 VIT_L = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evad_jax import model_settings
+from evad_jax.checkpoints import model_settings
 from evad_jax.errors import InputError
 from tests import micro_evad
 

@@ -11,14 +11,17 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from evad_jax import from_config, losses, main, nan_watch, sharding, train
-from evad_jax.checkpoint import Checkpoints
+from evad_jax import main
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
+from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
+from evad_jax.settings import from_config
 from evad_jax.structures import Batch
 from evad_jax.tools import replay_step
-from evad_jax.train_step import StepMetrics
+from evad_jax.training import loop, losses, non_finite
+from evad_jax.training.train_step import StepMetrics
 from tests.test_main import make_data, tiny_config
 from tests.test_storage import fill_disk
 
@@ -29,7 +32,7 @@ NAN, INF = float('nan'), float('inf')
 def test_a_step_that_is_not_finite_changes_nothing(loss, norm, changes):
   old = {'a': jnp.arange(3.0), 'count': jnp.int32(4)}
   new = {'a': jnp.full(3, NAN), 'count': jnp.int32(5)}
-  found = jax.jit(nan_watch.unless_non_finite)(old, new, jnp.float32(loss), jnp.float32(norm))
+  found = jax.jit(non_finite.unless_non_finite)(old, new, jnp.float32(loss), jnp.float32(norm))
   jax.tree.map(np.testing.assert_array_equal, found, new if changes else old)
 
 
@@ -52,7 +55,7 @@ def test_the_offending_term_is_named(change, words):
   norm = values.pop('norm')
   terms = losses.Terms(**{name: np.array(x, np.float32) for name, x in values.items()})
   found = StepMetrics(terms.total(), terms, np.float32(norm), np.float32(0))
-  assert nan_watch.offenders(found) == words
+  assert non_finite.offenders(found) == words
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +83,7 @@ def poisoned(state):
 def stopped(config, tmp_path_factory):
   """A run that was poisoned before step 3: its directory, what it said, and what it did."""
   workdir = tmp_path_factory.mktemp('stopped')
-  original, done = train.Loop.call, []
+  original, done = loop.Loop.call, []
 
   def call(self, state, *arguments):
     state = poisoned(state) if int(state.step) == 2 else state
@@ -91,9 +94,9 @@ def stopped(config, tmp_path_factory):
     return lambda *arguments: done.append(name) or function(*arguments)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.Loop, 'call', call)
-    patch.setattr(train.Loop, 'fetch', recorded(train.Loop.fetch, 'fetch'))
-    patch.setattr(nan_watch.Watch, 'look', recorded(nan_watch.Watch.look, 'look'))
+    patch.setattr(loop.Loop, 'call', call)
+    patch.setattr(loop.Loop, 'fetch', recorded(loop.Loop.fetch, 'fetch'))
+    patch.setattr(non_finite.Watch, 'look', recorded(non_finite.Watch.look, 'look'))
     with pytest.raises(InputError) as caught:
       main.run(config, workdir, 'train')
   return workdir, str(caught.value), done
@@ -116,7 +119,7 @@ def test_a_run_stops_with_step_terms_and_clips(stopped):
 
 def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
   workdir = stopped[0]
-  batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
+  batch = non_finite.read_batch(workdir / 'non_finite_step_3')
   index = RecordIndex.open(config.data.directory, 'train')
   settings = from_config.clip_settings(config)
   with pipeline.train_batches(
@@ -133,7 +136,7 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
 
 def run_poisoned(config, workdir, before, heal=False):
   """A run that is poisoned before that step, and what it did."""
-  original, done, healthy = train.Loop.call, [], []
+  original, done, healthy = loop.Loop.call, [], []
 
   def call(self, state, batch, progress, step):
     if step == before:
@@ -144,15 +147,15 @@ def run_poisoned(config, workdir, before, heal=False):
     done.append(f'call {step}')
     return original(self, state, batch, progress, step)
 
-  look = nan_watch.Watch.look
+  look = non_finite.Watch.look
 
   def looked(self, step, *arguments):
     done.append(f'look {step}')
     return look(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train.Loop, 'call', call)
-    patch.setattr(nan_watch.Watch, 'look', looked)
+    patch.setattr(loop.Loop, 'call', call)
+    patch.setattr(non_finite.Watch, 'look', looked)
     try:
       main.run(config, workdir, 'train')
     except InputError as error:
@@ -170,7 +173,7 @@ def test_a_step_is_looked_at_when_the_next_is_on_its_way_and_its_dump_is_the_sam
   assert [json.loads(line)['step'] for line in lines] == [1]
   assert not list((tmp_path / 'checkpoints').iterdir())
   dumps = [workdir / 'non_finite_step_3' for workdir in (tmp_path, stopped[0])]
-  batches = [nan_watch.read_batch(dump) for dump in dumps]
+  batches = [non_finite.read_batch(dump) for dump in dumps]
   jax.tree.map(np.testing.assert_array_equal, *batches)
   states = []
   for dump in dumps:
@@ -202,7 +205,7 @@ def test_skips_and_counts(config, tmp_path, capsys):
   config = config.copy_and_resolve_references()
   config.train.non_finite = 'skip'
   index = RecordIndex.open(config.data.directory, 'train')
-  watch = nan_watch.Watch(config, index, tmp_path, skipped=4)  # before an interruption
+  watch = non_finite.Watch(config, index, tmp_path, skipped=4)  # before an interruption
   batch = Batch(*[None] * 5, jnp.array([2, 0]))
   terms = losses.Terms(*(np.array([1.0]),) * 3, np.array([NAN]))
   watch.look(6, None, batch, StepMetrics(np.float32(1), terms, np.float32(1), np.float32(0)))
@@ -219,11 +222,11 @@ def test_skips_and_counts(config, tmp_path, capsys):
 def test_a_second_dump_of_a_step_leaves_the_first_alone(config, stopped, monkeypatch):
   workdir, told, _ = stopped
   index = RecordIndex.open(config.data.directory, 'train')
-  batch = nan_watch.read_batch(workdir / 'non_finite_step_3')
+  batch = non_finite.read_batch(workdir / 'non_finite_step_3')
   batch = sharding.put_batch(batch, sharding.make_mesh())
   terms = losses.Terms(*(np.array([NAN]),) * 4)
-  state = train.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
-  watch = nan_watch.Watch(config, index, workdir)
+  state = loop.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
+  watch = non_finite.Watch(config, index, workdir)
   look = functools.partial(
     watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1), np.float32(0))
   )
@@ -241,10 +244,10 @@ def test_a_dump_that_is_not_whole_is_named(stopped, tmp_path):
   batch = dump / 'batch_0_of_1.npz'
   batch.write_bytes(batch.read_bytes()[:-100])
   with pytest.raises(InputError, match='batch_0_of_1.npz: the file is damaged'):
-    nan_watch.read_batch(dump)
+    non_finite.read_batch(dump)
   batch.rename(dump / 'batch_0_of_2.npz')
   with pytest.raises(InputError, match='holds no whole batch'):
-    nan_watch.read_batch(dump)
+    non_finite.read_batch(dump)
 
 
 def test_a_directory_that_is_no_dump_is_named(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from evad_jax import optimizer as optimizers
-from evad_jax import published_names
 from evad_jax.errors import InputError
-from evad_jax.optimizer import DECAY_RULES, RATE_RULES, by_rules
+from evad_jax.published import weight_names
+from evad_jax.training import optimizer as optimizers
+from evad_jax.training.optimizer import DECAY_RULES, RATE_RULES, by_rules
 from tests.micro_evad import micro_model, random_parameters
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
@@ -83,7 +83,7 @@ def test_published_parameter_groups(case):
   for group in groups.values():
     for name in group['params']:
       tree = 0
-      for key in reversed(published_names.to_path(name).split('/')):
+      for key in reversed(weight_names.to_path(name).split('/')):
         tree = {key: tree}
       (rate,) = jax.tree.leaves(by_rules(tree, RATE_RULES))
       (decays,) = jax.tree.leaves(by_rules(tree, DECAY_RULES))

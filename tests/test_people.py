@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evad_jax import people
+from evad_jax.inference import person_tracks
 from evad_jax.structures import Detections
 
 
@@ -18,9 +18,9 @@ def detections(*rows):
 
 def follow(*keyframes, stride=4, threshold=0.7):
   """(frame, detections), one after another -> the people of each, and the last state."""
-  state, found = people.start(), []
+  state, found = person_tracks.start(), []
   for frame, some in keyframes:
-    state, present = people.follow(state, some, frame, stride, threshold)
+    state, present = person_tracks.follow(state, some, frame, stride, threshold)
     found.append(present)
   return found, state
 
@@ -65,10 +65,10 @@ def test_nobody():
 
 def test_an_id_is_never_given_twice():
   rng = np.random.default_rng(0)
-  state, seen, ended = people.start(), set(), set()
+  state, seen, ended = person_tracks.start(), set(), set()
   for frame in range(0, 800, 4):
     some = detections(*((x, 0.9) for x in rng.uniform(0, 0.8, rng.integers(0, 3))))
-    state, present = people.follow(state, some, frame, 4, 0.7)
+    state, present = person_tracks.follow(state, some, frame, 4, 0.7)
     assert not ended & set(present.ids.tolist())
     assert len(set(present.ids.tolist())) == len(present.ids)
     assert not ended & set(present.ended)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evad_jax import postprocess
+from evad_jax.inference import postprocess
 from evad_jax.structures import Outputs
 
 

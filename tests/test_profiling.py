@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from evad_jax import main
+from evad_jax.distributed.profiling import Profile
 from evad_jax.errors import InputError
-from evad_jax.profiling import Profile
 from tests.test_main import make_data, tiny_config
 
 

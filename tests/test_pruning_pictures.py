@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from evad_jax import drawing, picture_parts, pruning_animation, pruning_pictures
-from evad_jax.picture_parts import MARK_COLOUR
-from evad_jax.pruning_pictures import GAP, MARGIN, PrunedClip
 from evad_jax.structures import PruningStage
-from evad_jax.token_painting import GONE_COLOUR
+from evad_jax.visualization import drawing, picture_parts, pruning_animation, pruning_sheets
+from evad_jax.visualization.picture_parts import MARK_COLOUR
+from evad_jax.visualization.pruning_sheets import GAP, MARGIN, PrunedClip
+from evad_jax.visualization.token_painting import GONE_COLOUR
 
 GREEN = (20, 180, 40)
 TILE = 300  # pixels; four tokens of 150 x 150
@@ -49,7 +49,7 @@ def written(monkeypatch):
 
 
 def test_dropped_tokens_are_dimmed_in_their_row_and_slot():
-  other, keyframe = tiles(pruning_pictures.pruning_sheet(hand_made()), GREEN)
+  other, keyframe = tiles(pruning_sheets.pruning_sheet(hand_made()), GREEN)
   token = (TILE // 2) ** 2
   assert keyframe.sum() == 3 * TILE**2
   assert other.sum() == TILE**2 + 3 * token + 1 * token
@@ -59,7 +59,7 @@ def test_dropped_tokens_are_dimmed_in_their_row_and_slot():
 
 
 def test_what_is_written_on_a_sheet(written):
-  pruning_pictures.pruning_sheet(hand_made(title='walk', frame_numbers=[30, 34, 38, 42]))
+  pruning_sheets.pruning_sheet(hand_made(title='walk', frame_numbers=[30, 34, 38, 42]))
   assert written == [
     'walk',
     'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.',
@@ -76,7 +76,7 @@ def test_what_is_written_on_a_sheet(written):
 
 
 def test_the_keyframe_is_marked_in_every_row():
-  sheet = pruning_pictures.pruning_sheet(hand_made())
+  sheet = pruning_sheets.pruning_sheet(hand_made())
   marked = (np.asarray(sheet) == MARK_COLOUR).all(axis=-1)
   left, right = (MARGIN + i * (TILE + GAP) for i in (1, 2))
   assert (marked[:, left - 2].sum(), marked[:, right - GAP + 1].sum()) == (3 * (TILE + 6),) * 2
@@ -84,7 +84,7 @@ def test_the_keyframe_is_marked_in_every_row():
 
 
 def test_the_heat_map_is_dark_where_an_earlier_block_dropped(written):
-  other, keyframe = tiles(pruning_pictures.importance_sheet(hand_made()), GONE_COLOUR)
+  other, keyframe = tiles(pruning_sheets.importance_sheet(hand_made()), GONE_COLOUR)
   rows = slice(0, 2 * TILE + 120)  # without the legend, which has the colour too
   assert other[rows].sum() == (TILE // 2) ** 2 and not keyframe[rows].any()
   assert 'block 3 drops 1 of 8 tokens' in written and 'block 6 drops 2 of 7 tokens' in written
@@ -95,7 +95,7 @@ def test_the_heat_map_is_dark_where_an_earlier_block_dropped(written):
 def test_padding_is_told_and_not_shown(written):
   clip = hand_made()
   smaller = clip._replace(frames=clip.frames[:, :8, :3])  # one column of tokens of two
-  sheet = pruning_pictures.pruning_sheet(smaller)
+  sheet = pruning_sheets.pruning_sheet(smaller)
   told = 'input: 4 tokens, 4 x 4 pixels of 2 frames each; 4 more are padding, which is not shown'
   assert written[2] == told
   assert 'after block 3: 4 of 4 tokens' in written and 'after block 6: 3 of 4 tokens' in written
@@ -112,7 +112,7 @@ def test_any_size_is_readable(written, size, slots):
   frames = np.zeros((2 * slots, *size, 3), np.uint8)
   numbers = range(10_000, 10_000 + len(frames))
   clip = PrunedClip(frames, stages, 16, 2, 'a long title ' * 30, numbers)
-  for sheet in (pruning_pictures.pruning_sheet(clip), pruning_pictures.importance_sheet(clip)):
+  for sheet in (pruning_sheets.pruning_sheet(clip), pruning_sheets.importance_sheet(clip)):
     assert 700 <= sheet.width <= 2000
   assert pruning_animation.pruning_animation(clip._replace(frames=frames[:, :1, :1]))
   assert f'keyframe {10_000 + slots}' in written  # not cut
@@ -168,8 +168,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 def test_what_does_not_fit_is_told(changes, message):
   clip = hand_made()._replace(**changes)
   for draw in (
-    pruning_pictures.pruning_sheet,
-    pruning_pictures.importance_sheet,
+    pruning_sheets.pruning_sheet,
+    pruning_sheets.importance_sheet,
     pruning_animation.pruning_animation,
   ):
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evad_jax.model.evad import normalize_clips
-from evad_jax.pruning_trace import pruning_stages, trace_pruning
+from evad_jax.visualization.pruning_trace import pruning_stages, trace_pruning
 from tests.golden_stages import traced_apply
 from tests.micro_evad import micro_model, random_batch, random_parameters
 

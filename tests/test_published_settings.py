@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax import published_settings
 from evad_jax.errors import InputError
+from evad_jax.published import weight_settings
 
 TOLD = {'depth': 12, 'prune_blocks': (3, 6, 9)}
 TEXT = """
@@ -18,7 +18,7 @@ DETECTION: {ROI_EXTENSION: [0.4, 0.2]}
 
 
 def find(cfg='', **flags):
-  return published_settings.detector_settings(Path('x.pth'), cfg, flags, TOLD)
+  return weight_settings.detector_settings(Path('x.pth'), cfg, flags, TOLD)
 
 
 def test_the_text_is_enough_and_its_keys_are_told():

@@ -3,7 +3,7 @@
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.replacement import Replacement
+from evad_jax.files.replacement import Replacement
 
 
 def names(directory):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from data_prep import synthetic
-from evad_jax import from_config, run_data
 from evad_jax.errors import InputError
+from evad_jax.settings import from_config
+from evad_jax.training import run_data
 from tests.test_main import tiny_config
 
 WHERE = 'runs/some'

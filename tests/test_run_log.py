@@ -7,7 +7,7 @@ import time
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from evad_jax.run_log import RunLog, Stopwatch, duration
+from evad_jax.training.run_log import RunLog, Stopwatch, duration
 
 
 def lines(workdir):

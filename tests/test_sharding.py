@@ -9,9 +9,11 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs import ava
-from evad_jax import from_config, sharding, train
+from evad_jax.distributed import sharding
+from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
-from evad_jax.parameter_rules import path_of
+from evad_jax.settings import from_config
+from evad_jax.training import loop
 from tests.micro_evad import micro_config
 
 P = PartitionSpec
@@ -26,7 +28,7 @@ def by_path(tree, is_leaf=None):
 def vit_l():
   config = ava.get_config('L')
   model = from_config.make_model(config)
-  return jax.eval_shape(functools.partial(train.init_params, config, model))
+  return jax.eval_shape(functools.partial(loop.init_params, config, model))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,9 @@ def test_what_no_axis_divides_stays_whole():
 
 def test_a_parameter_without_a_rule_is_an_error():
   shapes = {'encoder': {'block_0': {'gate': jax.ShapeDtypeStruct((4,), np.float32)}}}
-  with pytest.raises(InputError, match="'encoder/block_0/gate'; add one to evad_jax/sharding.py"):
+  with pytest.raises(
+    InputError, match="'encoder/block_0/gate'; add one to evad_jax/distributed/sharding.py"
+  ):
     sharding.parameter_specs(shapes, AbstractMesh((1, 1), sharding.AXES), False)
 
 
@@ -87,8 +91,8 @@ def test_optimizer_state_and_moving_average_lie_with_their_parameters():
   config = micro_config()
   config.train.ema_decay, config.optimizer.clip_norm = 0.99, 1.0
   model = from_config.make_model(config)
-  optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
-  state = train.abstract_state(config, model, optimizer)
+  optimizer = loop.make_optimizer(config, model, lambda step: 1e-3)
+  state = loop.abstract_state(config, model, optimizer)
   # Shardings of devices, but of one alone: the specification is what counts.
   mesh = sharding.make_mesh(1, jax.devices()[:1])
   found = sharding.state_shardings(state, optimizer, mesh, True)

@@ -12,13 +12,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from evad_jax import file_checksums, main, recovery, storage
-from evad_jax.checkpoint import BEST_METRIC, Checkpoints, DamagedError
+from evad_jax import main
+from evad_jax.checkpoints import checksums, recovery
+from evad_jax.checkpoints.manager import BEST_METRIC, Checkpoints, DamagedError
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import make_directory
-from evad_jax.data.video_writer import check_name
-from evad_jax.detector import Detector
 from evad_jax.errors import InputError
+from evad_jax.files import storage
+from evad_jax.inference.detector import Detector
+from evad_jax.video.video_writer import check_name
 from tests.test_checkpoint import abstract, make_state, save
 from tests.test_main import make_data, tiny_config
 
@@ -83,7 +85,7 @@ def damage_figures(step):
 
 
 def damage_seal(step):
-  (step / file_checksums.NAME).write_text('{"state": 1}')
+  (step / checksums.NAME).write_text('{"state": 1}')
 
 
 DAMAGES = [damage_data, damage_position, truncate, remove_state, remove_parts, empty]
@@ -105,7 +107,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(saved, dam
 @pytest.mark.parametrize('damage', [remove_state, remove_parts])
 def test_damage_shows_without_checksums_too(saved, damage):
   """A run that was killed before it could seal its newest checkpoint."""
-  (saved / '3' / file_checksums.NAME).unlink()
+  (saved / '3' / checksums.NAME).unlink()
   damage(saved / '3')
   assert newest(saved) == 2
 
@@ -152,27 +154,27 @@ def test_figures_that_come_later_are_kept(saved):
     assert checkpoints.best_step() == 2
   with Checkpoints(saved, read_only=True) as checkpoints:
     assert checkpoints.best_step() == 2
-  assert file_checksums.damage(saved / '2') is None
+  assert checksums.damage(saved / '2') is None
 
 
 def test_steps_do_not_wait_for_the_seal(tmp_path, monkeypatch):
-  seal, go_on = file_checksums.seal, threading.Event()
-  monkeypatch.setattr(file_checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
+  seal, go_on = checksums.seal, threading.Event()
+  monkeypatch.setattr(checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
   with Checkpoints(tmp_path) as checkpoints:
     save(checkpoints, 1)
     while checkpoints._sealing is None:
       checkpoints.check()  # returns although the seal waits
-    assert not file_checksums.is_sealed(tmp_path / '1')
+    assert not checksums.is_sealed(tmp_path / '1')
     go_on.set()
     checkpoints.wait()
-    assert file_checksums.is_sealed(tmp_path / '1')
+    assert checksums.is_sealed(tmp_path / '1')
 
 
 def test_a_seal_that_cannot_be_written_is_told(tmp_path, monkeypatch):
   def fail(path):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(file_checksums, 'seal', fail)
+  monkeypatch.setattr(checksums, 'seal', fail)
   with pytest.raises(InputError, match='No space left on device'):
     with Checkpoints(tmp_path) as checkpoints:
       save(checkpoints, 1)
@@ -181,7 +183,7 @@ def test_a_seal_that_cannot_be_written_is_told(tmp_path, monkeypatch):
 
 def test_seal_shares_its_work(saved):
   damage_data(saved / '2')
-  found = [file_checksums.damage(saved / '2', part, 3) for part in range(3)]
+  found = [checksums.damage(saved / '2', part, 3) for part in range(3)]
   assert sum(words is not None for words in found) == 1
 
 

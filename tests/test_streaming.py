@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evad_jax import people, streaming
 from evad_jax.data.augment import Resize
 from evad_jax.data.clip_sampling import clip_frame_numbers
-from evad_jax.detector import Detector
 from evad_jax.errors import InputError
-from evad_jax.keep_rate_choice import MEMORY
-from evad_jax.streaming import Settings, Stream
+from evad_jax.inference import person_tracks, streaming
+from evad_jax.inference.detector import Detector
+from evad_jax.inference.keep_rate_choice import MEMORY
+from evad_jax.inference.streaming import Settings, Stream
 from evad_jax.structures import Detections
 from tests import micro_checkpoint
 from tests.test_live import Source
@@ -39,10 +39,10 @@ def test_a_stream_is_the_video_clip_by_clip(detector, video, batch_size):
   """6 keyframes: the second call of four is filled up."""
   settings = Settings(STRIDE, batch_size, THRESHOLD)
   found = list(detector.stream(iter(video), settings))
-  state, wanted = people.start(), []
+  state, wanted = person_tracks.start(), []
   for keyframe in range(0, NUM_FRAMES, STRIDE):
     clip = video[clip_frame_numbers(keyframe, NUM_FRAMES, 8, 1)]
-    state, present = people.follow(state, detector(clip), keyframe, STRIDE, THRESHOLD)
+    state, present = person_tracks.follow(state, detector(clip), keyframe, STRIDE, THRESHOLD)
     wanted.append(present)
   assert [p.frame for p in found] == [0, 4, 8, 12, 16, 20]
   for ours, theirs in zip(found, wanted, strict=True):

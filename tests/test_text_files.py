@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from evad_jax import ava_files, class_lists, text_files, video_lists
 from evad_jax.errors import InputError
+from evad_jax.files import text_files
+from evad_jax.formats import ava_files, class_lists, video_lists
 
 TEXT = 'Biking/v_Bîking_g01\nSurfing/v_Surfing_g02\n'  # î: two bytes in UTF-8, one in Latin-1
 ENCODINGS = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evad_jax import token_painting
-from evad_jax.token_painting import FAINTEST, GONE_COLOUR, HATCH_LIGHT, HEAT
+from evad_jax.visualization import token_painting
+from evad_jax.visualization.token_painting import FAINTEST, GONE_COLOUR, HATCH_LIGHT, HEAT
 
 # Tokens of 2 x 2 pixels, every one of another colour; the last one is cut by the picture's edge.
 COLOURS = np.array([[[200, 10, 10], [10, 200, 10]], [[10, 10, 200], [100, 100, 100]]], np.uint8)

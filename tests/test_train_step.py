@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from evad_jax import losses
 from evad_jax.model.layers import DropPath
 from evad_jax.structures import Outputs
-from evad_jax.train_step import initial_state, loss_terms, train_step
+from evad_jax.training import losses
+from evad_jax.training.train_step import initial_state, loss_terms, train_step
 from tests.micro_evad import ACTIONS, random_batch
 
 KEY = jax.random.key(5)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from data_prep.splits import read_list
-from evad_jax import video_lists
+from data_prep.common.splits import read_list
 from evad_jax.errors import InputError
+from evad_jax.formats import video_lists
 
 KNOWN = ['run/v.1', 'run/a b 2', 'run/a b', 'jump/c.avi', 'd']
 

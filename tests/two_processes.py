@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from evad_jax import distributed, sharding
-from evad_jax.checkpoint import Checkpoints
-from evad_jax.preemption import Preemption
+from evad_jax.checkpoints.manager import Checkpoints
+from evad_jax.distributed import processes, sharding
+from evad_jax.distributed.preemption import Preemption
 
 
 def state_of(mesh):
@@ -43,7 +43,7 @@ def stop_together(checkpoints, state):
       if preemption.requested():
         return question, preemption.requested()
       time.sleep(0.02)
-      distributed.wait_for_all('step')
+      processes.wait_for_all('step')
   return None, False
 
 
@@ -51,8 +51,8 @@ def main(coordinator, number, directory):
   settings = ConfigDict(
     {'launch': 'explicit', 'coordinator': coordinator, 'processes': 2, 'process': number}
   )
-  distributed.start(settings)
-  distributed.tell('process 0 speaks')
+  processes.start(settings)
+  processes.tell('process 0 speaks')
   mesh = sharding.make_mesh()
   batch = sharding.put_batch(np.full(2, number), mesh)
   state = state_of(mesh)
@@ -62,15 +62,15 @@ def main(coordinator, number, directory):
   found = {
     'part': sharding.part_of_process(mesh),
     'batch': np.asarray(jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(batch)),
-    'any': [distributed.any_of(flag) for flag in (False, number == 1)],
-    'gathered': distributed.gather(['of 0'] if number == 0 else ['of 1', 'also of 1']),
-    'same': [distributed.same_everywhere([4, step]) for step in (5, number)],
-    'of one': distributed.gather([number] * number),
+    'any': [processes.any_of(flag) for flag in (False, number == 1)],
+    'gathered': processes.gather(['of 0'] if number == 0 else ['of 1', 'also of 1']),
+    'same': [processes.same_everywhere([4, step]) for step in (5, number)],
+    'of one': processes.gather([number] * number),
   }
   found['stopped'] = stopped
   found['batch'] = found['batch'].tolist()
   (directory / f'{number}.json').write_text(json.dumps(found))
-  distributed.stop()
+  processes.stop()
 
 
 if __name__ == '__main__':

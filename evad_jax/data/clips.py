@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.data import augment, clip_sampling
+from evad_jax.data.buffer_pool import RecycledMemory
 from evad_jax.data.records import Example
-from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 

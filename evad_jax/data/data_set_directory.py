@@ -10,12 +10,12 @@ import re
 import shutil
 from pathlib import Path
 
-from evad_jax import directory_lock, text_files
 from evad_jax.data import shard_writer
 from evad_jax.data.record_index import MANIFEST
 from evad_jax.data.record_writer import TFDS_FILES
-from evad_jax.data.whole_files import TEMPORARY
 from evad_jax.errors import InputError
+from evad_jax.files import directory_lock, text_files
+from evad_jax.files.atomic_files import TEMPORARY
 
 STAGING = '.replacement'
 _SHARD = re.compile(r'([^.].*)-[^-]+\.tfrecord-\d{5,}-of-\d{5,}')  # of the data set group 1

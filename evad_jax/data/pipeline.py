@@ -22,10 +22,10 @@ import numpy as np
 from absl import flags
 
 from evad_jax.data.aspect_buckets import Schedule, canvases_of
+from evad_jax.data.buffer_pool import RecycledMemory
 from evad_jax.data.clips import FILLER, ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
-from evad_jax.data.recycled_memory import RecycledMemory
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 

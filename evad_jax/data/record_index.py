@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from evad_jax import limits, text_files
-from evad_jax.data import array_files, tfrecord
+from evad_jax import limits
+from evad_jax.data import tfrecord
 from evad_jax.errors import InputError
-from evad_jax.storage import fault_of_name, refuse_address
+from evad_jax.files import array_files, text_files
+from evad_jax.files.storage import fault_of_name, refuse_address
 from evad_jax.value_rules import check, mapping, rows, text, whole
 
 MANIFEST = 'manifest.json'

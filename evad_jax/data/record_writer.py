@@ -14,9 +14,9 @@ import numpy as np
 from evad_jax.data import example_proto, tfrecord
 from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name, shard_name
 from evad_jax.data.records import Record, check_record
-from evad_jax.data.whole_files import temporary, write_arrays, write_json
 from evad_jax.errors import InputError
-from evad_jax.storage import refuse_address
+from evad_jax.files.atomic_files import temporary, write_arrays, write_json
+from evad_jax.files.storage import refuse_address
 
 TFDS_FILES = ('features.json', 'dataset_info.json')
 

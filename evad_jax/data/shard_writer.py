@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evad_jax.data import array_files
 from evad_jax.data.record_index import INDEX_COLUMNS, OPTIONAL_COLUMNS, index_name
 from evad_jax.data.record_writer import IndexRows, check_record
 from evad_jax.data.records import Record
-from evad_jax.data.whole_files import TEMPORARY, flush_to_disk, temporary, write_arrays
+from evad_jax.files import array_files
+from evad_jax.files.atomic_files import TEMPORARY, flush_to_disk, temporary, write_arrays
 
 _PART = '.part-'
 _PART_COLUMNS = INDEX_COLUMNS | {'about': ('U', 0)}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evad_jax.data import array_files
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.whole_files import write_arrays
 from evad_jax.errors import InputError
+from evad_jax.files import array_files
+from evad_jax.files.atomic_files import write_arrays
 from evad_jax.limits import LARGEST_FRAME
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evad_jax.ava_files import AvaRows
-from evad_jax.csv_columns import Lines
 from evad_jax.errors import InputError
+from evad_jax.formats.ava_files import AvaRows
+from evad_jax.formats.csv_columns import Lines
+from evad_jax.formats.detections_csv import DetectionTable
 from evad_jax.metrics import scored_boxes
-from evad_jax.metrics.detections_csv import DetectionTable
 from evad_jax.metrics.scored_boxes import NOT_SCORED, ScoredBoxes, TrueBoxes
 
 NUM_AVA_CLASSES = 80

@@ -16,10 +16,10 @@ import os
 import time
 from pathlib import Path
 
-from evad_jax import stage_runs
-from evad_jax.data.whole_files import write_json
+from evad_jax.cost import stage_runs
+from evad_jax.cost.stage_runs import DONE, FAILED, OVER, SKIPPED, Result
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.stage_runs import DONE, FAILED, OVER, SKIPPED, Result
+from evad_jax.files.atomic_files import write_json
 
 MODULE = 'evad_jax.tools.accelerator_report'
 # Name -> the part of --seconds that it may take at most. More than 1 in all: most need less.
@@ -162,7 +162,7 @@ def summary(args: argparse.Namespace, results: list[Result], without_time: list[
 def work(args: argparse.Namespace) -> int:
   """This process is one stage."""
   stage_runs.end_with_parent()
-  from evad_jax import accelerator_stages  # imports JAX, which the other process does not need
+  from evad_jax.cost import accelerator_stages  # imports JAX, which the other process does not need
 
   stage = stage_runs.Stage(args.output, args.stage, args.limit)
   try:

@@ -24,9 +24,9 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import common
-from evad_jax import cost_chart
+from evad_jax.cost.measured_cost import Measurement, measure
 from evad_jax.errors import exit_on_input_error
-from evad_jax.measured_cost import Measurement, measure
+from evad_jax.visualization import cost_chart
 
 SIZES = ('B', 'L', 'small')
 DTYPES = ('float32', 'bfloat16')

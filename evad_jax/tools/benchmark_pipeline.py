@@ -25,13 +25,14 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from evad_jax.data import augment, clip_sampling, pipeline, whole_files
+from evad_jax.data import augment, clip_sampling, pipeline
 from evad_jax.data.aspect_buckets import choose_canvas
 from evad_jax.data.clips import ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
 from evad_jax.data.records import Example, Record, RecordReader
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.files import atomic_files
 
 SAMPLE = 64  # clips that are measured stage by stage, and that the bare codec decodes
 STAGES = {
@@ -280,7 +281,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_json(path: Path, speeds: Speeds) -> None:
   """The figures under the names of Speeds. Raises InputError where the file cannot be written."""
   try:
-    whole_files.write_json(path, speeds._asdict())
+    atomic_files.write_json(path, speeds._asdict())
   except OSError as error:
     raise InputError(f'{path}: cannot be written ({error.strerror}); choose another') from error
 

@@ -37,16 +37,21 @@ def compare(config, paths: Sequence[str], rates: Sequence[float]) -> list[Row]:
   """Evaluates every checkpoint at every rate; raises InputError as `saved_model` does."""
   import jax
 
-  from evad_jax import evaluate, measured_cost, model_cost, saved_model
-  from evad_jax.predict import predict
+  from evad_jax.cost import measured_cost
+  from evad_jax.evaluation import evaluate, saved_model
+  from evad_jax.inference.predict import predict
+  from evad_jax.model import multiply_adds
 
   frames, canvas = config.clip.clip_frames, tuple(config.clip.canvases[0])
   opened = [saved_model.open_checkpoint(config, path) for path in paths]
   costs = {}
   for rate in rates:  # all impossible ones before the first evaluation
     model = opened[0].model.clone(keep_rate=rate)
-    tokens = model_cost.count_tokens(model, frames, canvas)
-    costs[rate] = tokens.leaving[-1], sum(model_cost.multiply_adds(model, frames, canvas).values())
+    tokens = multiply_adds.count_tokens(model, frames, canvas)
+    costs[rate] = (
+      tokens.leaving[-1],
+      sum(multiply_adds.multiply_adds(model, frames, canvas).values()),
+    )
   random = config.copy_and_resolve_references()
   random.train.batch_size = config.eval.batch_size
   batch = jax.device_put(measured_cost.random_batch(random), jax.devices()[0])
@@ -86,7 +91,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
   """The figures and the picture. Raises InputError where a file cannot be written."""
-  from evad_jax import cost_chart
+  from evad_jax.visualization import cost_chart
 
   def panel(title: str, value) -> cost_chart.Panel:
     names = dict.fromkeys(row.checkpoint for row in rows)

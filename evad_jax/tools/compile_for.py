@@ -28,9 +28,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evad_jax import compile_targets, compiled_cost
-from evad_jax.data import whole_files
+from evad_jax.cost import compile_targets, compiled_cost
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.files import atomic_files
 from evad_jax.tools.benchmark import canvas, make_config, positive
 
 RATES = {  # operations a second that an H100's kernels are taken to reach
@@ -68,7 +68,10 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
   places = compile_targets.devices(target)
   import jax
 
-  from evad_jax import lowering, matcher, model_cost, sharding
+  from evad_jax.cost import lowering
+  from evad_jax.distributed import sharding
+  from evad_jax.model import multiply_adds
+  from evad_jax.training import matcher
 
   height, width = map(int, job['canvas'].split('x'))
   config = make_config(job['size'], (height, width), job['dtype'], job['batch'], job['keep_rate'])
@@ -90,7 +93,7 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
   figures = {'compiled': True, 'seconds': round(time.perf_counter() - begin, 1)}
   figures |= read_cost(compiled, target, branch)
   frames = config.clip.clip_frames
-  adds = model_cost.multiply_adds(parts.model, frames, (height, width), published=False)
+  adds = multiply_adds.multiply_adds(parts.model, frames, (height, width), published=False)
   operations = 2 * sum(adds.values()) * job['batch'] / target.devices
   ideal = operations * (3 if job['program'] == 'step' else 1)
   return figures | {'ideal_ms': round(1e3 * ideal / target.peak, 2)}
@@ -98,7 +101,7 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
 
 def read_cost(compiled: Any, target: compile_targets.Target, branch: int) -> dict[str, Any]:
   """The figures of a compiled program, for one device."""
-  from evad_jax import collectives
+  from evad_jax.cost import hlo_collectives
 
   text = compiled.as_text()
   work = compiled_cost.read(text, branch)
@@ -118,7 +121,7 @@ def read_cost(compiled: Any, target: compile_targets.Target, branch: int) -> dic
     'temporary_gb': round(compiled.memory_analysis().temp_size_in_bytes / 1e9, 3),
     'sent_mb': {
       kind: round(sent / 1e6, 1)
-      for kind, sent in collectives.sent_by_kind(collectives.read(text)).items()
+      for kind, sent in hlo_collectives.sent_by_kind(hlo_collectives.read(text)).items()
     },
     'ms': round(1e3 * sum(parts.values()), 2),
     'ms_by_part': {part: round(1e3 * value, 2) for part, value in parts.items()},
@@ -264,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       rows.append({'job': job, 'versions': used, 'commit': code, 'date': date, 'figures': figures})
       if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        whole_files.write_json(args.json, rows)
+        atomic_files.write_json(args.json, rows)
     print(line(job, figures) + ('  (kept)' if known else ''), flush=True)
     failed += 'error' in figures
   return int(bool(failed))

@@ -20,19 +20,17 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from evad_jax import (
-  checkpoint,
-  compile_cache,
-  known_answers,
-  model_settings,
-  parameter_checks,
-  published_files,
-  published_models,
-  published_names,
-  published_settings,
-)
+from evad_jax import compile_cache
+from evad_jax.checkpoints import manager, model_settings, parameter_checks
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.model.evad import EVAD
+from evad_jax.published import (
+  architectures,
+  known_answers,
+  weight_files,
+  weight_names,
+  weight_settings,
+)
 
 # The clips of the published recipe, of the published sizes.
 PUBLISHED_CLIP = {'clip_frames': 16, 'frame_stride': 4, 'short_side': 288, 'max_long': 1333}
@@ -52,20 +50,20 @@ def to_evad_jax(
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise InputError(f'{out}: is there already; remove it, or choose another place.')
-  source = published_files.read(source_path)
+  source = weight_files.read(source_path)
   print(f'{source_path}: {len(source.tensors)} tensors, sha256 {source.sha256}', flush=True)
-  own_kind, own = published_settings.read_own(source_path, source.cfg)
-  kind = own_kind or published_models.recognise(source, encoder_only)
-  alien = [key for key in published_settings.FLAGS if key in changes and kind != 'detector']
+  own_kind, own = weight_settings.read_own(source_path, source.cfg)
+  kind = own_kind or architectures.recognise(source, encoder_only)
+  alien = [key for key in weight_settings.FLAGS if key in changes and kind != 'detector']
   if alien:
     raise InputError(f'{source_path}: is an encoder, which has no {", ".join(alien)}.')
-  found = published_models.understand(source, kind, own | changes)
+  found = architectures.understand(source, kind, own | changes)
   print(f'{found.title()}; left over {len(found.left_over)}: {_names(found.left_over)}', flush=True)
   lines = []
   if own:
     lines = ['settings: those that evad_jax wrote into the file']
   elif kind == 'detector':
-    more, lines = published_settings.detector_settings(
+    more, lines = weight_settings.detector_settings(
       source_path, source.cfg, changes, found.settings
     )
     more |= {key: changes[key] for key in ('token_restoring', 'padding') if key in changes}
@@ -76,7 +74,7 @@ def to_evad_jax(
 
 
 def _save(
-  source: published_files.Source, found: published_models.Published, out: Path, published: bool
+  source: weight_files.Source, found: architectures.Published, out: Path, published: bool
 ) -> dict:
   """Writes the checkpoint with its known answers; prints the hash of its parameters."""
   print('Computing what it answers to a generated clip', flush=True)
@@ -98,9 +96,9 @@ def _save(
     'parameters_sha256': known_answers.parameters_hash(found.params),
     'known_answers': answers,
   }
-  with checkpoint.Checkpoints(out) as checkpoints:
+  with manager.Checkpoints(out) as checkpoints:
     checkpoints.save(0, {'params': found.params}, settings, {}, None)
-  arrays = published_names.flatten(found.params)
+  arrays = weight_names.flatten(found.params)
   print(
     f'{out}: {len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, '
     f'sha256 of the parameters {settings["parameters_sha256"]}'
@@ -113,8 +111,8 @@ def to_published(source: Path, out: Path, form: str) -> None:
 
   Raises InputError where there is no such checkpoint, or its parameters are not those of its model.
   """
-  directory, step = checkpoint.locate(source)
-  with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:
+  directory, step = manager.locate(source)
+  with manager.Checkpoints(directory, read_only=True) as checkpoints:
     step = checkpoints.choose(0) if step is None else step
     settings, params = checkpoints.settings(step), checkpoints.read_params(step)
     parameter_checks.check_finite(params, directory / str(step))
@@ -124,22 +122,22 @@ def to_published(source: Path, out: Path, form: str) -> None:
     model = model_settings.saved_settings(settings, directory / str(step))
   # Its types are ours, and it belongs to the computation.
   model = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items() if k != 'dtype'}
-  tensors = published_models.tensors_of(directory / str(step), kind, model, params)
+  tensors = architectures.tensors_of(directory / str(step), kind, model, params)
   container = origin.get('container') or 'model_state'
   if kind == 'detector':
-    tensors |= published_names.NOT_PARAMETERS
+    tensors |= weight_names.NOT_PARAMETERS
     if model['token_restoring'] == 'scatter' and model['keep_rate'] != 1:
       print(RESTORING)
   else:
     container = origin.get('container') or 'model'
     prefix = origin.get('prefix', '')
-    tensors = {published_models.to_videomae_name(n, prefix): t for n, t in tensors.items()}
-  published_files.write(out, form, tensors, container, published_settings.own_text(kind, model))
+    tensors = {architectures.to_videomae_name(n, prefix): t for n, t in tensors.items()}
+  weight_files.write(out, form, tensors, container, weight_settings.own_text(kind, model))
   print(
     f'{directory / str(step)}: {origin.get("title", "a run of evad_jax")}, sha256 of the '
     f'parameters {known_answers.parameters_hash(params)}'
   )
-  print(f'{out}: {len(tensors)} tensors, float32, sha256 {published_files.file_hash(out)}')
+  print(f'{out}: {len(tensors)} tensors, float32, sha256 {weight_files.file_hash(out)}')
 
 
 def _names(names: list[str]) -> str:

@@ -30,17 +30,20 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import class_lists, compile_cache, detection_files, storage, streaming
-from evad_jax.annotated_video import AnnotatedVideo
-from evad_jax.data import video_source, video_writer
-from evad_jax.data.video_source import OpenSource, TimedPicture
-from evad_jax.data.video_writer import VideoWriter
-from evad_jax.detection_files import DetectionFiles
-from evad_jax.detector import Detector
-from evad_jax.draw_people import Style
+from evad_jax import compile_cache
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.replacement import Replacement
-from evad_jax.run_log import duration
+from evad_jax.files import storage
+from evad_jax.files.replacement import Replacement
+from evad_jax.formats import class_lists
+from evad_jax.inference import result_files, streaming
+from evad_jax.inference.detector import Detector
+from evad_jax.inference.result_files import DetectionFiles
+from evad_jax.training.run_log import duration
+from evad_jax.video import video_source, video_writer
+from evad_jax.video.video_source import OpenSource, TimedPicture
+from evad_jax.video.video_writer import VideoWriter
+from evad_jax.visualization.annotated_video import AnnotatedVideo
+from evad_jax.visualization.draw_people import Style
 
 LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
 EXIT_INTERRUPTED = 130  # as shells have it
@@ -240,12 +243,12 @@ def run(args: argparse.Namespace) -> Summary:
   for name, value in (('--seconds', args.seconds), ('--rate', args.rate)):
     if value is not None and not 0 < value < math.inf:
       raise InputError(f'{name} {value} must be above 0.')
-  prefix = detection_files.prefix_of(args.output)
+  prefix = result_files.prefix_of(args.output)
   if not args.no_video:
     video_writer.check_name(args.output)
     if os.path.isfile(args.input) and args.output.exists() and args.output.samefile(args.input):
       raise InputError(f'{args.output} is the input itself; give another --output.')
-  written = detection_files.paths(prefix) + [args.output] * (not args.no_video)
+  written = result_files.paths(prefix) + [args.output] * (not args.no_video)
   outputs = Replacement(written, args.overwrite)
   source = video_source.find(args.input, args.input_format)
   live = args.live or source.live

@@ -37,7 +37,7 @@ class Cost(NamedTuple):
   state: int  # parameters and the optimizer's
   temporary: int
   sent: dict[str, int]  # by kind of exchange
-  by_hand: Any  # Exchange, of evad_jax/exchange_plan.py
+  by_hand: Any  # Exchange, of evad_jax/cost/communication.py
   flops: float  # as the compiler counts; loops once
   seconds: float  # of compilation
 
@@ -45,7 +45,9 @@ class Cost(NamedTuple):
 def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   """Compiles the step for all devices; clips: of each part of a batch."""
 
-  from evad_jax import collectives, exchange_plan, kept_memory, lowering, sharding
+  from evad_jax.cost import communication, hlo_collectives, lowering
+  from evad_jax.distributed import sharding
+  from evad_jax.training import activation_memory
 
   mesh = sharding.make_mesh(config.mesh.model)
   sharding.check_model_axis(mesh, config.model)
@@ -55,9 +57,9 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
   compiled = lowering.lower_step(config, parts, mesh).compile()
   seconds = time.perf_counter() - begin
   shardings = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
-  held = kept_memory.on_device(state, shardings)
-  sent = collectives.sent_by_kind(collectives.read(compiled.as_text()))
-  by_hand = exchange_plan.by_hand(
+  held = activation_memory.on_device(state, shardings)
+  sent = hlo_collectives.sent_by_kind(hlo_collectives.read(compiled.as_text()))
+  by_hand = communication.by_hand(
     model, state.params, mesh, config.mesh.fsdp, config.clip.clip_frames, canvas, clips
   )
   temporary = compiled.memory_analysis().temp_size_in_bytes
@@ -68,12 +70,13 @@ def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   """Bytes that a clip keeps from the forward for the backward pass."""
   import jax
 
-  from evad_jax import from_config, kept_memory, train
+  from evad_jax.settings import from_config
+  from evad_jax.training import activation_memory, loop
 
   model = from_config.make_model(config)
-  params = jax.eval_shape(lambda: train.init_params(config, model))
-  return kept_memory.kept_of_a_clip(
-    model, params, lambda clips: kept_memory.abstract_batch(config, clips, canvas)
+  params = jax.eval_shape(lambda: loop.init_params(config, model))
+  return activation_memory.kept_of_a_clip(
+    model, params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
   )
 
 

@@ -19,18 +19,13 @@ def replay(directory: Path) -> list[str]:
   import numpy as np
   from ml_collections import ConfigDict
 
-  from evad_jax import (
-    config_rules,
-    from_config,
-    keep_rates,
-    nan_watch,
-    sharding,
-    text_files,
-    train,
-    value_rules,
-  )
-  from evad_jax.checkpoint import Checkpoints
-  from evad_jax.parameter_rules import path_of
+  from evad_jax import value_rules
+  from evad_jax.checkpoints.manager import Checkpoints
+  from evad_jax.distributed import sharding
+  from evad_jax.distributed.parameter_rules import path_of
+  from evad_jax.files import text_files
+  from evad_jax.settings import config_rules, from_config
+  from evad_jax.training import keep_rates, loop, non_finite
 
   path = directory / 'config.json'
   if not path.is_file():
@@ -43,17 +38,17 @@ def replay(directory: Path) -> list[str]:
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(1, jax.devices()[:1])
-  optimizer = train.make_optimizer(config, model, lambda step: 0.0)
-  abstract = train.abstract_state(config, model, optimizer)
+  optimizer = loop.make_optimizer(config, model, lambda step: 0.0)
+  abstract = loop.abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, False)
   with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
     step = checkpoints.choose(0)
     state = checkpoints.restore(step, sharding.placed(abstract, shardings))
   leaves, _ = jax.tree_util.tree_flatten_with_path(state.params)
   bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]
-  batch = sharding.put_batch(nan_watch.read_batch(directory), mesh)
+  batch = sharding.put_batch(non_finite.read_batch(directory), mesh)
   rate = keep_rates.of_step(keep_rates.listed(config), config.seed, step + 1)
-  step_fn = train.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
+  step_fn = loop.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
   _, metrics = jax.device_get(step_fn(state, batch, jax.random.key(config.seed + 1)))
   lines = [f'step {step + 1}: loss {metrics.loss}, norm of the gradient {metrics.grad_norm}']
   for name, term in metrics.terms._asdict().items():

@@ -25,22 +25,21 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import annotation_truth, ava_files, class_lists, video_lists
-from evad_jax.data import whole_files
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.metrics import (
-  ava_map,
-  bar_chart,
+from evad_jax.files import atomic_files
+from evad_jax.formats import (
+  ava_files,
+  class_lists,
   detections_csv,
-  error_breakdown,
-  report,
-  scored_boxes,
-  tube_files,
-  video_map,
+  ground_truth,
+  tube_csv,
+  video_lists,
 )
-from evad_jax.metrics.bar_chart import Bar
-from evad_jax.metrics.tube_files import Rows, VideoTruth
+from evad_jax.formats.tube_csv import Rows, VideoTruth
+from evad_jax.metrics import ava_map, error_breakdown, report, scored_boxes, video_map
 from evad_jax.tubes.rules import RULES
+from evad_jax.visualization import bar_chart
+from evad_jax.visualization.bar_chart import Bar
 
 ANNOTATION_SUFFIXES = ('.pkl', '.pickle', '.json')
 # Flags that mean nothing to a protocol, so that none is given in vain.
@@ -119,13 +118,11 @@ def _score_ava(options: argparse.Namespace) -> Scoring:
 def _score_videos(options: argparse.Namespace, detections: Path, split: int) -> Scoring:
   truth = _read_truth(options, split)
   class_names = _class_names(options, truth)
-  rows = tube_files.read_detections(
-    detections, list(truth.tubes), len(class_names), truth.num_frames
-  )
+  rows = tube_csv.read_detections(detections, list(truth.tubes), len(class_names), truth.num_frames)
   if options.excluded:
-    truth, rows = tube_files.exclude(truth, rows, ava_files.read_exclusions(options.excluded))
+    truth, rows = tube_csv.exclude(truth, rows, ava_files.read_exclusions(options.excluded))
   if options.max_per_frame is not None:
-    rows = tube_files.keep_highest_per_frame(rows, options.max_per_frame)
+    rows = tube_csv.keep_highest_per_frame(rows, options.max_per_frame)
   score = _score_frames if options.protocol == 'frame' else _score_tubes
   return score(options, truth, rows, class_names)
 
@@ -133,7 +130,7 @@ def _score_videos(options: argparse.Namespace, detections: Path, split: int) -> 
 def _score_frames(
   options: argparse.Namespace, truth: VideoTruth, rows: Rows, class_names: list[str]
 ) -> Scoring:
-  chosen = tube_files.frame_set(truth, rows, options.all_frames)
+  chosen = tube_csv.frame_set(truth, rows, options.all_frames)
   threshold = _one_threshold(options.iou)
   result = scored_boxes.compute(
     chosen.detections, chosen.truth, len(class_names), chosen.num_frames, threshold
@@ -198,15 +195,15 @@ def _file_of(path: Path, split: int | None = None) -> Path:
 
 def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
   if options.groundtruth.suffix in ANNOTATION_SUFFIXES:
-    truth = annotation_truth.read(options.groundtruth, split)
+    truth = ground_truth.read(options.groundtruth, split)
   elif options.split:
     raise InputError(f'{options.groundtruth} has no splits; leave --split out.')
   else:
-    truth = tube_files.read_truth(options.groundtruth)
+    truth = tube_csv.read_truth(options.groundtruth)
   if not options.videos:
     return truth
   listed = video_lists.read(options.videos, truth.tubes)
-  truth = annotation_truth.only(truth, listed, options.videos)
+  truth = ground_truth.only(truth, listed, options.videos)
   if listed.others:  # UCF101's own lists have 101 classes, of which 24 are annotated
     print(
       f'{options.videos}: {len(listed.others)} of its videos have no ground truth and are left '
@@ -261,7 +258,7 @@ def _write(options: argparse.Namespace, result: dict) -> None:
   try:
     if options.json:
       options.json.parent.mkdir(parents=True, exist_ok=True)
-      whole_files.write_json(options.json, result, allow_nan=False)
+      atomic_files.write_json(options.json, result, allow_nan=False)
     if options.plot:
       _plot(options, result)
   except OSError as error:

@@ -19,17 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from evad_jax import (
-  checkpoint,
-  compile_cache,
-  known_answers,
-  model_settings,
-  published_models,
-  published_names,
-)
+from evad_jax import compile_cache
+from evad_jax.checkpoints import manager, model_settings
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import Record, RecordReader
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.published import architectures, known_answers, weight_names
 
 SHOWN = 5  # examples of what is wrong
 # Some of AVA's 80 classes by their number from 0: weights trained on AVA need this order.
@@ -58,7 +53,7 @@ def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) ->
     model = settings['model']
   checks = [Check(None, source['title'] if source else f'a run of evad_jax, step {step}')]
   checks.append(_check_names(directory, kind, model, params))
-  arrays = published_names.flatten(params)
+  arrays = weight_names.flatten(params)
   wrong = [path for path, array in arrays.items() if not np.isfinite(array).all()]
   checks.append(
     Check(not wrong, f'{len(arrays)} arrays of finite numbers' + _examples('not so: ', wrong))
@@ -75,7 +70,7 @@ def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) ->
 
 def _check_names(directory: Path, kind: str, model: dict[str, Any], params: Any) -> Check:
   try:
-    published_models.tensors_of(directory, kind, model, params)
+    architectures.tensors_of(directory, kind, model, params)
   except InputError as error:
     return Check(False, str(error))
   return Check(True, 'names and shapes are those of its model')
@@ -214,8 +209,8 @@ def main(argv: list[str] | None = None) -> int:
   args = parse_arguments(argv)
   compile_cache.use_default()
   with exit_on_input_error():
-    directory, step = checkpoint.locate(args.checkpoint)
-    with checkpoint.Checkpoints(directory, read_only=True) as checkpoints:
+    directory, step = manager.locate(args.checkpoint)
+    with manager.Checkpoints(directory, read_only=True) as checkpoints:
       step = checkpoints.choose(0) if step is None else step
       settings, params = checkpoints.settings(step), checkpoints.read_params(step)
     index = RecordIndex.open(args.directory, args.split) if args.directory else None

@@ -21,15 +21,16 @@ from pathlib import Path
 
 import jax
 
-from evad_jax import compile_cache, picture_parts
-from evad_jax.data import video_source
-from evad_jax.data.video_clip import VideoClip, read_clip
-from evad_jax.detector import Detector
-from evad_jax.drawing import write_picture
+from evad_jax import compile_cache
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.pruning_animation import pruning_animation
-from evad_jax.pruning_pictures import PrunedClip, importance_sheet, pruning_sheet
-from evad_jax.pruning_trace import of_clip, trace_pruning
+from evad_jax.inference.detector import Detector
+from evad_jax.video import video_source
+from evad_jax.video.video_clip import VideoClip, read_clip
+from evad_jax.visualization import picture_parts
+from evad_jax.visualization.drawing import write_picture
+from evad_jax.visualization.pruning_animation import pruning_animation
+from evad_jax.visualization.pruning_sheets import PrunedClip, importance_sheet, pruning_sheet
+from evad_jax.visualization.pruning_trace import of_clip, trace_pruning
 
 
 def check_prunes(detector: Detector, checkpoint: Path) -> None:

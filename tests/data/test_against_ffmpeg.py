@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.data import orientation, video_source
-from evad_jax.data.video import VideoFile
+from evad_jax.video import orientation, video_source
+from evad_jax.video.decode import VideoFile
 from tests import ffmpeg
 from tests.data_prep.tiny_videos import SIZE, picture_of, write_video
 

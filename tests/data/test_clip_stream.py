@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evad_jax.data import clip_stream
 from evad_jax.data.clip_sampling import clip_frame_numbers
-from evad_jax.data.clip_stream import Plan
 from evad_jax.errors import InputError
+from evad_jax.video import clip_stream
+from evad_jax.video.clip_stream import Plan
 
 
 class Cut:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep.frame_folder import find_folder
-from evad_jax.data import shown, video, video_source
-from evad_jax.data.shown import Lost
-from evad_jax.data.video import VideoFile
+from data_prep.common.frame_folder import find_folder
 from evad_jax.errors import InputError
+from evad_jax.video import decode, shown, video_source
+from evad_jax.video.decode import VideoFile
+from evad_jax.video.shown import Lost
 from tests.data import numbered
 
 COUNT = 60
@@ -59,7 +59,7 @@ def damaged(data: bytes, start: int, end: int, seed: int) -> tuple[bytes, str]:
 
 def look(path):
   """Of every place what is shown there, number or None, with its time; 'lost'; and the notes."""
-  with video.decoding(path), video.open_container(path) as container:
+  with decode.decoding(path), decode.open_container(path) as container:
     reader = shown.Reader(container, shown.choose_stream(container, path))
     found = []
     for place in reader:

@@ -6,7 +6,7 @@ import threading
 import jax
 import numpy as np
 
-from evad_jax.data.recycled_memory import RecycledMemory
+from evad_jax.data.buffer_pool import RecycledMemory
 
 
 def address(array):

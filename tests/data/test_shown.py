@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import frame_folder
-from evad_jax.data import orientation, resample, shown, video, video_source
-from evad_jax.data.orientation import EXIF, UPRIGHT
-from evad_jax.data.video import VideoFile
-from evad_jax.data.video_clip import read_clip
+from data_prep.common import frame_folder
 from evad_jax.errors import InputError
+from evad_jax.video import decode, orientation, resample, shown, video_source
+from evad_jax.video.decode import VideoFile
+from evad_jax.video.orientation import EXIF, UPRIGHT
+from evad_jax.video.video_clip import read_clip
 from tests import ffmpeg
 from tests.data import numbered
 from tests.data_prep.tiny_videos import picture_of, write_video
@@ -174,7 +174,7 @@ def mux(path: Path, *streams) -> Path:
 def test_the_largest_of_several(tmp_path, suffix):
   streams = ('mpeg4', (32, 48), 40), ('mpeg4', (64, 96), 120), ('mpeg4', (48, 64), 200)
   path = mux(tmp_path / f'a.{suffix}', *streams)
-  with video.open_container(path) as container:
+  with decode.open_container(path) as container:
     chosen = shown.choose_stream(container, path)
     default = container.streams.video[0].disposition
     if any(s.disposition != default for s in container.streams.video):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import frame_folder
-from data_prep.frame_folder import find_folder
-from evad_jax.data import shown, video
-from evad_jax.data.jpeg import encode_frame
-from evad_jax.data.video import VideoFile
+from data_prep.common import frame_folder
+from data_prep.common.frame_folder import find_folder
 from evad_jax.errors import InputError
+from evad_jax.video import decode, shown
+from evad_jax.video.decode import VideoFile
+from evad_jax.video.jpeg import encode_frame
 from tests.data_prep.tiny_videos import picture_of, write_video
 
 CLIPS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'clips'
@@ -25,7 +25,7 @@ UNEVEN = [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5, 0.54, 0.58, 0.62]  # a picture st
 
 def pictures(file: VideoFile, told: list | None = None) -> list[int]:
   """Which picture every frame shows."""
-  report = video.nobody if told is None else lambda kind, detail: told.append(kind)
+  report = decode.nobody if told is None else lambda kind, detail: told.append(kind)
   return [picture_of(frame.rgb()) for frame in file.frames(report)]
 
 
@@ -85,11 +85,11 @@ def test_a_header_without_a_count_is_told(tmp_path):
   path, told = write_video(tmp_path / 'a.mkv', 6, options={'live': '1'}), []
   assert pictures(VideoFile(path), told) == [0, 1, 2, 3, 4, 5]
   assert told == ['header without frame count']
-  assert video.duration(path) is None
+  assert decode.duration(path) is None
   usual = write_video(tmp_path / 'b.mkv', 6)  # Matroska never has a count, but a duration
   assert pictures(VideoFile(usual), told) == [0, 1, 2, 3, 4, 5]
   assert told == ['header without frame count']
-  assert video.duration(usual) == pytest.approx(0.24)
+  assert decode.duration(usual) == pytest.approx(0.24)
 
 
 def break_metadata(path: Path) -> None:
@@ -105,7 +105,7 @@ def test_broken_metadata_are_told(tmp_path):
   told = []
   assert pictures(VideoFile(path), told) == [0, 1, 2, 3, 4]
   assert told == ['broken metadata']
-  assert video.frames_per_second(path) == 25
+  assert decode.frames_per_second(path) == 25
 
 
 @needs_clips
@@ -148,9 +148,9 @@ def test_videos_that_cannot_be_read_are_named(tmp_path):
   with pytest.raises(InputError, match='bad.avi: cannot be decoded'):
     next(VideoFile(tmp_path / 'bad.avi').frames())
   with pytest.raises(InputError, match='cannot be opened'):
-    video.frames_per_second(tmp_path / 'bad.avi')
+    decode.frames_per_second(tmp_path / 'bad.avi')
   with pytest.raises(InputError, match='no such directory'):
-    video.find_videos(tmp_path / 'nowhere')
+    decode.find_videos(tmp_path / 'nowhere')
   whole = write_video(tmp_path / 'cut.mp4', 20)
   whole.write_bytes(whole.read_bytes()[:-400])  # the index is at the end
   with pytest.raises(InputError, match='cut.mp4: cannot be decoded'):

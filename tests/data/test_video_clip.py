@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from evad_jax.data import video_source
 from evad_jax.data.clip_sampling import clip_frame_numbers
-from evad_jax.data.video_clip import read_clip
 from evad_jax.errors import InputError
+from evad_jax.video import video_source
+from evad_jax.video.video_clip import read_clip
 from tests.data_prep.tiny_videos import picture_of, write_video
 
 COUNT = 20  # pictures, 25 a second

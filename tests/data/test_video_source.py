@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax.data import video_source
-from evad_jax.data.shown import DEFAULT_RATE
 from evad_jax.errors import InputError
+from evad_jax.video import video_source
+from evad_jax.video.shown import DEFAULT_RATE
 from tests.data_prep.tiny_videos import picture_of, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPED = """
-from evad_jax.data import video_source
+from evad_jax.video import video_source
 from tests.data_prep.tiny_videos import picture_of
 with video_source.opened(video_source.find('-')) as source:
   print(source.name, [picture_of(picture.rgb()) for _, picture, _ in source.pictures])

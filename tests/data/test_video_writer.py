@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.data import video_source
-from evad_jax.data.video_writer import VideoWriter
 from evad_jax.errors import InputError
+from evad_jax.video import video_source
+from evad_jax.video.video_writer import VideoWriter
 from tests import ffmpeg
 from tests.data_prep.tiny_videos import level, picture_of
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Writes until it is killed: the frames as in `grey`, 25 a second; tells when 300 are written.
 ENDLESS = """
 import itertools, sys
-from evad_jax.data.video_writer import VideoWriter
+from evad_jax.video.video_writer import VideoWriter
 from tests.data.test_video_writer import grey
 writer = VideoWriter(sys.argv[1], 25)
 for number in itertools.count():

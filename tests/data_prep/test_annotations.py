@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.annotations import read_annotations
-from data_prep.problems import Problems
 from evad_jax.errors import InputError
-from evad_jax.plain_pickle import load_plain_pickle
+from evad_jax.files.plain_pickle import load_plain_pickle
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
 NAME = 'Diving/v_Diving_g01_c01'

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import ava, clip_records
-from evad_jax.data import video
-from evad_jax.data.jpeg import encode_frame
+from data_prep import ava
+from data_prep.common import clip_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
+from evad_jax.video import decode
+from evad_jax.video.jpeg import encode_frame
 from tests.data_prep.tiny_videos import level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
@@ -132,13 +133,13 @@ def test_the_flags_decide_against_the_duration(source, tmp_path):
 def test_only_needed_frames_are_converted(source, tmp_path, monkeypatch):
   """Of the film's 9,300 frames the clips of three keyframes need 3 x 16, of 2 pictures a second."""
   converted = []
-  rgb = video.Picture.rgb
+  rgb = decode.Picture.rgb
 
   def count(picture):
     converted.append(picture)
     return rgb(picture)
 
-  monkeypatch.setattr(video.Picture, 'rgb', count)
+  monkeypatch.setattr(decode.Picture, 'rgb', count)
   prepare(source, tmp_path / 'out', '--val-csv', str(source / 'val.csv'))
   # The clips span frames 28 to 178, hence pictures 1 to 11; and the last frame is kept in reserve.
   assert len(converted) == 11 + 1

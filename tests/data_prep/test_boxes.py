@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_prep.boxes import gather_boxes
+from data_prep.common.boxes import gather_boxes
 
 
 def test_rows_of_one_box_become_one_row_and_odd_ones_are_told():

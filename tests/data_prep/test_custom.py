@@ -9,11 +9,11 @@ import pytest
 import simplejpeg
 
 from data_prep import custom
-from data_prep.annotations import read_annotations
-from data_prep.problems import Problems
-from evad_jax.data.jpeg import encode_frame
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
+from evad_jax.formats.annotations import read_annotations
+from evad_jax.formats.problems import Problems
+from evad_jax.video.jpeg import encode_frame
 from tests.data.test_video import UNEVEN, break_metadata
 from tests.data_prep.tiny_videos import level, write_video
 

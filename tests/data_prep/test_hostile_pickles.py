@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.plain_pickle import load_plain_pickle
+from evad_jax.files.plain_pickle import load_plain_pickle
 
 TEMPLATE = b'\x80\x02]q\x00.'  # an empty list, in the first memory cell
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data_prep import custom, inspect_records
-from evad_jax.contact_sheet import TRUTH_COLOUR
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
+from evad_jax.visualization.contact_sheet import TRUTH_COLOUR
 from tests.data_prep.tiny_videos import level, write_video
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from data_prep import ava, custom, jhmdb
-from data_prep.problems import Problems
-from data_prep.sources import find_frames
-from evad_jax import storage
+from data_prep.common.sources import find_frames
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
+from evad_jax.files import storage
+from evad_jax.formats.problems import Problems
 from tests.data_prep.tiny_videos import write_video
 
 GOOD = {'normalised': True, 'boxes': [{'frame': 3, 'box': [0.1, 0.1, 0.6, 0.6], 'labels': ['a']}]}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from data_prep import custom, synthetic
-from data_prep.synthetic_clips import Settings
-from evad_jax import directory_lock
 from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
+from evad_jax.files import directory_lock
+from evad_jax.synthetic.clips import Settings
 from tests.data_prep.test_resumption import KILLED, hashes
 from tests.data_prep.tiny_videos import write_video
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import custom, resumption
-from data_prep.problems import Problems
+from data_prep import custom
+from data_prep.common import resumption
 from evad_jax.data import shard_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
+from evad_jax.formats.problems import Problems
 from tests.data_prep.tiny_videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,8 @@ SPLITS = ['train', 'train', 'train', 'test', 'train', 'test', 'train', 'test']
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from data_prep import custom, preparation
+from data_prep import custom
+from data_prep.common import preparation
 from evad_jax.data import shard_writer
 owner, name = {'rename': (Path, 'replace'), 'write': (shard_writer.ShardWriter, 'write'),
                'delete': (Path, 'unlink')}[sys.argv[1]]

@@ -14,11 +14,13 @@ import pytest
 import scipy.stats
 import simplejpeg
 
-from data_prep import stick_figures, synthetic, synthetic_clips
-from data_prep.stick_figures import ACTIONS
+from data_prep import synthetic
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
+from evad_jax.synthetic import clips as synthetic_clips
+from evad_jax.synthetic import stick_figures
+from evad_jax.synthetic.stick_figures import ACTIONS
 
 SMALL = synthetic_clips.Settings(train=10, test=5, height=48, width=64, workers=1)
 FIGURE_THRESHOLD = 45  # grey levels: half way from the background into an anti-aliased edge

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep import synthetic_video
-from data_prep.stick_figures import ACTIONS
 from data_prep.synthetic_video import BETWEEN, ENLARGED, FPS, PERIOD, SIZE
-from evad_jax.data import video_source
 from evad_jax.errors import InputError
-from evad_jax.metrics import tube_files
+from evad_jax.formats import tube_csv
+from evad_jax.synthetic.stick_figures import ACTIONS
+from evad_jax.video import video_source
 
 SECONDS = 5  # 40 frames: four actions and the beginning of a fifth
 
@@ -74,7 +74,7 @@ def test_truth_is_what_frames_say(written):
 
 
 def test_the_scorer_reads_the_truth(written):
-  truth = tube_files.read_truth(truth_of(written))
+  truth = tube_csv.read_truth(truth_of(written))
   (tubes,) = truth.tubes.values()
   # One for each action of each person: no longer than the steps in which it is sure.
   assert len(tubes) >= 8

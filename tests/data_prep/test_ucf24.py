@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import clip_records, ucf24
+from data_prep import ucf24
+from data_prep.common import clip_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError

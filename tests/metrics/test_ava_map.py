@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax.ava_files import read_exclusions, read_label_map, read_truth
 from evad_jax.errors import InputError
+from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
+from evad_jax.formats.detections_csv import read_with_lines
 from evad_jax.metrics import ava_map, scored_boxes
-from evad_jax.metrics.detections_csv import read_with_lines
 
 AVA_EVAL = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
 LISTED = [12, 80]

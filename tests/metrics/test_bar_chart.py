@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from evad_jax.metrics import bar_chart
-from evad_jax.metrics.bar_chart import Bar
+from evad_jax.visualization import bar_chart
+from evad_jax.visualization.bar_chart import Bar
 
 BARS = [Bar('walk', 0.25, 10), Bar('stand', 1.0, 2000), Bar('swim', None, 0), Bar('run', 0.0, 3)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.metrics.detections_csv import (
+from evad_jax.formats.detections_csv import (
   COLUMNS,
   ScoredDetections,
   read_detections,

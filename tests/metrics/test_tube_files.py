@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.metrics import tube_files
-from evad_jax.metrics.tube_files import Rows, frame_set, read_detections, read_truth
+from evad_jax.formats import tube_csv
+from evad_jax.formats.tube_csv import Rows, frame_set, read_detections, read_truth
 
 TRUTH = """\
 b,3,0,0,10,10,1,0
@@ -130,10 +130,10 @@ def test_excluded_frames_and_the_highest_of_a_frame(tmp_path):
     np.array([0, 1, 2, 1, 2]),
     np.array([0.3, 0.1, 0.9, 0.5, 0.3]),
   )
-  truth, left = tube_files.exclude(truth, rows, {('a', 2), ('b', 3), ('c', 1)})
+  truth, left = tube_csv.exclude(truth, rows, {('a', 2), ('b', 3), ('c', 1)})
   assert [t.frames.tolist() for t in truth.tubes['a']] == [[1], [1]]
   assert truth.tubes['b'] == []
   assert left.scores.tolist() == [0.3, 0.5, 0.3]
-  highest = tube_files.keep_highest_per_frame(rows, 2)
+  highest = tube_csv.keep_highest_per_frame(rows, 2)
   assert highest.scores.tolist() == [0.3, 0.1, 0.9, 0.5]
   assert highest.labels.tolist() == [0, 1, 2, 1]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evad_jax import annotation_truth
 from evad_jax.errors import InputError
-from evad_jax.metrics import frame_map, tube_files, video_map
+from evad_jax.formats import ground_truth, tube_csv
+from evad_jax.metrics import frame_map, video_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tubes.overlap import Tube, tube_iou
 from evad_jax.tubes.rules import RULES
@@ -184,8 +184,8 @@ def test_an_evaluation_equals_its_rows():
 )
 def test_multisports(file, equal_scores, expected):
   fixture = AVA_EVAL / 'multisports_fixture'
-  truth = annotation_truth.read(fixture / file)
-  rows = tube_files.read_detections(
+  truth = ground_truth.read(fixture / file)
+  rows = tube_csv.read_detections(
     fixture / 'detections.csv', list(truth.tubes), len(truth.class_names), truth.num_frames
   )
   if equal_scores:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
 from evad_jax.model.evad import normalize_clips, pixel_mask
 from evad_jax.model.vit import Encoder, keyframe_first
-from evad_jax.parameter_rules import path_of
 from tests.micro_evad import FRAMES, SIDE, micro_model, random_batch, random_parameters
 
 MODEL = micro_model()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax import op_times, stage_runs
+from evad_jax.cost import op_times, stage_runs
+from evad_jax.cost.stage_runs import DONE, FAILED, OVER, SKIPPED
 from evad_jax.errors import InputError
-from evad_jax.stage_runs import DONE, FAILED, OVER, SKIPPED
 from evad_jax.tools import accelerator_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from evad_jax import stage_runs
+from evad_jax.cost import stage_runs
 from evad_jax.tools import accelerator_report as tool
 
 def work(args):
@@ -127,7 +127,7 @@ def test_one_fails_one_is_skipped_one_runs_over_and_the_rest_is_there(script, tm
 
 def test_a_stage_over_its_limit_keeps_its_rows(tmp_path):
   code = (
-    'import sys, time; from pathlib import Path; from evad_jax.stage_runs import Stage\n'
+    'import sys, time; from pathlib import Path; from evad_jax.cost.stage_runs import Stage\n'
     'Stage(Path(sys.argv[1]), "device", 1).row(value=1.5); time.sleep(60)'
   )
   command = [sys.executable, '-c', code, str(tmp_path)]

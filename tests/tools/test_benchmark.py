@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from evad_jax import cost_chart
+from evad_jax.cost.measured_cost import Measurement
 from evad_jax.errors import InputError
-from evad_jax.measured_cost import Measurement
 from evad_jax.tools import benchmark
+from evad_jax.visualization import cost_chart
 
 SMALL = ['--sizes', 'small', '--canvases', '32x64', '--rounds', '2']
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax import compile_targets
+from evad_jax.cost import compile_targets
 from evad_jax.errors import InputError
 from evad_jax.tools import compile_for
 

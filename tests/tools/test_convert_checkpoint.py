@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import known_answers, published_files, published_names
-from evad_jax.checkpoint import Checkpoints
-from evad_jax.published_files import read
+from evad_jax.checkpoints.manager import Checkpoints
+from evad_jax.published import known_answers, weight_files, weight_names
+from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
 from tests import golden_case, golden_compare, published_sources
 from tests.golden_check import table
@@ -62,7 +62,7 @@ def test_the_way_back_is_exact_and_needs_no_flags(converted, tmp_path, capsys):
   back = tmp_path / 'back.safetensors'
   convert_checkpoint.main([str(directory), str(back), '--to', 'safetensors'])
   assert_same_tensors(read(back).tensors, read(source).tensors)
-  assert f'sha256 {published_files.file_hash(back)}' in capsys.readouterr().out
+  assert f'sha256 {weight_files.file_hash(back)}' in capsys.readouterr().out
   again, found = convert(back, tmp_path / 'again')
   assert settings['model'].items() <= again['model'].items()  # the rest are defaults
   assert again['parameters_sha256'] == settings['parameters_sha256']
@@ -71,7 +71,7 @@ def test_the_way_back_is_exact_and_needs_no_flags(converted, tmp_path, capsys):
     'boxes': 0,
     'action_logits': 0,
   }
-  flat, wanted = published_names.flatten(found), published_names.flatten(params)
+  flat, wanted = weight_names.flatten(found), weight_names.flatten(params)
   for path, array in wanted.items():
     np.testing.assert_array_equal(flat[path], array)
 
@@ -205,7 +205,7 @@ def test_vit_l_is_recognised_and_answers(tmp_path):
     source = write(tmp_path / 'l.safetensors', published_sources.golden('L'))
     settings, params = convert(source, tmp_path / 'out', **KEPT)
     assert settings['source']['title'] == 'EVAD detector, ViT-L, 80 actions'
-    assert len(published_names.flatten(params)) == 792
+    assert len(weight_names.flatten(params)) == 792
     answers = settings['known_answers']
     assert answers['action_logits']['shape'] == [12, 1, 100, 80]
     assert all(np.isfinite(answer['entries']).all() for answer in answers.values())

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import detection_files
-from evad_jax.annotated_video import AnnotatedVideo
-from evad_jax.data import video_source, video_writer
-from evad_jax.detection_files import DetectionFiles
 from evad_jax.errors import InputError
+from evad_jax.inference import result_files
+from evad_jax.inference.result_files import DetectionFiles
 from evad_jax.tools import detect_video
+from evad_jax.video import video_source, video_writer
+from evad_jax.visualization.annotated_video import AnnotatedVideo
 from tests import micro_checkpoint
 from tests.data_prep.tiny_videos import write_video
 
@@ -35,7 +35,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def earlier(here):
-  paths = [*detection_files.paths(Path('seen')), Path('seen.mp4')]
+  paths = [*result_files.paths(Path('seen')), Path('seen.mp4')]
   for path in paths:
     path.write_text(f'earlier {path}')
   return paths

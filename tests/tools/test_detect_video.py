@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from evad_jax import detection_files
-from evad_jax.data import video_source
-from evad_jax.detector import Detector
 from evad_jax.errors import InputError
-from evad_jax.metrics import tube_files
+from evad_jax.formats import tube_csv
+from evad_jax.inference import result_files
+from evad_jax.inference.detector import Detector
 from evad_jax.tools import detect_video
+from evad_jax.video import video_source
 from tests import micro_checkpoint
 from tests.data import numbered
 from tests.data.test_shown import write_pictures
@@ -55,7 +55,7 @@ def read(path):
 def read_files(prefix):
   """Rows and lines of the four files, in the order of their names."""
   found = []
-  for path in detection_files.paths(prefix):
+  for path in result_files.paths(prefix):
     lines = path.read_text().splitlines()
     found.append(
       list(csv.DictReader(lines)) if path.suffix == '.csv' else list(map(json.loads, lines))
@@ -137,7 +137,7 @@ def test_without_a_video_for_the_scorer(checkpoint, video, tmp_path):
   flags = [*EVERYBODY, '--no-video', '--labels', str(labels), '--seconds', '0.5']
   assert detect_video.main(command(video, checkpoint, tmp_path / 'seen.mp4', *flags)) == 0
   assert not (tmp_path / 'seen.mp4').exists()
-  rows = tube_files.read_detections(tmp_path / 'seen_detections.csv', ['a.mp4'], 5)
+  rows = tube_csv.read_detections(tmp_path / 'seen_detections.csv', ['a.mp4'], 5)
   assert set(rows.frames.tolist()) == {1, 5, 9, 13}  # of 13 frames: 12 / 25 is below 0.5
   actions = {row['action'] for row in read_files(tmp_path / 'seen')[0]}
   assert actions <= {'sit', 'lie', 'run', 'fall', 'fly'} and actions

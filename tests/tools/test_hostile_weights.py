@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from evad_jax import published_files, published_models, published_settings
 from evad_jax.errors import InputError
+from evad_jax.published import architectures, weight_files, weight_settings
 from evad_jax.tools import convert_checkpoint
 from tests import published_sources
 
@@ -45,14 +45,14 @@ def test_texts(text, message):
   with pytest.raises(
     InputError, match=f'(?s)x: its tensors do not tell .*{message}.*; give --keep'
   ):
-    published_settings.detector_settings('x', text, {}, TOLD)
-  assert published_settings.read_own('x', text) == ('', {})
+    weight_settings.detector_settings('x', text, {}, TOLD)
+  assert weight_settings.read_own('x', text) == ('', {})
   assert time.process_time() - start < 1
 
 
 def test_a_date_that_is_none_hides_no_setting():
   text = 'when: 2024-99-99\nKEEP_RATE: 0.7\nENHANCED_WEIGHT: 1\nROI_EXTENSION: &e [0.4, 0.2]\nx: *e'
-  settings, _ = published_settings.detector_settings('x', text, {}, TOLD)
+  settings, _ = weight_settings.detector_settings('x', text, {}, TOLD)
   assert (settings['keep_rate'], settings['roi_extension']) == (0.7, (0.4, 0.2))
 
 
@@ -70,7 +70,7 @@ OWN = {
 @pytest.mark.parametrize(('section', 'message'), OWN.values(), ids=OWN)
 def test_texts_of_this_project(section, message):
   with pytest.raises(InputError, match=f'x: .*{message}'):
-    published_settings.read_own('x', json.dumps({'evad_jax': section}))
+    weight_settings.read_own('x', json.dumps({'evad_jax': section}))
 
 
 def test_texts_that_look_like_this_project():
@@ -80,14 +80,14 @@ def test_texts_that_look_like_this_project():
       if 'kind' in text or ('1' in text)
       else pytest.raises(InputError, match='do not tell')
     ):
-      published_settings.read_own('x', text)
-      published_settings.detector_settings('x', text, {}, TOLD)
+      weight_settings.read_own('x', text)
+      weight_settings.detector_settings('x', text, {}, TOLD)
 
 
 def understood(tmp_path, tensors, kind='encoder', **changes):
   path = published_sources.write(tmp_path / 'x.safetensors', tensors)
-  source = published_files.read(path)
-  return published_models.understand(source, kind, published_sources.UNTOLD | changes)
+  source = weight_files.read(path)
+  return architectures.understand(source, kind, published_sources.UNTOLD | changes)
 
 
 @pytest.mark.parametrize('number', [10**7, 10**8, int('9' * 4000)])
@@ -115,18 +115,18 @@ def test_a_type_that_numpy_does_not_know(tmp_path):
   header = json.dumps({'blocks.0.norm1.weight': entry}).encode()
   (tmp_path / 'x.safetensors').write_bytes(struct.pack('<Q', len(header)) + header + bytes(8))
   with pytest.raises(InputError, match='blocks.0.norm1.weight is F8_E4M3; they must be finite and'):
-    published_files.read(tmp_path / 'x.safetensors')
+    weight_files.read(tmp_path / 'x.safetensors')
 
 
 def test_tensors_that_show_one_number_again_and_again(tmp_path):
   """As PyTorch's files may: 4 TB, of 4 bytes."""
   (tmp_path / 'x.pth').write_bytes(bytes(100))
   endless = {'a': np.broadcast_to(np.float32(1), (10**6, 10**6))}
-  source = published_files.Source(tmp_path / 'x.pth', endless, '', '', '')
+  source = weight_files.Source(tmp_path / 'x.pth', endless, '', '', '')
   with pytest.raises(
     InputError, match='its tensors would be 4,000,000,000,000 bytes, 8 times as mu'
   ):
-    published_files._check_numbers(source)
+    weight_files._check_numbers(source)
 
 
 def test_the_command_line(tmp_path):

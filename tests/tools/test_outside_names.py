@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax import detection_files
-from evad_jax.data import video, video_source
 from evad_jax.errors import InputError
+from evad_jax.inference import result_files
 from evad_jax.tools import detect_video, visualize
+from evad_jax.video import decode, video_source
 from tests import micro_checkpoint
 from tests.data_prep.tiny_videos import picture_of, write_video
 
@@ -66,8 +66,8 @@ def test_a_video_of_any_name_is_read(here, content, name):
   Path(name).write_bytes(content)
   for path in (name, f'./{name}', str(here / name)):
     assert pictures(path) == list(range(NUM_FRAMES))
-  assert len(list(video.VideoFile(Path(name)).frames())) == NUM_FRAMES
-  assert video.frames_per_second(name) == 25
+  assert len(list(decode.VideoFile(Path(name)).frames())) == NUM_FRAMES
+  assert decode.frames_per_second(name) == 25
 
 
 @named
@@ -78,12 +78,12 @@ def test_results_of_any_name(here, content, checkpoint, name, capsys):
   assert detect(f'in/{name}', checkpoint, name) == 0
   capsys.readouterr()
   assert len(pictures(name)) == NUM_FRAMES
-  files = [path.read_text('utf-8') for path in detection_files.paths(Path(name[:-4]))]
+  files = [path.read_text('utf-8') for path in result_files.paths(Path(name[:-4]))]
   shown = os.fsencode(name).decode('utf-8', 'backslashreplace')
   assert {row['video'] for row in csv.DictReader(files[0].splitlines())} == {shown}
   assert {json.loads(line)['video'] for line in files[1].splitlines()} == {shown}
   assert sorted(os.listdir(b'.')) == sorted(
-    [b'in', *(os.fsencode(name[:-4]) + f'_{kind}'.encode() for kind in detection_files.NAMES)]
+    [b'in', *(os.fsencode(name[:-4]) + f'_{kind}'.encode() for kind in result_files.NAMES)]
     + [os.fsencode(name)]
   )
 
@@ -100,7 +100,7 @@ def test_two_outputs_with_dots(here, content, checkpoint):
   for number in (1, 2):
     assert detect('a.mp4', checkpoint, f'cam.{number}', '--no-video') == 0
   assert {path.name for path in here.iterdir()} == {'a.mp4'} | {
-    f'cam.{number}_{kind}' for number in (1, 2) for kind in detection_files.NAMES
+    f'cam.{number}_{kind}' for number in (1, 2) for kind in result_files.NAMES
   }
 
 
@@ -122,7 +122,7 @@ def test_an_address_leaves_no_secret_in_results_or_messages(here, content, check
   try:
     address = f'http://admin:hunter2@{where}/door.mp4?token=hunter2&x=1'
     assert detect(address, checkpoint, 'seen.mp4') == 0
-    for path in detection_files.paths(Path('seen')):
+    for path in result_files.paths(Path('seen')):
       text = path.read_text()
       assert 'door.mp4' in text and 'hunter2' not in text
     with pytest.raises(SystemExit):

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from evad_jax import exchange_plan, from_config, kept_memory, sharding, train
+from evad_jax.cost import communication
+from evad_jax.distributed import sharding
+from evad_jax.settings import from_config
 from evad_jax.tools import plan_scale
+from evad_jax.training import activation_memory, loop
 from tests.micro_evad import SIDE, micro_config, micro_model, random_batch
 
 
 def test_the_abstract_batch_is_what_the_pipeline_makes():
-  found = kept_memory.abstract_batch(micro_config(), 8, (SIDE, SIDE))
+  found = activation_memory.abstract_batch(micro_config(), 8, (SIDE, SIDE))
   wanted = random_batch(8)
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -23,9 +26,9 @@ def test_the_abstract_batch_is_what_the_pipeline_makes():
 def plan(mesh, fully_sharded=False, **changes):
   config = micro_config(num_stages=1, **changes)
   model = from_config.make_model(config)
-  params = jax.eval_shape(functools.partial(train.init_params, config, model))
+  params = jax.eval_shape(functools.partial(loop.init_params, config, model))
   mesh = AbstractMesh(mesh, sharding.AXES)
-  found = exchange_plan.by_hand(model, params, mesh, fully_sharded, 8, (SIDE, SIDE), 2)
+  found = communication.by_hand(model, params, mesh, fully_sharded, 8, (SIDE, SIDE), 2)
   return found, sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -73,11 +76,11 @@ def test_bad_flags_are_one_sentence(arguments, words, capsys):
 
 def test_what_is_kept_for_the_backward_pass():
   config = micro_config()
-  params = jax.eval_shape(functools.partial(train.init_params, config, micro_model()))
+  params = jax.eval_shape(functools.partial(loop.init_params, config, micro_model()))
 
   def kept(model):
-    return kept_memory.kept_of_a_clip(
-      model, params, lambda clips: kept_memory.abstract_batch(config, clips, (SIDE, SIDE))
+    return activation_memory.kept_of_a_clip(
+      model, params, lambda clips: activation_memory.abstract_batch(config, clips, (SIDE, SIDE))
     )
 
   # Of five blocks the hidden units, 4 * 32 of them, as they go into GELU and come out of it: at

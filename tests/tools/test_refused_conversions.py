@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.published_files import read
+from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
 from tests import published_sources
 from tests.published_sources import KEPT, NO_TORCH, UNTOLD, flags, write

@@ -316,7 +316,7 @@ def test_needs_no_accelerator_library():
   """Nothing of this imports JAX, so that a machine without it can score."""
   code = (
     'import pkgutil, sys, evad_jax.tools.score, evad_jax.metrics, evad_jax.tubes, '
-    'evad_jax.annotation_truth\n'
+    'evad_jax.formats.ground_truth\n'
     'for package in (evad_jax.metrics, evad_jax.tubes):\n'
     '  for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):\n'
     '    __import__(module.name)\n'

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax import known_answers
-from evad_jax.checkpoint import Checkpoints
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data.records import RecordReader
+from evad_jax.published import known_answers
 from evad_jax.tools import convert_checkpoint, verify
 from tests import micro_evad, published_sources
 from tests.data.toy_records import make_record, write_toy

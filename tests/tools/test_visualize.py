@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evad_jax.checkpoint import Checkpoints
-from evad_jax.data import video_source
-from evad_jax.data.video_clip import read_clip
-from evad_jax.detector import Detector
+from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.errors import InputError
+from evad_jax.inference.detector import Detector
 from evad_jax.tools import visualize
+from evad_jax.video import video_source
+from evad_jax.video.video_clip import read_clip
 from tests import micro_evad
 from tests.data_prep.tiny_videos import write_video
 

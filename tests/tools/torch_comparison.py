@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import torch
 
-from evad_jax.measured_cost import random_params
+from evad_jax.cost.measured_cost import random_params
 from evad_jax.model.evad import EVAD
 from evad_jax.tools.benchmark import canvas, positive
 from tests.tools.torch_evad import TorchEvad

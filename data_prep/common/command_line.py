@@ -1,0 +1,107 @@
+"""The flags that all preparations share, and what is done with them."""
+
+import argparse
+from pathlib import Path
+
+from data_prep.common.clip_records import Settings
+from data_prep.common.plan import Plan, print_plan
+from data_prep.common.preparation import prepare
+from data_prep.common.sources import Source
+from evad_jax.formats.problems import Problems
+
+SHARD_FRAMES = 6000  # about 200 MB of frames of 320 x 240
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+  """A parser that shows the whole header of the module with --help."""
+  return argparse.ArgumentParser(
+    prog=f'python -m data_prep.{name}',
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+
+
+def add_frames_flags(parser: argparse.ArgumentParser) -> None:
+  """Where the pictures come from."""
+  either = parser.add_mutually_exclusive_group(required=True)
+  either.add_argument('--videos', help='directory of the videos, searched with all below it')
+  either.add_argument('--frames', help='directory of folders of numbered pictures, jpg or png')
+
+
+def add_every_frame_flag(parser: argparse.ArgumentParser) -> None:
+  """For data sets whose videos are longer than what is annotated in them."""
+  parser.add_argument(
+    '--every-test-frame',
+    action='store_true',
+    help='make every frame of the test videos a keyframe, so that an evaluation gives video-mAP',
+  )
+
+
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+  """What is stored, where, and how."""
+  add = parser.add_argument
+  add('--output', required=True, help='directory to write; the same command goes on in it')
+  add('--short-side', type=positive, help='shrink frames to this short side, pixels (default: no)')
+  add('--jpeg-quality', type=_quality, default=95, help='1 to 100 (default 95)')
+  add('--clip-frames', type=positive, default=16, help='frames of the longest clip (default 16)')
+  add('--frame-stride', type=positive, default=4, help='between the frames of a clip (default 4)')
+  add(
+    '--shard-frames',
+    type=positive,
+    default=SHARD_FRAMES,
+    help=f'stored frames of a shard, about (default {SHARD_FRAMES})',
+  )
+  add('--workers', type=positive, default=2, help='threads that decode, a shard each (default 2)')
+  add('--dry-run', action='store_true', help='only print counts and the bytes to expect')
+  add('--strict', action='store_true', help='stop with status 2 at the first problem')
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace what was prepared there, when the new is whole',
+  )
+
+
+def carry_out(
+  name: str,
+  classes: tuple[str, ...],
+  splits: dict[str, list[Source]],
+  run: int,
+  manifest: dict,
+  args: argparse.Namespace,
+  problems: Problems,
+) -> None:
+  """Prepares the splits, or with --dry-run says what that would give.
+
+  Args:
+    name: of the data set.
+    classes: A names, in label order.
+    splits: the videos of each.
+    run: keyframes a record.
+    manifest: what only this data set's manifest says.
+    args: the shared flags.
+    problems: found so far.
+  """
+  settings = Settings(args.clip_frames, args.frame_stride, args.short_side, args.jpeg_quality, run)
+  plan = Plan(name, classes, splits, settings, args.shard_frames, manifest)
+  if args.dry_run:
+    print_plan(plan, problems)
+  else:
+    output = Path(args.output)
+    prepare(plan, output, problems, workers=args.workers, overwrite=args.overwrite)
+  told = ', '.join(f'{count} {kind}' for kind, count in problems.counts().items())
+  print(f'problems: {told or "none"}')
+
+
+def positive(text: str) -> int:
+  """A whole number of at least 1."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not a positive number')
+  return value
+
+
+def _quality(text: str) -> int:
+  value = positive(text)
+  if value > 100:
+    raise argparse.ArgumentTypeError(f'{text} is above 100')
+  return value

@@ -1,0 +1,94 @@
+"""Whether a directory is free for a plan, holds a part of it, all of it, or something else.
+
+While a preparation is under way, PROGRESS holds its plan's fingerprint, and every whole shard has
+its part of the index beside it; the manifest replaces them when all is done.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from data_prep.common.plan import Plan, differences
+from evad_jax.data import data_set_directory, shard_writer
+from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
+from evad_jax.errors import InputError
+from evad_jax.files import directory_lock, text_files
+from evad_jax.files.atomic_files import write_json
+
+PROGRESS = '.preparation.json'
+
+
+def alone_in(directory: Path) -> AbstractContextManager[None]:
+  """Keeps a second preparation out of the directory, for as long as this process lives."""
+  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
+
+
+def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
+  """Whether the plan is carried out, with all its shards.
+
+  Raises:
+    InputError: another plan of this data set is, or a shard is gone.
+  """
+  if not (directory / MANIFEST).is_file():
+    return False
+  command = f'python -m data_prep.{plan.name} --overwrite'
+  different = differences(read_manifest(directory, command), fingerprint)
+  if different:
+    raise InputError(
+      f'{directory}: holds a prepared data set of another plan ({different}); pass --overwrite to '
+      'replace it, or choose another output directory'
+    )
+  for split in plan.splits:
+    RecordIndex.open(directory, split, command)
+  return True
+
+
+def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Path:
+  """Makes the directory this plan's, and keeps what it has of it; returns where to write.
+
+  That is a directory inside, where a whole data set is to be replaced.
+
+  Raises:
+    InputError: it holds something else, which may not be deleted.
+  """
+  place = data_set_directory.place_to_write(directory)
+  path = place / PROGRESS
+  started = _started(path, overwrite) if path.is_file() else None
+  if started == fingerprint:
+    shard_writer.delete_unfinished(place, parts=False)
+    return place
+  if started is not None and not overwrite and shard_writer.has_parts(place):
+    raise InputError(
+      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
+      'arguments of then to go on with it, pass --overwrite to replace it, or choose another '
+      'output directory'
+    )
+  data_set_directory.claim(place, plan.name, overwrite or started is not None)
+  write_json(path, fingerprint)
+  return place
+
+
+def settle(directory: Path, name: str) -> bool:
+  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
+  staging = directory / data_set_directory.STAGING
+  if not (staging / MANIFEST).is_file():
+    return False
+  tidy(staging)
+  data_set_directory.replace(directory, name)
+  return True
+
+
+def _started(path: Path, overwrite: bool) -> dict:
+  """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
+  try:
+    started = text_files.read_json(path, 'another output directory, or pass --overwrite')
+  except InputError:
+    if not overwrite:
+      raise
+    started = None
+  return started if isinstance(started, dict) else {}
+
+
+def tidy(directory: Path) -> None:
+  """Deletes what only an unfinished preparation needs."""
+  shard_writer.delete_unfinished(directory)
+  (directory / PROGRESS).unlink(missing_ok=True)

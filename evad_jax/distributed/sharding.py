@@ -1,0 +1,194 @@
+"""Where arrays live on a ('data', 'model') mesh: batches, parameters, optimizer state.
+
+Batches are split over 'data'. Parameters follow one ordered list of rules: the blocks of encoder
+and decoder are split over 'model' (heads and hidden units; Megatron-LM, arXiv 1909.08053), all else
+is whole. Fully sharded (ZeRO, arXiv 1910.02054), every matrix is split over 'data' too, and each
+device gathers it when its layer comes. What the optimizer keeps of a parameter lies as it does.
+
+The model knows nothing of this: the compiler derives the layout of activations, and what has to be
+exchanged, from that of parameters and batch.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from evad_jax.distributed import parameter_rules
+from evad_jax.errors import InputError
+
+AXES = ('data', 'model')
+
+WHOLE, COLUMNS, ROWS = PartitionSpec(), PartitionSpec(None, 'model'), PartitionSpec('model', None)
+SPLIT = PartitionSpec('model')
+BLOCK = r'(encoder|context_refinement)/block_\d+'
+MODEL_RULES = (
+  # The columns are all heads' queries, then keys, then values: an even cut of them is none between
+  # heads, and a cut of any kind costs more traffic than this small product. It stays whole; what
+  # splits the heads is the next rule, from which the compiler goes back to queries, keys, values.
+  (rf'{BLOCK}/attention/(qkv/kernel|q_bias|v_bias)', WHOLE),
+  (rf'{BLOCK}/attention/out/kernel', ROWS),  # a row belongs to one head
+  (rf'{BLOCK}/mlp/fc1/kernel', COLUMNS),
+  (rf'{BLOCK}/mlp/fc1/bias', SPLIT),
+  (rf'{BLOCK}/mlp/fc2/kernel', ROWS),
+  (rf'{BLOCK}/(attention/out|mlp/fc2)/bias', WHOLE),
+  (rf'{BLOCK}/norm[12]/(scale|bias)', WHOLE),
+  (r'encoder/(tubelets|norm)/.*', WHOLE),
+  (r'fpn/.*', WHOLE),
+  (r'person_detector/.*', WHOLE),
+  (r'context_refinement/(mask_token|projection/kernel|action_head_\d+/.*)', WHOLE),
+)
+
+
+def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """`devices`, or all of all processes, as (data, model); one device makes a 1 x 1 mesh.
+
+  Devices of a process stay together: its part of a batch is then consecutive clips.
+  """
+  devices = jax.devices() if devices is None else devices
+  devices = np.asarray(sorted(devices, key=lambda device: (device.process_index, device.id)))
+  if model_parallel < 1 or devices.size % model_parallel:
+    raise InputError(
+      f'config.mesh.model={model_parallel} must divide the number of devices, {devices.size}.'
+    )
+  return Mesh(devices.reshape(-1, model_parallel), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The first axis over 'data'."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def within(mesh: Mesh, function: Callable) -> Callable:
+  """`function`, traced with the mesh around it, for kernels that the compiler cannot split."""
+
+  @functools.wraps(function)
+  def call(*arguments: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+
+  return call
+
+
+def parameter_specs(params: Any, mesh: Mesh, fully_sharded: bool) -> Any:
+  """The PartitionSpec of every parameter; `params` needs shapes alone.
+
+  Raises InputError naming a parameter that no rule covers.
+  """
+  specs = parameter_rules.by_rules(params, MODEL_RULES, 'evad_jax/distributed/sharding.py')
+  if not fully_sharded:
+    return specs
+  return jax.tree.map(lambda x, spec: _over_data(x.shape, spec, mesh.shape['data']), params, specs)
+
+
+def _over_data(shape: tuple[int, ...], spec: PartitionSpec, size: int) -> PartitionSpec:
+  """Splits the largest free axis that divides evenly; vectors are too small to be worth it."""
+  axes = [*spec, *(None,) * (len(shape) - len(spec))]
+  free = [i for i, name in enumerate(axes) if name is None and shape[i] % size == 0]
+  if len(shape) < 2 or not free:
+    return spec
+  axes[max(free, key=lambda i: shape[i])] = 'data'
+  return PartitionSpec(*axes)
+
+
+def state_shardings(
+  state: Any, optimizer: optax.GradientTransformation, mesh: Mesh, fully_sharded: bool
+) -> Any:
+  """The sharding of every array of a TrainState; `state` needs shapes alone.
+
+  What the optimizer keeps for a parameter, and its moving average, lie where the parameter does;
+  all else is whole. Raises InputError as `parameter_specs`.
+  """
+  specs = parameter_specs(state.params, mesh, fully_sharded)
+  params = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+  opt_state = optax.tree.map_params(
+    optimizer,
+    lambda _, sharding: sharding,
+    state.opt_state,
+    params,
+    transform_non_params=lambda _: replicated(mesh),
+  )
+  return state._replace(
+    step=replicated(mesh),
+    params=params,
+    opt_state=opt_state,
+    ema_params=None if state.ema_params is None else params,
+  )
+
+
+def placed(shapes: Any, shardings: Any) -> Any:
+  """Shapes and types with the shardings that arrays of them shall have."""
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
+  )
+
+
+def check_model_axis(mesh: Mesh, model: Any) -> None:
+  """Raises InputError unless the model axis divides the heads; model: num_heads, decoder_heads."""
+  size = mesh.shape['model']
+  for key in ('num_heads', 'decoder_heads'):
+    if model[key] % size:
+      raise InputError(
+        f'config.mesh.model={size} splits the heads of every block, so it must divide '
+        f'config.model.{key}={model[key]}.'
+      )
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
+  """Raises InputError unless every device gets the same number of clips."""
+  if batch_size % mesh.shape['data']:
+    raise InputError(
+      f'{key}={batch_size} cannot be shared equally by {mesh.shape["data"]} devices; '
+      f'make it a multiple of {mesh.shape["data"]}.'
+    )
+
+
+def part_of_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+  """Which consecutive part of every batch a process (None: this one) reads, and of how many.
+
+  Processes that share rows of the mesh, because its model axis is longer than their devices, read
+  the same part. Raises InputError where processes would share rows in part.
+  """
+  process = jax.process_index() if process is None else process
+  owners = [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
+  groups = list(dict.fromkeys(owners))
+  if len({owners.count(group) for group in groups}) > 1 or len(
+    {owner for group in groups for owner in group}
+  ) != sum(map(len, groups)):
+    raise InputError(
+      f'config.mesh.model={mesh.shape["model"]} must divide the devices of every process, or be '
+      'a multiple of them, and every process must have as many.'
+    )
+  return next(i for i, group in enumerate(groups) if process in group), len(groups)
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+  """This process's part of a global batch (NumPy) -> global arrays split over 'data'."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+  """The same host values on every process -> global arrays; each device gets its own part."""
+
+  def place(x: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+      return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+  return jax.tree.map(place, tree, shardings)
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+  """The same host values on every process -> arrays on every device."""
+  return put(tree, jax.tree.map(lambda _: replicated(mesh), tree))

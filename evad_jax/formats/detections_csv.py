@@ -1,0 +1,114 @@
+"""Detections as a text file, written and read; a row is one box scored for one class.
+
+    AVA       video,timestamp,x1,y1,x2,y2,action_id,score
+    elsewhere video,frame,x1,y1,x2,y2,label,score
+
+AVA's boxes are parts of the frame's width and height, its timestamps seconds, its action ids those
+of the label map. Elsewhere boxes are pixels of the annotation, frames start at 1 and labels at 0
+(read by `tube_files`). What is written says by its first line which of the two it is; AVA's files
+are read with and without one.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from evad_jax.errors import InputError
+from evad_jax.files import atomic_files
+from evad_jax.formats import ava_files, csv_columns
+from evad_jax.formats.csv_columns import Lines
+
+NOUN = 'a csv file of detections'
+COLUMNS = {
+  'video': str,
+  'timestamp': int,
+  'x1': float,
+  'y1': float,
+  'x2': float,
+  'y2': float,
+  'action_id': int,
+  'score': float,
+}
+
+
+class DetectionTable(NamedTuple):
+  """One row a box and class, in the order of the file, which decides between equal scores."""
+
+  videos: np.ndarray  # (N,) str
+  timestamps: np.ndarray  # (N,) int64
+  boxes: np.ndarray  # (N, 4) float64, normalised xyxy
+  action_ids: np.ndarray  # (N,) int64, from 1
+  scores: np.ndarray  # (N,) float64
+
+
+class ScoredDetections(NamedTuple):
+  """What an evaluation has scored: N boxes, each with a score for all of A classes."""
+
+  columns: tuple[str, ...]  # names of the eight columns of a file
+  videos: np.ndarray  # (N,) str
+  timestamps: np.ndarray  # (N,) int64, second or frame number, as the columns say
+  boxes: np.ndarray  # (N, 4) float64 xyxy, as the columns say
+  class_numbers: np.ndarray  # (A,) int64, action ids or labels
+  scores: np.ndarray  # (N, A) float32
+
+
+def write_detections(path: str | os.PathLike, found: ScoredDetections) -> int:
+  """Writes a row for every box and class, box by box, and returns the number of rows.
+
+  Nine digits keep every float32 exactly. The file appears under its name only when it is whole.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with atomic_files.writing(path) as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(found.columns)
+    writer.writerows(_text_rows(found))
+  return found.scores.size
+
+
+def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
+  numbers = found.class_numbers.tolist()
+  columns = (found.videos.tolist(), found.timestamps.tolist(), found.boxes, found.scores)
+  rows = zip(*columns, strict=True)
+  for video, timestamp, box, scores in rows:
+    # Four digits, as in AVA's own files; readers take the number, not the text.
+    head = (video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box.tolist()))
+    for number, score in zip(numbers, scores.tolist(), strict=True):
+      yield *head, number, f'{score:.9g}'
+
+
+def read_detections(path: str | os.PathLike) -> DetectionTable:
+  """Reads a file of this format; empty lines are skipped.
+
+  Raises InputError for a file that cannot be read or is empty, and for a bad row, naming its line.
+  """
+  return read_with_lines(path)[0]
+
+
+def read_with_lines(path: str | os.PathLike) -> tuple[DetectionTable, Lines]:
+  """The same with the lines that the rows came from, for messages."""
+  lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
+  heads = csv_columns.header(lines, COLUMNS)
+  if heads is not None:
+    if 'frame' in heads and 'timestamp' not in heads:
+      raise InputError(
+        f'{path}: has frame numbers and pixels, not the seconds and normalised boxes of AVA; '
+        'score it with --protocol frame or video.'
+      )
+    kinds = csv_columns.named_columns(lines, heads, COLUMNS)
+    lines = csv_columns.without_header(lines, NOUN)
+  columns = csv_columns.parse(lines, kinds)
+  table = DetectionTable(
+    videos=columns['video'],
+    timestamps=columns['timestamp'],
+    boxes=np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1),
+    action_ids=columns['action_id'],
+    scores=columns['score'],
+  )
+  ava_files.check_boxes(lines, table.boxes)
+  ava_files.check_action_ids(lines, table.action_ids)
+  return table, lines

@@ -1,0 +1,79 @@
+"""From configuration to objects: the one place where configuration keys become arguments."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from evad_jax.data.clips import ClipSettings
+from evad_jax.data.records import RecordIndex
+from evad_jax.errors import InputError
+from evad_jax.model.evad import EVAD
+from evad_jax.model.model_rules import DTYPES
+from evad_jax.settings import automatic, config_rules
+
+
+@contextlib.contextmanager
+def _section(name: str) -> Iterator[None]:
+  """Says which section of the configuration has a key that its object does not know."""
+  try:
+    yield
+  except TypeError as error:
+    raise InputError(f'config.{name}: {error}; configs/common.py lists every key.') from error
+
+
+def make_model(config: ConfigDict) -> EVAD:
+  """The detector of config.model; what is 'auto' there yet suits the device, whatever the batch."""
+  config_rules.check_section(config.model.to_dict(), 'model')
+  config_rules.check_section(config.clip.to_dict(), 'clip')
+  arguments = automatic.without_auto(config.model.to_dict())
+  dtype = arguments.pop('dtype')
+  if config.clip.max_boxes > config.model.num_proposals:
+    raise InputError(
+      f'config.clip.max_boxes={config.clip.max_boxes} is more than '
+      f'config.model.num_proposals={config.model.num_proposals}: every person of a clip needs a '
+      'proposal of its own; raise the one or lower the other.'
+    )
+  with _section('model'):
+    return EVAD(dtype=DTYPES[dtype], **arguments)
+
+
+def canvases(config: ConfigDict) -> tuple[tuple[int, int], ...]:
+  """The canvases of config.clip, checked against the token grid and its pyramid."""
+  config_rules.check_section(config.clip.to_dict(), 'clip')
+  found, multiple = config.clip.canvases, 2 * config.model.patch
+  for canvas in found:
+    if any(side % multiple for side in canvas):
+      raise InputError(
+        f'config.clip.canvases has {canvas}, but a canvas is (height, width) in pixels, each a '
+        f'multiple of 2 * config.model.patch = {multiple}.'
+      )
+  return tuple(tuple(canvas) for canvas in found)
+
+
+def clip_settings(config: ConfigDict, *, keyframe_only: bool = False) -> ClipSettings:
+  """How clips are cut, resized and padded."""
+  arguments = config.clip.to_dict()
+  arguments['canvases'] = canvases(config)
+  arguments['short_side'] = arguments['short_side'] or None
+  with _section('clip'):
+    return ClipSettings(keyframe_only=keyframe_only, **arguments)
+
+
+def open_split(config: ConfigDict, split: str) -> RecordIndex:
+  """The index of a prepared split, checked against the model's number of actions."""
+  index = RecordIndex.open(
+    config.data.directory, split, prepare_command=config.data.prepare_command
+  )
+  if len(index.classes) != config.model.num_actions:
+    raise InputError(
+      f'{config.data.directory} has {len(index.classes)} classes, but config.model.num_actions is '
+      f'{config.model.num_actions}; set it to {len(index.classes)}, or name another directory.'
+    )
+  return index
+
+
+def pipeline_settings(config: ConfigDict) -> dict[str, Any]:
+  """Keyword arguments of the input pipeline: of its speed, and of what it does with damage."""
+  return {key: config.data[key] for key in ('workers', 'threads', 'prefetch', 'unreadable')}

@@ -1,0 +1,67 @@
+"""What a step keeps from its forward for its backward pass, counted without compiling anything.
+
+Compilers plan the rest: gradients as large as the parameters, and what one layer works with. The
+CPU's recomputes all blocks before the first is needed, so its plan says little of accelerators.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from evad_jax.model.evad import EVAD
+from evad_jax.structures import Batch, Targets
+from evad_jax.training import losses
+from evad_jax.training.train_step import loss_terms
+
+
+def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Batch:
+  """Shapes and types of a global batch."""
+
+  def shape(kind: Any, *axes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((clips, *axes), kind)
+
+  boxes, actions = config.clip.max_boxes, config.model.num_actions
+  f32, i32 = np.float32, np.int32
+  return Batch(
+    shape(np.uint8, config.clip.clip_frames, *canvas, 3),
+    shape(i32, 2),
+    shape(f32, boxes, 4),
+    Targets(shape(f32, boxes, 4), shape(f32, boxes, actions), shape(bool, boxes)),
+    shape(bool),
+    shape(i32),
+  )
+
+
+def kept_of_a_clip(model: EVAD, params: Any, batch_of: Callable[[int], Batch]) -> int:
+  """Bytes that one more clip adds; what all clips share, such as the parameters, is left out.
+
+  params needs shapes and types alone; batch_of: a number of clips -> shapes and types of a batch.
+  config.model.remat decides on it: the activations of all blocks, or what attention gives.
+  """
+  return _kept(model, params, batch_of(2)) - _kept(model, params, batch_of(1))
+
+
+def on_device(shapes: Any, shardings: Any) -> int:
+  """Bytes that one device holds of arrays of these shapes and types."""
+  return sum(
+    x.dtype.itemsize * math.prod(place.shard_shape(x.shape))
+    for x, place in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+  )
+
+
+def _kept(model: EVAD, params: Any, batch: Batch) -> int:
+
+  def backward(params: Any, batch: Batch, key: jax.Array) -> Any:
+    norms = losses.normalizers(batch.targets, model.num_proposals)
+    loss = functools.partial(
+      loss_terms, batch=batch, norms=norms, key=key, model=model, action_weight=1.0, mesh=None
+    )
+    return jax.vjp(lambda params: loss(params)[0], params)[1]
+
+  kept = jax.eval_shape(backward, params, batch, jax.eval_shape(lambda: jax.random.key(0)))
+  return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(kept))

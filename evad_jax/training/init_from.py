@@ -1,0 +1,187 @@
+"""Training that starts from a checkpoint's parameters: encoders, detectors, other runs.
+
+Strict like the conversion: every parameter is loaded or stays fresh for a reason that is written
+here, every array of the checkpoint is used or left over for one, and the report lists both.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from evad_jax.checkpoints import manager, model_settings, parameter_checks
+from evad_jax.errors import InputError
+from evad_jax.files import atomic_files
+from evad_jax.published import weight_names
+
+# What stays fresh, by what the checkpoint holds.
+_DETECTOR_PARTS = r'fpn/.*|person_detector/.*'
+MAY_STAY_FRESH = {
+  'encoder': rf'{_DETECTOR_PARTS}|context_refinement/.*',
+  'classifier': rf'{_DETECTOR_PARTS}|context_refinement/.*|encoder/norm/.*',
+  'pretraining': rf'{_DETECTOR_PARTS}|context_refinement/action_head_.*',
+  'detector': '',
+}
+# The decoder of pre-training may have more or fewer blocks than the one that it starts.
+_DECODER_BLOCK = r'context_refinement/(block_\d+)/.*'
+# Other classes need another last layer.
+_LAST_LAYER = r'context_refinement/action_head_\d+/action_logits/.*'
+# What the parameters would not mean the same with, by what holds them.
+_MUST_AGREE = ('num_heads', 'patch', 'tubelet')
+_DECODER_MUST_AGREE = ('decoder_heads',)
+_DETECTOR_MUST_AGREE = ('detector_heads', 'feature_blocks')
+
+
+class Report(NamedTuple):
+  """What became of every parameter and of every array of the checkpoint; paths in our tree."""
+
+  source: str  # in words
+  loaded: list[str]
+  fresh: list[str]
+  left_over: list[str]
+  notes: list[str]
+  numbers: int  # loaded
+
+  def text(self) -> str:
+    """For reading: whole parts by their name alone."""
+    every = [*self.loaded, *self.fresh]
+    lines = [
+      f'Starting from {self.source}',
+      f'  loaded {len(self.loaded)} arrays, {self.numbers:,} numbers: '
+      f'{summary(self.loaded, every)}',
+      f'  fresh {len(self.fresh)}: {summary(self.fresh, every)}',
+      f'  left over {len(self.left_over)}: {summary(self.left_over, self.left_over)}',
+    ]
+    return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
+
+  def write(self, path: Path) -> None:
+    """Every path, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_json(path, self._asdict())
+
+
+def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Report]:
+  """The parameters to start from: those of config.init_from where it has them, else `fresh`.
+
+  fresh: start values of the whole model. classes: of the training data.
+
+  Raises InputError where the checkpoint is missing, was made with settings that change the meaning
+  of its parameters, or holds or lacks anything that its kind does not allow, listing all of it.
+  """
+  directory, step = manager.locate(config.init_from)
+  with manager.Checkpoints(directory, read_only=True) as checkpoints:
+    step = checkpoints.choose(0) if step is None else step
+    settings = checkpoints.settings(step)
+    saved = weight_names.flatten(checkpoints.read_params(step))
+    parameter_checks.check_finite(saved, directory / str(step))
+  where = directory / str(step)
+  kind = settings.get('source', {}).get('kind', 'detector')
+  title = settings.get('source', {}).get('title', f'a run of evad_jax, step {step}')
+  notes = _compare_settings(config, settings, kind, where)
+  start = weight_names.flatten(fresh)
+  new_classes = settings.get('classes') and list(settings['classes']) != list(classes)
+  loaded, stays, left = _sort(saved, start, kind, bool(new_classes), where)
+  if any(re.fullmatch(_LAST_LAYER, path) for path in left):
+    notes.append('the last layers of the action heads are fresh: the classes are others')
+  values = start | {path: _like(saved[path], start[path]) for path in loaded}
+  numbers = sum(math.prod(saved[path].shape) for path in loaded)
+  report = Report(f'{where} ({title})', loaded, stays, left, notes, numbers)
+  return jax.tree.unflatten(jax.tree.structure(fresh), _in_order(fresh, values)), report
+
+
+def _sort(
+  saved: dict[str, Any], start: dict[str, Any], kind: str, new_classes: bool, where: Path
+) -> tuple[list[str], list[str], list[str]]:
+  """Paths to load, that stay fresh, and that are left over."""
+  blocks = {m[1] for path in saved if (m := re.fullmatch(_DECODER_BLOCK, path))}
+  ours = {m[1] for path in start if (m := re.fullmatch(_DECODER_BLOCK, path))}
+
+  def excused(path: str, absent_from: set[str]) -> bool:
+    block = re.fullmatch(_DECODER_BLOCK, path)
+    return kind == 'pretraining' and bool(block) and block[1] not in absent_from
+
+  def last_layer(path: str) -> bool:
+    return kind == 'detector' and bool(re.fullmatch(_LAST_LAYER, path))
+
+  problems, loaded, fresh, left = [], [], [], []
+  for path in sorted(saved.keys() | start.keys()):
+    if path not in saved:
+      fresh.append(path)
+      if not (re.fullmatch(MAY_STAY_FRESH[kind], path) or excused(path, blocks)):
+        problems.append(f'{path} is not in it')
+    elif path not in start:
+      left.append(path)
+      if not excused(path, ours):
+        problems.append(f'{path} is not in the model')
+    elif last_layer(path) and (new_classes or saved[path].shape[-1] != start[path].shape[-1]):
+      fresh.append(path)
+      left.append(path)
+    elif saved[path].shape != start[path].shape:
+      problems.append(
+        f'{path} is {tuple(saved[path].shape)} in it and {tuple(start[path].shape)} in the model'
+      )
+    else:
+      loaded.append(path)
+  if problems:
+    raise InputError(
+      f'config.init_from={where}: does not fit config.model: {"; ".join(problems)}; set '
+      'config.model to the size of the checkpoint.'
+    )
+  return loaded, fresh, left
+
+
+def _compare_settings(
+  config: ConfigDict, settings: dict[str, Any], kind: str, where: Path
+) -> list[str]:
+  """Notes on what is run otherwise than it was learned; InputError where nothing fits then."""
+  ours, theirs = config.model.to_dict(), settings['model']
+  if kind == 'detector':
+    theirs = model_settings.saved_settings(settings, where)
+  keys = _MUST_AGREE + _DECODER_MUST_AGREE * (kind in ('pretraining', 'detector'))
+  keys += _DETECTOR_MUST_AGREE * (kind == 'detector')
+  wrong = model_settings.differing(ours, theirs, keys)
+  if wrong:
+    pairs = ', '.join(f'{key} was {theirs[key]} and is {ours[key]}' for key in wrong)
+    raise InputError(
+      f'config.init_from={where}: its parameters mean something else under config.model: {pairs}; '
+      'set these keys as they were.'
+    )
+  behaviour = ('pretrain_size', *model_settings.BEHAVIOUR * (kind == 'detector'))
+  return [
+    f'{key} was {theirs[key]} and is {ours[key]} in this run'
+    for key in model_settings.differing(ours, theirs, behaviour)
+  ]
+
+
+def _like(value: np.ndarray, start: jax.Array) -> jax.Array:
+  return jax.device_put(value.astype(start.dtype))
+
+
+def _in_order(tree: Any, values: dict[str, Any]) -> list[Any]:
+  """Values by path, in the order of the tree's leaves."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [values['/'.join(key.key for key in keys)] for keys, _ in leaves]
+
+
+def summary(paths: list[str], every: list[str]) -> str:
+  """Paths in words: a part by its name where all of it is meant, with the number of its arrays."""
+  return ', '.join(_parts(paths, every, 1)) or 'none'
+
+
+def _parts(paths: list[str], every: list[str], depth: int) -> list[str]:
+  found = []
+  for part in dict.fromkeys('/'.join(path.split('/')[:depth]) for path in paths):
+    inside = [path for path in paths if _under(path, part)]
+    if len(inside) == sum(_under(path, part) for path in every):
+      found.append(part if inside == [part] else f'{part} ({len(inside)})')
+    else:
+      found += _parts(inside, every, depth + 1)
+  return found
+
+
+def _under(path: str, part: str) -> bool:
+  return path == part or path.startswith(f'{part}/')

@@ -1,0 +1,166 @@
+"""A loss or gradient that is no number: the update is left out, and the step's inputs are kept.
+
+Inside jit, `unless_non_finite` keeps the state as it was. Outside, `Watch` looks at every step,
+when the next is on its way already (train.chained_step) unless something is told or saved. It
+counts and goes on where config.train.non_finite is 'skip', and by default, 'stop', it ends the run
+with the step, the terms, and the clips, and leaves a dump with which
+`python -m evad_jax.tools.replay_step` computes the same step again.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from evad_jax.checkpoints.manager import Checkpoints
+from evad_jax.data import unreadable
+from evad_jax.data.record_index import RecordIndex
+from evad_jax.distributed import processes, sharding
+from evad_jax.errors import InputError
+from evad_jax.files import array_files, atomic_files, storage
+from evad_jax.structures import Batch, Targets
+
+POLICIES = ('stop', 'skip')
+
+
+def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:
+  """`new`, or `old` where loss or norm of the gradient is no finite number; trees alike."""
+  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+
+def offenders(metrics: Any) -> list[str]:
+  """What of a step's figures is not finite, in words; metrics: StepMetrics of host numbers."""
+  named = {
+    'person': 'person loss of stage',
+    'box_l1': 'L1 of the boxes of stage',
+    'box_giou': 'GIoU of the boxes of stage',
+    'action': 'action loss of decoder block',
+  }
+  found = []
+  for name, term in metrics.terms._asdict().items():
+    bad = np.flatnonzero(~np.isfinite(np.asarray(term)))
+    found += [f'{named[name]} {i} ({np.asarray(term)[i]})' for i in bad]
+  if not math.isfinite(float(metrics.consistency)):
+    found.append(f'distance to the unpruned pass ({metrics.consistency})')
+  if not found and not math.isfinite(float(metrics.grad_norm)):
+    found.append(f'norm of the gradient ({metrics.grad_norm}), with all losses finite')
+  return found
+
+
+class Watch:
+  """Looks at the figures of every step of a run."""
+
+  def __init__(self, config: ConfigDict, index: RecordIndex, workdir: Path, skipped: int = 0):
+    """skipped: how many steps of the run were left out so far."""
+    self._config, self._index, self._workdir = config, index, workdir
+    self.skipped = skipped
+
+  def look(self, step: int, state: Any, batch: Batch, metrics: Any) -> None:
+    """Waits for the step, and does nothing where its loss and gradient are finite.
+
+    step: counted from 1. state: after the step or the next, which have not changed it where
+    they are not. batch: the global one. Raises InputError where the policy is 'stop'.
+    """
+    if np.isfinite(jax.device_get([metrics.loss, metrics.grad_norm])).all():
+      return
+    reasons = '; '.join(offenders(jax.device_get(metrics)))
+    clips = self._names(batch)
+    if self._config.train.non_finite == 'skip':
+      self.skipped += 1
+      processes.tell(
+        f'step {step} is left out, the {self.skipped}. of this run: not finite: {reasons}; '
+        f'clips: {", ".join(clips)}'
+      )
+      return
+    directory = _free_place(self._workdir / f'non_finite_step_{step}')
+    try:
+      with storage.told(directory):
+        write_dump(directory, self._config, step, state, batch)
+      kept = f'are in {directory} (python -m evad_jax.tools.replay_step {directory})'
+    except InputError as error:
+      kept = f'could not be kept ({error})'
+    raise InputError(
+      f'Step {step} is not finite: {reasons}; clips: {", ".join(clips)}. Its inputs {kept}. Lower '
+      'config.optimizer.rate or set config.optimizer.clip_norm, or set '
+      'config.train.non_finite=skip, and start again: it continues from the last checkpoint.'
+    )
+
+  def _names(self, batch: Batch) -> list[str]:
+    """Video and time in it of every clip of the global batch."""
+    numbers = multihost_utils.process_allgather(batch.index, tiled=True)
+    return [unreadable.name(self._index, i) for i in numbers.tolist() if i >= 0]
+
+
+def _free_place(path: Path) -> Path:
+  """The path, or with a number where an earlier run left a dump of the same step there."""
+  place, number = path, 1
+  while place.exists():
+    number += 1
+    place = path.with_name(f'{path.name}-{number}')
+  processes.wait_for_all('dump')  # before any process makes it
+  return place
+
+
+def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch: Batch) -> None:
+  """Writes what a step is computed from: configuration, state before it, this process's clips.
+
+  Of processes that read the same part of every batch, the first writes it.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  mesh = batch.index.sharding.mesh
+  part, parts = sharding.part_of_process(mesh)
+  others = range(jax.process_index())
+  if all(sharding.part_of_process(mesh, other)[0] != part for other in others):
+    arrays = {name: _local(x) for name, x in batch._asdict().items() if name != 'targets'}
+    arrays |= {f'targets/{name}': _local(x) for name, x in batch.targets._asdict().items()}
+    atomic_files.write_arrays(directory / f'batch_{part}_of_{parts}.npz', arrays)
+  if processes.is_first():
+    atomic_files.write_json(directory / 'config.json', json.loads(config.to_json_best_effort()))
+  with Checkpoints(directory / 'checkpoints') as checkpoints:
+    state = state._replace(step=0 * state.step + (step - 1))
+    checkpoints.save(step - 1, state, {}, {'next_example': step - 1}, None)
+
+
+def _local(x: jax.Array) -> np.ndarray:
+  """This process's consecutive part of an array that is split over its first axis."""
+  parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+  return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
+def read_batch(directory: Path) -> Batch:
+  """The global batch of a dump, of NumPy arrays."""
+  names = sorted(path.name for path in directory.glob('batch_*_of_*.npz'))
+  wanted = [f'batch_{part}_of_{len(names)}.npz' for part in range(len(names))]
+  if not names or names != sorted(wanted):
+    raise InputError(
+      f'{directory}: holds no whole batch, but {names}; give a directory non_finite_step_N of a '
+      'run.'
+    )
+  again = 'the dump is damaged: start the run again for another'
+  parts = [array_files.read(directory / name, _BATCH, {}, again) for name in wanted]
+  shapes = [{name: array.shape[1:] for name, array in part.items()} for part in parts]
+  lengths = {len(array) for array in parts[0].values()}
+  if len(lengths) > 1 or any(shape != shapes[0] for shape in shapes):
+    raise InputError(f'{directory}: its parts of a batch do not fit each other; {again}.')
+  arrays = {name: np.concatenate([part[name] for part in parts]) for name in _BATCH}
+  targets = Targets(**{name: arrays.pop(f'targets/{name}') for name in Targets._fields})
+  return Batch(**arrays, targets=targets)
+
+
+_BATCH = {
+  'clips': ('u', 5),
+  'sizes': ('i', 2),
+  'frame_boxes': ('f', 3),
+  'example_mask': ('b', 1),
+  'index': ('i', 1),
+  'targets/boxes': ('f', 3),
+  'targets/labels': ('f', 3),
+  'targets/box_mask': ('b', 2),
+}

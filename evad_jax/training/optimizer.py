@@ -1,0 +1,141 @@
+"""AdamW with the published parameter groups, and the learning rate by fractional epoch.
+
+Two ordered rule lists; the first pattern that matches a parameter's path decides, and a parameter
+that no rule covers is an error.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from evad_jax.distributed import parameter_rules
+from evad_jax.distributed.parameter_rules import path_of
+from evad_jax.errors import InputError
+
+Params = Any
+
+# The published heads (person stages, decoder with its action heads, projection, mask token) learn
+# faster by `head_multiplier`; encoder, pyramid and the proposals at the base rate.
+RATE_RULES = (
+  (r'encoder/.*', 'base'),
+  (r'fpn/.*', 'base'),
+  (r'person_detector/proposal_(boxes|features)', 'base'),
+  (r'person_detector/stage_\d+/.*', 'head'),
+  (r'context_refinement/.*', 'head'),
+)
+DECAY_RULES = (
+  (r'.*/(bias|q_bias|v_bias|scale)', False),
+  (r'.*/mask_token', False),
+  (r'.*/kernel', True),
+  (r'.*/proposal_(boxes|features)', True),
+)
+
+
+def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
+  """The value of the first matching rule for every parameter, as a tree like `params`.
+
+  Raises InputError naming a parameter that no rule covers.
+  """
+  return parameter_rules.by_rules(params, rules, 'evad_jax/training/optimizer.py')
+
+
+def step_schedule(
+  base: float, epochs: tuple[float, ...], factors: tuple[float, ...]
+) -> Callable[[Any], Any]:
+  """Epoch -> rate: base times the factor of the last milestone that has been reached."""
+
+  def rate(epoch: Any) -> Any:
+    value = jnp.asarray(base)
+    for milestone, factor in zip(epochs, factors, strict=True):
+      value = jnp.where(epoch >= milestone, base * factor, value)
+    return value
+
+  return rate
+
+
+def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
+  """Fractional epoch -> learning rate: linear warm-up, then steps (published) or half a cosine.
+
+  `settings` has rate, schedule ('step' or 'cosine'), warmup_epochs, warmup_start, milestones and
+  factors.
+  """
+  if settings.schedule == 'step':
+    after = step_schedule(settings.rate, tuple(settings.milestones), tuple(settings.factors))
+  elif settings.schedule == 'cosine':
+
+    def after(epoch: Any) -> Any:
+      progress = (epoch - settings.warmup_epochs) / max(total_epochs - settings.warmup_epochs, 1e-9)
+      return settings.rate * 0.5 * (1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1)))
+
+  else:
+    raise InputError(
+      f"config.optimizer.schedule={settings.schedule!r} is not one of 'step', 'cosine'."
+    )
+
+  def rate(epoch: Any) -> Any:
+    target = after(settings.warmup_epochs)
+    if not settings.warmup_epochs:
+      return after(epoch)
+    rise = settings.warmup_start + (target - settings.warmup_start) * epoch / settings.warmup_epochs
+    return jnp.where(epoch < settings.warmup_epochs, rise, after(epoch))
+
+  return rate
+
+
+def layer_scales(params: Params, decay: float) -> Params:
+  """Layer-wise decay of the rate: decay^(blocks above) for the encoder, 1 elsewhere."""
+  depth = sum(name.startswith('block_') for name in params['encoder'])
+
+  def scale(key_path: tuple, _: Any) -> float:
+    path = path_of(key_path)
+    if path.startswith('encoder/tubelets'):
+      return decay ** (depth + 1)
+    block = re.match(r'encoder/block_(\d+)/', path)
+    return decay ** (depth - int(block[1])) if block else 1.0
+
+  return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def make_optimizer(
+  settings: Any, params: Params, schedule: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+  """AdamW; `schedule` maps a step to the base rate.
+
+  `settings` has b1, b2, eps, weight_decay, head_multiplier, clip_norm (0: off) and layer_decay
+  (1: off).
+  """
+  multipliers = {'base': 1.0, 'head': settings.head_multiplier}
+  rates = by_rules(params, RATE_RULES)
+  scales = jax.tree.map(
+    lambda group, layer: multipliers[group] * layer,
+    rates,
+    layer_scales(params, settings.layer_decay),
+  )
+  transforms = [
+    optax.scale_by_adam(settings.b1, settings.b2, settings.eps),
+    optax.add_decayed_weights(settings.weight_decay, mask=by_rules(params, DECAY_RULES)),
+    optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales)),
+    optax.scale_by_learning_rate(schedule),
+  ]
+  if settings.clip_norm:
+    transforms.insert(0, optax.clip_by_global_norm(settings.clip_norm))
+  return optax.chain(*transforms)
+
+
+def at_step(opt_state: Any, step: jax.Array) -> Any:
+  """The optimizer's state with the learning rate of a step, counted from 0, whatever came before.
+
+  Its own count lacks the updates that were left out; the moments' correction goes by that one.
+  """
+
+  def counts(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
+
+  return jax.tree.map(
+    lambda part: part._replace(count=step) if counts(part) else part, opt_state, is_leaf=counts
+  )

@@ -1,0 +1,239 @@
+"""Pictures of keyframe-centric token pruning, as in the figures of the paper (section 3.2).
+
+`pruning_sheet` has a column for every slot of the clip and a row for every block that prunes, with
+dropped tokens dimmed; `importance_sheet` shows what decided it, as a heat map; `pruning_animation`
+has the same moving. What is small is enlarged, so that all of it is readable whatever the
+resolution. Tokens of padding lie outside the picture and are not shown.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from evad_jax.structures import PruningStage
+from evad_jax.visualization import picture_parts, token_painting
+from evad_jax.visualization.drawing import BACKGROUND, TEXT_COLOUR, font_of
+from evad_jax.visualization.picture_parts import FAINT_COLOUR, FONT_SIZE, MARK_COLOUR
+
+MARGIN = 14  # pixels around a picture
+GAP = 8  # between tiles; the mark of the keyframe stands in it
+ROW_GAP = 14
+SHEET_WIDTH = 1920  # aimed at; many slots make it wider
+NARROWEST = 760  # sheet; in less the texts do not fit
+TILE_WIDTHS = (112, 300)  # smallest, where headings still fit, and largest
+TALLEST = 1.5  # height of a tile, in widths
+SCALE_WIDTH = 300  # of the heat map's colours
+
+
+class PrunedClip(NamedTuple):
+  """One clip and what became of its tokens."""
+
+  frames: np.ndarray  # (T, H, W, 3) uint8 RGB, the picture without padding
+  stages: Sequence[PruningStage]  # of this clip alone, without the axis B; NumPy
+  patch: int  # height and width of a token, pixels of the picture
+  tubelet: int  # frames of a token
+  title: str = ''
+  frame_numbers: Sequence[int] | None = None  # T, of the frames in their video; from 0 if not given
+
+  def grid(self) -> tuple[int, int, int]:
+    """t, h, w of the tokens that hold a pixel of the picture."""
+    frames, height, width = self.frames.shape[:3]
+    return frames // self.tubelet, -(-height // self.patch), -(-width // self.patch)
+
+  def on_picture(self, tokens: np.ndarray) -> np.ndarray:
+    """Cuts what a stage says of the tokens of the canvas to those of the picture."""
+    t, h, w = self.grid()
+    return tokens[:t, :h, :w]
+
+  def keyframe(self) -> int:
+    """Its number in the clip; its slot goes on to keyframe + tubelet."""
+    return self.grid()[0] // 2 * self.tubelet
+
+  def number(self, frame: int) -> int:
+    """Of a frame of the clip, in its video."""
+    return int(frame if self.frame_numbers is None else self.frame_numbers[frame])
+
+  def tile_size(self, width: int) -> tuple[int, int]:
+    """Width and height of the picture in a tile so wide; a tall one is narrower."""
+    height, full = self.frames.shape[1:3]
+    scale = min(width / full, TALLEST * width / height)
+    return max(1, round(full * scale)), max(1, round(height * scale))
+
+  def check(self) -> None:
+    """Raises ValueError where there is no stage, or something does not fit the frames."""
+    if not self.stages:
+      raise ValueError('there is no stage of pruning to draw.')
+    frames, height, width = self.frames.shape[:3]
+    if not frames or frames % self.tubelet:
+      raise ValueError(f'{frames} frames do not divide into tubelets of {self.tubelet}.')
+    if self.frame_numbers is not None and len(self.frame_numbers) != frames:
+      raise ValueError(f'{len(self.frame_numbers)} frame_numbers were given for {frames} frames.')
+    for stage in self.stages:
+      for tokens in (stage.kept, stage.importance):
+        if len(tokens) != self.grid()[0] or self.on_picture(tokens).shape != self.grid():
+          raise ValueError(
+            f'block {int(stage.block)} has tokens of shape {tokens.shape}, but {frames} frames of '
+            f'{height} x {width} pixels have {self.grid()}.'
+          )
+
+
+class Row(NamedTuple):
+  """One row of a sheet."""
+
+  caption: str
+  tiles: list[np.ndarray]  # t of (height, width, 3) uint8
+  counts: list[str]  # t, below the tiles; or none
+
+
+def pruning_sheet(clip: PrunedClip) -> Image.Image:
+  """The first frame of every slot, and below it the same after every block that prunes.
+
+  Raises ValueError where there is no stage, or frames, tokens and numbers do not fit each other.
+  """
+  clip.check()
+  size = _tile_size(clip)
+  starts = range(0, len(clip.frames), clip.tubelet)
+  rows = [
+    Row(_input_caption(clip), [token_painting.enlarge(clip.frames[i], size) for i in starts], [])
+  ]
+  for stage in clip.stages:
+    kept = clip.on_picture(stage.kept)
+    tiles = [
+      token_painting.dim_dropped(clip.frames[i], here, clip.patch, size)
+      for i, here in zip(starts, kept, strict=True)
+    ]
+    counts = [f'{here.sum():,} of {here.size:,}' for here in kept]
+    rows.append(Row(stage_caption(clip, stage), tiles, counts))
+  note = 'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.'
+  return _sheet(clip, note, rows)
+
+
+def importance_sheet(clip: PrunedClip) -> Image.Image:
+  """What every block that prunes found important, over the first frame of every slot.
+
+  Importance is the attention that a token gets, here in multiples of the mean of the tokens of the
+  picture that came in. Raises ValueError as `pruning_sheet`.
+  """
+  clip.check()
+  size = _tile_size(clip)
+  starts = range(0, len(clip.frames), clip.tubelet)
+  stages = [token_painting.relative(clip.on_picture(stage.importance)) for stage in clip.stages]
+  octaves = token_painting.octaves_of(stages)
+  rows = []
+  for stage, importance in zip(clip.stages, stages, strict=True):
+    tiles = [
+      token_painting.heat(clip.frames[i], here, clip.patch, size, octaves)
+      for i, here in zip(starts, importance, strict=True)
+    ]
+    entered = (~np.isnan(importance)).sum()
+    dropped = entered - clip.on_picture(stage.kept).sum()
+    caption = f'block {int(stage.block)} drops {dropped:,} of {entered:,} tokens'
+    rows.append(Row(caption, tiles, []))
+  note = 'How much attention every token gets: those that get least are dropped, '
+  return _sheet(clip, note + 'but none of the keyframe, marked.', rows, _heat_legend(octaves))
+
+
+def stage_caption(clip: PrunedClip, stage: PruningStage) -> str:
+  """How many tokens of the picture are left."""
+  kept = clip.on_picture(stage.kept)
+  return f'after block {int(stage.block)}: {kept.sum():,} of {kept.size:,} tokens'
+
+
+def _input_caption(clip: PrunedClip) -> str:
+  """How many tokens there are, and of what."""
+  total = int(np.prod(clip.grid()))
+  what = f'{clip.patch} x {clip.patch} pixels of {clip.tubelet} frames each'
+  padding = clip.stages[0].kept.size - total
+  more = f'; {padding:,} more are padding, which is not shown' if padding else ''
+  return f'input: {total:,} tokens, {what}{more}'
+
+
+def _tile_size(clip: PrunedClip) -> tuple[int, int]:
+  """Width and height of all tiles of a sheet."""
+  room = (SHEET_WIDTH - 2 * MARGIN) // clip.grid()[0] - GAP
+  return clip.tile_size(int(np.clip(room, *TILE_WIDTHS)))
+
+
+def _column_width(clip: PrunedClip) -> int:
+  """Of a tile, and of what is written above and below it."""
+  return max(_tile_size(clip)[0], TILE_WIDTHS[0])
+
+
+def _sheet(
+  clip: PrunedClip, note: str, rows: Sequence[Row], legend: Image.Image | None = None
+) -> Image.Image:
+  """Title, note, rows of which the first has headings, legend."""
+  line, column = picture_parts.line_height(), _column_width(clip) + GAP
+  tall = rows[0].tiles[0].shape[0]
+  heights = [line + tall + (line if row.counts else 0) + ROW_GAP for row in rows]
+  width = max(2 * MARGIN + len(rows[0].tiles) * column - GAP, NARROWEST)
+  room, top = width - 2 * MARGIN, MARGIN + 2 * line + ROW_GAP // 2
+  height = top + line + sum(heights) + (legend.height + ROW_GAP if legend else 0)
+  sheet = Image.new('RGB', (width, height + MARGIN - ROW_GAP), BACKGROUND)
+  draw = ImageDraw.Draw(sheet)
+  picture_parts.write_line(draw, (MARGIN, MARGIN - 4), clip.title, room, TEXT_COLOUR)
+  picture_parts.write_line(draw, (MARGIN, MARGIN - 4 + line), note, room, FAINT_COLOUR)
+  for number, row in enumerate(rows):
+    picture_parts.write_line(draw, (MARGIN, top), row.caption, room, TEXT_COLOUR)
+    top += line
+    if number == 0:
+      _draw_headings(draw, clip, top)
+      top += line
+    _draw_tiles(sheet, draw, row, top, column)
+    top += heights[number] - line
+  if legend:
+    sheet.paste(legend, (MARGIN, top))
+  return sheet
+
+
+def _draw_tiles(
+  sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: int, column: int
+) -> None:
+  """The tiles of a row, the keyframe's marked, with what is written below them."""
+  for slot, tile in enumerate(row.tiles):
+    left = MARGIN + slot * column
+    box = picture_parts.paste(sheet, tile, left, top + 2, column - GAP)
+    if slot == len(row.tiles) // 2:
+      picture_parts.mark(draw, box)
+    if row.counts:
+      at = (left, box[3] + 3)
+      picture_parts.write_line(draw, at, row.counts[slot], column - GAP, FAINT_COLOUR)
+
+
+def _draw_headings(draw: ImageDraw.ImageDraw, clip: PrunedClip, top: int) -> None:
+  """Which frame every column shows."""
+  width = _column_width(clip)
+  for slot in range(clip.grid()[0]):
+    frame = slot * clip.tubelet
+    word, colour = 'frame', FAINT_COLOUR
+    if frame == clip.keyframe():
+      word, colour = 'keyframe', MARK_COLOUR
+    at = (MARGIN + slot * (width + GAP), top - 1)
+    picture_parts.write_line(draw, at, f'{word} {clip.number(frame)}', width, colour)
+
+
+def _heat_legend(octaves: int) -> Image.Image:
+  """The scale of the heat map with its ticks, and what is dark."""
+  line = picture_parts.line_height()
+  picture = Image.new('RGB', (SCALE_WIDTH + 290, 2 * line + 20), BACKGROUND)
+  draw = ImageDraw.Draw(picture)
+
+  def write(x: float, y: float, text: str, colour: tuple) -> None:
+    picture_parts.write_line(draw, (x, y), text, picture.width - x, colour)
+
+  write(0, 0, 'importance, in multiples of the mean of the row', TEXT_COLOUR)
+  values = np.linspace(-octaves, octaves, SCALE_WIDTH)
+  colours = token_painting.heat_colours(values, octaves).round().astype(np.uint8)
+  picture.paste(Image.fromarray(np.repeat(colours[None], 14, axis=0)), (0, line + 2))
+  for tick in range(-octaves, octaves + 1):
+    text = f'{2**tick}' if tick >= 0 else f'1/{2**-tick}'
+    share = (tick + octaves) / (2 * octaves)
+    x = share * (SCALE_WIDTH - 1)
+    draw.line((x, line + 12, x, line + 18), fill=TEXT_COLOUR)
+    write(x - share * font_of(FONT_SIZE).getlength(text), line + 17, text, FAINT_COLOUR)
+  left, top = SCALE_WIDTH + 30, line + 2
+  draw.rectangle((left, top, left + 26, top + 13), fill=token_painting.GONE_COLOUR)
+  write(left + 34, top - 3, 'dropped by an earlier block', TEXT_COLOUR)
+  return picture
