@@ -20,7 +20,7 @@ import pytest
 from evad_jax.errors import InputError
 from evad_jax.model import attention
 from evad_jax.model.vit import Encoder
-from evad_jax.training import loop
+from evad_jax.training import setup
 from evad_jax.training.train_step import initial_state, train_step
 from tests import micro_evad
 
@@ -160,7 +160,7 @@ def three_steps(device):
   """Losses and parameters of three steps in float32, on one device."""
   config = micro_evad.micro_config()
   model = micro_evad.micro_model()
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-4)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-4)
   with jax.default_device(device), jax.default_matmul_precision('highest'):
     state = initial_state(micro_evad.random_parameters(model), optimizer, ema=False)
     batch, key = micro_evad.random_batch(4), jax.random.key(0)

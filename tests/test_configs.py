@@ -13,7 +13,7 @@ from configs import common
 from evad_jax.errors import InputError
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch, Targets
-from evad_jax.training import loop
+from evad_jax.training import setup
 from evad_jax.training.train_step import train_step
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -66,8 +66,8 @@ def test_configuration_builds(get_config):
 def test_configuration_takes_a_step(get_config):
   config = get_config()
   model = from_config.make_model(config)
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-3)
-  state = loop.abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
+  state = setup.abstract_state(config, model, optimizer)
   step = functools.partial(
     train_step,
     model=model,

@@ -14,7 +14,7 @@ from evad_jax.errors import InputError
 from evad_jax.published import known_answers, weight_names
 from evad_jax.settings import from_config
 from evad_jax.tools import convert_checkpoint
-from evad_jax.training import init_from, loop
+from evad_jax.training import init_from, loop, setup
 from evad_jax.training.train_step import initial_state
 from tests import micro_evad, published_sources
 from tests.published_sources import KEPT, UNTOLD, flags, write
@@ -180,23 +180,23 @@ def test_the_first_parameters_say_where_they_are_from(converted, tmp_path, capsy
   config = micro_evad.micro_config(token_restoring='released', padding='released')
   config.train.ema_decay = 0.9
   model = from_config.make_model(config)
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-3)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
   params = micro_evad.random_parameters(model, seed=2)
   # Without compiling the start values.
   monkeypatch.setattr(loop, 'start_params', lambda *a: params)
-  assert loop.first_params(config, model, CLASSES, tmp_path) is params
+  assert setup.first_params(config, model, CLASSES, tmp_path) is params
   assert 'Starting from scratch: start values of config.seed=0' in capsys.readouterr().out
   assert not (tmp_path / 'init_from.json').exists()
   config.init_from = str(converted['detector'])
-  found = loop.first_params(config, model, CLASSES, tmp_path)
+  found = setup.first_params(config, model, CLASSES, tmp_path)
   told = capsys.readouterr().out
   assert f'Starting from {config.init_from}/0 (EVAD detector, width 32, depth 4, 5 act' in told
   assert json.loads((tmp_path / 'init_from.json').read_text())['fresh'] == []
   with Checkpoints(converted['detector'], read_only=True) as checkpoints:
     saved = checkpoints.read_params(0)
-  abstract = loop.abstract_state(config, model, optimizer)
+  abstract = setup.abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, sharding.make_mesh(), False)
-  state = loop.place_state(config, found, optimizer, shardings)
+  state = setup.place_state(config, found, optimizer, shardings)
   for tree in (state.params, state.ema_params):
     jax.tree.map(np.testing.assert_array_equal, tree, saved)
   assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, abstract)

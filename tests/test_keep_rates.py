@@ -17,7 +17,7 @@ from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
 from evad_jax.settings import from_config
 from evad_jax.structures import Outputs
-from evad_jax.training import checks, keep_rates, losses
+from evad_jax.training import checks, keep_rates, losses, setup
 from evad_jax.training import loop as train
 from evad_jax.training.run_log import Stopwatch
 from evad_jax.training.train_step import initial_state, train_step
@@ -69,7 +69,7 @@ def test_every_step_runs_the_program_of_its_rate():
   config = micro_config()
   config.train.keep_rates = (1.0, 0.7, 0.6)
   model, mesh = from_config.make_model(config), sharding.make_mesh()
-  optimizer = train.make_optimizer(config, model, lambda step: 1e-3)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
   loop = train.Loop(config, model, optimizer, mesh, range(8), 12, None, None, None)
   assert set(loop.step_fns) == {1.0, 0.7, 0.6}
   loop.step_fns = {

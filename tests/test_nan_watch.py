@@ -20,7 +20,7 @@ from evad_jax.errors import InputError
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch
 from evad_jax.tools import replay_step
-from evad_jax.training import loop, losses, non_finite
+from evad_jax.training import loop, losses, non_finite, train_step
 from evad_jax.training.train_step import StepMetrics
 from tests.test_main import make_data, tiny_config
 from tests.test_storage import fill_disk
@@ -225,7 +225,7 @@ def test_a_second_dump_of_a_step_leaves_the_first_alone(config, stopped, monkeyp
   batch = non_finite.read_batch(workdir / 'non_finite_step_3')
   batch = sharding.put_batch(batch, sharding.make_mesh())
   terms = losses.Terms(*(np.array([NAN]),) * 4)
-  state = loop.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
+  state = train_step.initial_state({'a': jnp.ones(2)}, optax.sgd(1.0), ema=False)
   watch = non_finite.Watch(config, index, workdir)
   look = functools.partial(
     watch.look, 3, state, batch, StepMetrics(np.float32(NAN), terms, np.float32(1), np.float32(0))

@@ -5,7 +5,7 @@ import pytest
 
 from evad_jax.distributed import device_peak, sharding
 from evad_jax.settings import from_config
-from evad_jax.training import loop, overview
+from evad_jax.training import overview, setup
 from tests.micro_evad import micro_config
 
 
@@ -45,8 +45,8 @@ def test_how_it_computes_and_what_it_learns():
     '1 x cpu: bfloat16, attention plain, activations of blocks computed again for the backward '
     "pass, float32 products at 'highest'"
   )
-  optimizer = loop.make_optimizer(config, model, lambda step: 0.0)
-  state = loop.abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, lambda step: 0.0)
+  state = setup.abstract_state(config, model, optimizer)
   places = sharding.state_shardings(state, optimizer, mesh, False)
   lines = [line.split() for line in overview.parameters(state, places)]
   parts = ['context_refinement', 'encoder', 'fpn', 'person_detector']

@@ -1,6 +1,5 @@
 """Where parameters, optimizer state and batches are put, by hand-worked tables."""
 
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -12,8 +11,9 @@ from configs import ava
 from evad_jax.distributed import sharding
 from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
+from evad_jax.model import start_values
 from evad_jax.settings import from_config
-from evad_jax.training import loop
+from evad_jax.training import setup
 from tests.micro_evad import micro_config
 
 P = PartitionSpec
@@ -28,7 +28,7 @@ def by_path(tree, is_leaf=None):
 def vit_l():
   config = ava.get_config('L')
   model = from_config.make_model(config)
-  return jax.eval_shape(functools.partial(loop.init_params, config, model))
+  return start_values.abstract_params(config, model)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_optimizer_state_and_moving_average_lie_with_their_parameters():
   config = micro_config()
   config.train.ema_decay, config.optimizer.clip_norm = 0.99, 1.0
   model = from_config.make_model(config)
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-3)
-  state = loop.abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
+  state = setup.abstract_state(config, model, optimizer)
   # Shardings of devices, but of one alone: the specification is what counts.
   mesh = sharding.make_mesh(1, jax.devices()[:1])
   found = sharding.state_shardings(state, optimizer, mesh, True)

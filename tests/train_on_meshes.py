@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from evad_jax.distributed import sharding
 from evad_jax.settings import from_config
-from evad_jax.training import loop
+from evad_jax.training import setup
 from evad_jax.training.train_step import initial_state
 from tests.micro_evad import micro_config, random_batch, random_parameters
 
@@ -35,14 +35,14 @@ def prepare(name, dtype):
     config = micro_config(dtype=dtype, drop_path=0.1, decoder_drop_path=0.1)
     config.mesh.update(model=model_size, fsdp=fully_sharded)
     model = from_config.make_model(config)
-    optimizer = loop.make_optimizer(config, model, lambda step: 3e-3)
+    optimizer = setup.make_optimizer(config, model, lambda step: 3e-3)
     mesh = sharding.make_mesh(model_size, jax.devices()[: data_size * model_size])
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), random_parameters(model))
     state = initial_state(params, optimizer, ema=False)
     state = sharding.put(state, sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp))
     batch = sharding.put_batch(random_batch(8), mesh)
     key = sharding.put_replicated(jax.random.key(1), mesh)
-    step = loop.compile_step(config, model, optimizer, mesh)
+    step = setup.compile_step(config, model, optimizer, mesh)
     return step.lower(state, batch, key).compile(), state, batch, key
 
 

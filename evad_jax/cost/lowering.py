@@ -15,7 +15,7 @@ from evad_jax.evaluation import evaluate
 from evad_jax.model.evad import EVAD
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch
-from evad_jax.training import activation_memory, loop
+from evad_jax.training import activation_memory, setup
 from evad_jax.training.train_step import TrainState
 
 
@@ -31,14 +31,14 @@ class Parts(NamedTuple):
 def parts_of(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Parts:
   """clips: of a whole batch; canvas: height and width in pixels."""
   model = from_config.make_model(config)
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-4)
-  state = loop.abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-4)
+  state = setup.abstract_state(config, model, optimizer)
   return Parts(model, optimizer, state, activation_memory.abstract_batch(config, clips, canvas))
 
 
 def lower_step(config: ConfigDict, parts: Parts, mesh: Mesh) -> Any:
   """The lowered training step; config.mesh as the mesh was made."""
-  step = loop.compile_step(config, parts.model, parts.optimizer, mesh)
+  step = setup.compile_step(config, parts.model, parts.optimizer, mesh)
   return step.lower(parts.state, parts.batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 

@@ -18,7 +18,7 @@ from evad_jax.model import multiply_adds
 from evad_jax.model.evad import EVAD
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch, Targets
-from evad_jax.training import loop
+from evad_jax.training import setup
 from evad_jax.training.train_step import initial_state
 
 Array = jax.Array
@@ -164,12 +164,14 @@ def prediction_program(config: ConfigDict, model: EVAD, params: Any, batch: Batc
 
 def step_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
   """One step of training, as train.py compiles it."""
-  optimizer = loop.make_optimizer(config, model, lambda step: 1e-6)
+  optimizer = setup.make_optimizer(config, model, lambda step: 1e-6)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   arguments = initial_state(jax.tree.map(jnp.copy, params), optimizer, ema=False), batch
   key = jax.random.key(0)
   state, batch, key = sharding.put_replicated((*arguments, key), mesh)
-  compiled, seconds = _compile(loop.compile_step(config, model, optimizer, mesh), state, batch, key)
+  compiled, seconds = _compile(
+    setup.compile_step(config, model, optimizer, mesh), state, batch, key
+  )
   held = [state]  # a step gives its argument's memory to the new state
 
   def call() -> None:

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax.sharding import Mesh
+import jax
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from evad_jax.checkpoints import model_settings, parameter_checks
 from evad_jax.checkpoints.manager import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
+from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
 from evad_jax.settings import automatic, config_rules, from_config
-from evad_jax.training import loop
 
 
 class SavedModel(NamedTuple):
@@ -43,7 +44,17 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
     index = from_config.open_split(config, config.data.eval_split)
     mesh = sharding.make_mesh(config.mesh.model)
     sharding.check_model_axis(mesh, config.model)
-    params = loop.restore_params(config, model, checkpoints, step, mesh)
+    params = restore_params(config, model, checkpoints, step, mesh)
     parameter_checks.check_finite(params, directory / str(step))
   model_settings.tell_other_classes(settings, index.classes)
   return SavedModel(config, model, params, index, mesh, f'step {step} of {directory}')
+
+
+def restore_params(
+  config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
+) -> Any:
+  """The parameters to evaluate of a checkpoint."""
+  abstract = start_values.abstract_params(config, model)
+  specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
+  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+  return checkpoints.read_params(step, sharding.placed(abstract, shardings))

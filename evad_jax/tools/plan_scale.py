@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from evad_jax import config_flag
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.model import start_values
 
 flags.adopt_module_key_flags(config_flag)  # for --help
 _DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)
@@ -68,13 +69,12 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
 
 def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   """Bytes that a clip keeps from the forward for the backward pass."""
-  import jax
 
   from evad_jax.settings import from_config
-  from evad_jax.training import activation_memory, loop
+  from evad_jax.training import activation_memory
 
   model = from_config.make_model(config)
-  params = jax.eval_shape(lambda: loop.init_params(config, model))
+  params = start_values.abstract_params(config, model)
   return activation_memory.kept_of_a_clip(
     model, params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
   )

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.training import setup
 
 
 def replay(directory: Path) -> list[str]:
@@ -25,7 +26,7 @@ def replay(directory: Path) -> list[str]:
   from evad_jax.distributed.parameter_rules import path_of
   from evad_jax.files import text_files
   from evad_jax.settings import config_rules, from_config
-  from evad_jax.training import keep_rates, loop, non_finite
+  from evad_jax.training import keep_rates, non_finite
 
   path = directory / 'config.json'
   if not path.is_file():
@@ -38,8 +39,8 @@ def replay(directory: Path) -> list[str]:
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   model = from_config.make_model(config)
   mesh = sharding.make_mesh(1, jax.devices()[:1])
-  optimizer = loop.make_optimizer(config, model, lambda step: 0.0)
-  abstract = loop.abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, lambda step: 0.0)
+  abstract = setup.abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, False)
   with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
     step = checkpoints.choose(0)
@@ -48,7 +49,7 @@ def replay(directory: Path) -> list[str]:
   bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]
   batch = sharding.put_batch(non_finite.read_batch(directory), mesh)
   rate = keep_rates.of_step(keep_rates.listed(config), config.seed, step + 1)
-  step_fn = loop.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
+  step_fn = setup.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
   _, metrics = jax.device_get(step_fn(state, batch, jax.random.key(config.seed + 1)))
   lines = [f'step {step + 1}: loss {metrics.loss}, norm of the gradient {metrics.grad_norm}']
   for name, term in metrics.terms._asdict().items():

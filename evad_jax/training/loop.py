@@ -10,15 +10,13 @@ alone. So a run that was killed and started again goes through the same numbers.
 import functools
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evad_jax.checkpoints import recovery
@@ -32,23 +30,20 @@ from evad_jax.distributed.processes import tell
 from evad_jax.distributed.profiling import Profile
 from evad_jax.evaluation import evaluate
 from evad_jax.files import storage
-from evad_jax.model import layers
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import automatic, from_config
+from evad_jax.settings import from_config
 from evad_jax.structures import Batch
 from evad_jax.training import (
-  activation_memory,
   checks,
-  init_from,
   keep_rates,
   non_finite,
   overview,
   run_data,
+  setup,
 )
-from evad_jax.training import optimizer as optimizers
 from evad_jax.training.progress import Progress, report_evaluation
 from evad_jax.training.run_log import RunLog, Stopwatch, duration
-from evad_jax.training.train_step import StepMetrics, TrainState, initial_state, train_step
+from evad_jax.training.train_step import StepMetrics, TrainState
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation:
@@ -58,7 +53,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
   Raises InputError for whatever is wrong with configuration, data or checkpoints, and Preempted or
   Interrupted after a SIGTERM, when all that was computed is saved.
   """
-  config = resolve(config, workdir)
+  config = setup.resolve(config, workdir)
   model = from_config.make_model(config)
   index = from_config.open_split(config, config.data.train_split)
   eval_index = from_config.open_split(config, config.data.eval_split)
@@ -69,8 +64,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     run_data.check(config, index, saved, workdir)
   checks.tell_scale(config, mesh)
   total_steps = math.ceil(config.train.epochs * len(index) / config.train.batch_size)
-  optimizer = make_optimizer(config, model, schedule(config, index))
-  abstract = abstract_state(config, model, optimizer)
+  optimizer = setup.make_optimizer(config, model, setup.schedule(config, index))
+  abstract = setup.abstract_state(config, model, optimizer)
   shardings = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
   tell('\n'.join([overview.computation(config, model, mesh), 'Parameters, by part of the model:']))
   tell('\n'.join(overview.parameters(abstract, shardings)))
@@ -92,13 +87,13 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
     else:
       step, position = 0, {}
       checks.check_split(config, eval_index)
-      params = first_params(config, model, index.classes, workdir)
-      state = place_state(config, params, optimizer, shardings)
-      tell(f'Training {num_parameters(abstract):,} parameters for {total_steps} steps')
+      params = setup.first_params(config, model, index.classes, workdir)
+      state = setup.place_state(config, params, optimizer, shardings)
+      tell(f'Training {setup.num_parameters(abstract):,} parameters for {total_steps} steps')
     watch = non_finite.Watch(config, index, workdir, position.get('skipped', 0))
     late = position.get('evaluation_due') and not checkpoints.was_evaluated(step)
     if step == total_steps and not late:
-      return evaluator(evaluation_params(state))
+      return evaluator(setup.evaluation_params(state))
     with RunLog(workdir, step, processes.is_first(), evaluates_again=bool(late)) as log:
       profile = Profile(config.profile, workdir / 'profile')
       loop = Loop(config, model, optimizer, mesh, index, total_steps, preemption, watch, profile)
@@ -132,7 +127,7 @@ class Loop:
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
-      rate: compile_step(config, self.models[rate], optimizer, mesh, chained=True)
+      rate: setup.compile_step(config, self.models[rate], optimizer, mesh, chained=True)
       for rate in self.rates
     }
     self.sound = jax.jit(lambda: jnp.array(True), out_shardings=sharding.replicated(mesh))()
@@ -158,7 +153,7 @@ class Loop:
     progress = Progress(
       self.config,
       self.index,
-      schedule(self.config, self.index),
+      setup.schedule(self.config, self.index),
       start,
       self.total,
       log,
@@ -260,7 +255,7 @@ class Loop:
   ) -> evaluate.Evaluation | None:
     """Evaluates a saved state, and adds the figures to it; None where a SIGTERM came first."""
     try:
-      evaluation = evaluator(evaluation_params(state))
+      evaluation = evaluator(setup.evaluation_params(state))
     except Interrupted:
       return None
     report_evaluation(step, evaluation.metrics(), log)
@@ -313,165 +308,3 @@ class Loop:
       progress.interval.exclude(seconds)
     state, metrics, self.sound = result
     return state, metrics
-
-
-def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
-  """The configuration with values for 'auto', those of the run where it is continued."""
-  saved = newest_settings(workdir / 'checkpoints') or {}
-  return automatic.resolve(config, saved.get('model'), step_bytes)
-
-
-def step_bytes(config: ConfigDict) -> int:
-  """Bytes of a device for a step: state, gradients, and what its clips of the costliest kind keep.
-
-  Raises InputError where the configuration does not fit the devices.
-  """
-  mesh = sharding.make_mesh(config.mesh.model)
-  model = from_config.make_model(config)
-  checks.check(config, model, mesh)
-  optimizer = make_optimizer(config, model, lambda step: 0.0)
-  state = abstract_state(config, model, optimizer)
-  places = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
-  held = activation_memory.on_device(state, places) + activation_memory.on_device(
-    state.params, places.params
-  )
-  clips = config.train.batch_size // mesh.shape['data'] // config.train.accumulation
-  canvas = max(from_config.canvases(config), key=math.prod)
-  model = model.clone(keep_rate=max(keep_rates.listed(config), key=np.mean))
-  return held + clips * activation_memory.kept_of_a_clip(
-    model, state.params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
-  )
-
-
-def schedule(config: ConfigDict, index: RecordIndex) -> Any:
-  """Step (counted from 0) -> learning rate."""
-  rate = optimizers.learning_rate(config.optimizer, config.train.epochs)
-  epochs_per_step = config.train.batch_size / len(index)
-  scale = config.train.batch_size / config.optimizer.rate_batch_size
-  return lambda step: scale * rate(step * epochs_per_step)
-
-
-def init_params(config: ConfigDict, model: EVAD) -> Any:
-  """Start values from config.seed."""
-  height, width = config.clip.canvases[0]  # parameters are the same for every canvas
-  clips = jnp.zeros((1, config.clip.clip_frames, height, width, 3))
-  sizes = jnp.array([[height, width]], jnp.int32)
-  return model.init(jax.random.key(config.seed), clips, sizes, train=False)['params']
-
-
-def make_optimizer(
-  config: ConfigDict, model: EVAD, rate: Callable[[Any], Any]
-) -> optax.GradientTransformation:
-  """AdamW of config.optimizer; `rate` maps a step to the base learning rate."""
-  params = jax.eval_shape(functools.partial(init_params, config, model))
-  return optimizers.make_optimizer(config.optimizer, params, rate)
-
-
-def start_params(config: ConfigDict, model: EVAD) -> Any:
-  """The parameters of a run from scratch, on one device."""
-  return jax.jit(functools.partial(init_params, config, model))()
-
-
-def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: Path) -> Any:
-  """The parameters at step 0, of config.init_from or from scratch; says which, in words."""
-  params = start_params(config, model)
-  if not config.init_from:
-    tell(f'Starting from scratch: start values of config.seed={config.seed}')
-    return params
-  params, report = init_from.load(config, params, classes)
-  tell(report.text())
-  if jax.process_index() == 0:
-    report.write(workdir / 'init_from.json')
-  return params
-
-
-def place_state(
-  config: ConfigDict, params: Any, optimizer: optax.GradientTransformation, shardings: Any
-) -> TrainState:
-  """The state at step 0; what the optimizer keeps is made where it stays, whole on no device."""
-  start = jax.jit(state_of(config, optimizer), out_shardings=shardings, donate_argnums=0)
-  return start(sharding.put(params, shardings.params))
-
-
-def state_of(config: ConfigDict, optimizer: optax.GradientTransformation) -> Callable:
-  """params -> TrainState at step 0."""
-  return functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
-
-
-def abstract_state(
-  config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
-) -> TrainState:
-  """Shapes and types of the state."""
-  params = jax.eval_shape(functools.partial(init_params, config, model))
-  return jax.eval_shape(state_of(config, optimizer), params)
-
-
-def restore_params(
-  config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
-) -> Any:
-  """The parameters to evaluate of a checkpoint."""
-  abstract = jax.eval_shape(functools.partial(init_params, config, model))
-  specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
-  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-  return checkpoints.read_params(step, sharding.placed(abstract, shardings))
-
-
-def evaluation_params(state: TrainState) -> Any:
-  """The moving average where there is one."""
-  return state.params if state.ema_params is None else state.ema_params
-
-
-def num_parameters(state: TrainState) -> int:
-  """How many numbers the model has learned."""
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
-
-
-def compile_step(
-  config: ConfigDict,
-  model: EVAD,
-  optimizer: optax.GradientTransformation,
-  mesh: Mesh,
-  *,
-  chained: bool = False,
-) -> Any:
-  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'.
-
-  chained: of `chained_step`, which takes and returns one flag more.
-  """
-  everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-  abstract = abstract_state(config, model, optimizer)
-  state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
-  step = functools.partial(
-    train_step,
-    model=model,
-    optimizer=optimizer,
-    action_weight=config.loss.action_weight,
-    consistency=config.train.consistency,
-    accumulation=config.train.accumulation,
-    masked=config.data.unreadable == 'skip',
-    ema_decay=config.train.ema_decay,
-    mesh=mesh if mesh.size > 1 else None,
-  )
-  if not chained:
-    shardings = (state, split, everywhere), (state, everywhere)
-  else:
-    step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
-    shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
-  step = layers.summing_gradients_in(config.mesh.gradient_dtype, sharding.within(mesh, step))
-  return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
-
-
-def chained_step(
-  step: Callable, skips: bool, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
-) -> tuple[TrainState, StepMetrics, jax.Array]:
-  """A step that changes nothing unless all steps before it were finite, or `skips`.
-
-  So the host may look at a step when the next is on its way, and still finds the state it began
-  with. sound: () bool, whether they were; the same comes back with this step.
-  """
-  new, metrics = step(state, batch, key)
-  if skips:
-    return new, metrics, sound
-  new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
-  finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
-  return new, metrics, sound & finite

@@ -1,7 +1,7 @@
 """A loss or gradient that is no number: the update is left out, and the step's inputs are kept.
 
 Inside jit, `unless_non_finite` keeps the state as it was. Outside, `Watch` looks at every step,
-when the next is on its way already (train.chained_step) unless something is told or saved. It
+when the next is on its way already (setup.chained_step) unless something is told or saved. It
 counts and goes on where config.train.non_finite is 'skip', and by default, 'stop', it ends the run
 with the step, the terms, and the clips, and leaves a dump with which
 `python -m evad_jax.tools.replay_step` computes the same step again.

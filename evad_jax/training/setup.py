@@ -1,0 +1,165 @@
+"""What a run is made of: optimizer, state and compiled step of a configuration."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from evad_jax.checkpoints.manager import newest_settings
+from evad_jax.data.records import RecordIndex
+from evad_jax.distributed import sharding
+from evad_jax.distributed.processes import tell
+from evad_jax.model import layers, start_values
+from evad_jax.model.evad import EVAD
+from evad_jax.settings import automatic, from_config
+from evad_jax.structures import Batch
+from evad_jax.training import activation_memory, checks, init_from, keep_rates
+from evad_jax.training import optimizer as optimizers
+from evad_jax.training.train_step import StepMetrics, TrainState, initial_state, train_step
+
+
+def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
+  """The configuration with values for 'auto', those of the run where it is continued."""
+  saved = newest_settings(workdir / 'checkpoints') or {}
+  return automatic.resolve(config, saved.get('model'), step_bytes)
+
+
+def step_bytes(config: ConfigDict) -> int:
+  """Bytes of a device for a step: state, gradients, and what its clips of the costliest kind keep.
+
+  Raises InputError where the configuration does not fit the devices.
+  """
+  mesh = sharding.make_mesh(config.mesh.model)
+  model = from_config.make_model(config)
+  checks.check(config, model, mesh)
+  optimizer = make_optimizer(config, model, lambda step: 0.0)
+  state = abstract_state(config, model, optimizer)
+  places = sharding.state_shardings(state, optimizer, mesh, config.mesh.fsdp)
+  held = activation_memory.on_device(state, places) + activation_memory.on_device(
+    state.params, places.params
+  )
+  clips = config.train.batch_size // mesh.shape['data'] // config.train.accumulation
+  canvas = max(from_config.canvases(config), key=math.prod)
+  model = model.clone(keep_rate=max(keep_rates.listed(config), key=np.mean))
+  return held + clips * activation_memory.kept_of_a_clip(
+    model, state.params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
+  )
+
+
+def schedule(config: ConfigDict, index: RecordIndex) -> Any:
+  """Step (counted from 0) -> learning rate."""
+  rate = optimizers.learning_rate(config.optimizer, config.train.epochs)
+  epochs_per_step = config.train.batch_size / len(index)
+  scale = config.train.batch_size / config.optimizer.rate_batch_size
+  return lambda step: scale * rate(step * epochs_per_step)
+
+
+def make_optimizer(
+  config: ConfigDict, model: EVAD, rate: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+  """AdamW of config.optimizer; `rate` maps a step to the base learning rate."""
+  params = start_values.abstract_params(config, model)
+  return optimizers.make_optimizer(config.optimizer, params, rate)
+
+
+def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: Path) -> Any:
+  """The parameters at step 0, of config.init_from or from scratch; says which, in words."""
+  params = start_values.start_params(config, model)
+  if not config.init_from:
+    tell(f'Starting from scratch: start values of config.seed={config.seed}')
+    return params
+  params, report = init_from.load(config, params, classes)
+  tell(report.text())
+  if jax.process_index() == 0:
+    report.write(workdir / 'init_from.json')
+  return params
+
+
+def place_state(
+  config: ConfigDict, params: Any, optimizer: optax.GradientTransformation, shardings: Any
+) -> TrainState:
+  """The state at step 0; what the optimizer keeps is made where it stays, whole on no device."""
+  start = jax.jit(state_of(config, optimizer), out_shardings=shardings, donate_argnums=0)
+  return start(sharding.put(params, shardings.params))
+
+
+def state_of(config: ConfigDict, optimizer: optax.GradientTransformation) -> Callable:
+  """params -> TrainState at step 0."""
+  return functools.partial(initial_state, optimizer=optimizer, ema=bool(config.train.ema_decay))
+
+
+def abstract_state(
+  config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """Shapes and types of the state."""
+  params = start_values.abstract_params(config, model)
+  return jax.eval_shape(state_of(config, optimizer), params)
+
+
+def evaluation_params(state: TrainState) -> Any:
+  """The moving average where there is one."""
+  return state.params if state.ema_params is None else state.ema_params
+
+
+def num_parameters(state: TrainState) -> int:
+  """How many numbers the model has learned."""
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+
+
+def compile_step(
+  config: ConfigDict,
+  model: EVAD,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  chained: bool = False,
+) -> Any:
+  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'.
+
+  chained: of `chained_step`, which takes and returns one flag more.
+  """
+  everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+  abstract = abstract_state(config, model, optimizer)
+  state = sharding.state_shardings(abstract, optimizer, mesh, config.mesh.fsdp)
+  step = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    action_weight=config.loss.action_weight,
+    consistency=config.train.consistency,
+    accumulation=config.train.accumulation,
+    masked=config.data.unreadable == 'skip',
+    ema_decay=config.train.ema_decay,
+    mesh=mesh if mesh.size > 1 else None,
+  )
+  if not chained:
+    shardings = (state, split, everywhere), (state, everywhere)
+  else:
+    step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
+    shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
+  step = layers.summing_gradients_in(config.mesh.gradient_dtype, sharding.within(mesh, step))
+  return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
+
+
+def chained_step(
+  step: Callable, skips: bool, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
+) -> tuple[TrainState, StepMetrics, jax.Array]:
+  """A step that changes nothing unless all steps before it were finite, or `skips`.
+
+  So the host may look at a step when the next is on its way, and still finds the state it began
+  with. sound: () bool, whether they were; the same comes back with this step.
+  """
+  new, metrics = step(state, batch, key)
+  if skips:
+    return new, metrics, sound
+  new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
+  finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+  return new, metrics, sound & finite
