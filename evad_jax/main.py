@@ -31,17 +31,17 @@ def make_missing_data(config: ConfigDict) -> None:
   """Makes the synthetic set where a configuration uses one and it is not there."""
   if not config.data.synthetic or (Path(config.data.directory) / 'manifest.json').exists():
     return
-  from data_prep import synthetic  # only this configuration needs it
+  from evad_jax.synthetic import data_set  # only this configuration needs it
 
   height, width = config.clip.canvases[0]
-  settings = synthetic.Settings(
+  settings = data_set.Settings(
     height=height,
     width=width,
     clip_frames=config.clip.clip_frames,
     frame_stride=config.clip.frame_stride,
     hard=config.data.synthetic == 'hard',
   )
-  synthetic.generate(config.data.directory, settings)
+  data_set.generate(config.data.directory, settings)
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):

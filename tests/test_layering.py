@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # of one line know nothing of each other.
 FLOORS = (
   ('data_prep', 'evad_jax.tools'),
+  ('evad_jax.cost',),
   ('evad_jax.main',),
   ('configs',),
-  ('evad_jax.cost',),
   ('evad_jax.training',),
   ('evad_jax.evaluation',),
   ('evad_jax.visualization',),
@@ -30,7 +30,7 @@ FLOORS = (
   ('evad_jax.distributed',),
   ('evad_jax.files',),
   # The ground, in the order in which it is built.
-  ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.command_line'),
+  ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.config_flag', 'evad_jax.compile_cache'),
   ('evad_jax.boxes', 'evad_jax.value_rules'),
   ('evad_jax.errors',),
   ('evad_jax.printable', 'evad_jax.limits'),

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from configs import demo
-from data_prep import synthetic
 from evad_jax import main
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data import records
 from evad_jax.errors import InputError
+from evad_jax.synthetic import data_set
 from evad_jax.tools import compare_keep_rates
 from tests.data import toy_records
 
@@ -56,10 +56,10 @@ def tiny_config(directory):
 
 
 def make_data(directory, train=16, test=6):
-  settings = synthetic.Settings(
+  settings = data_set.Settings(
     height=32, width=32, clip_frames=4, frame_stride=1, train=train, test=test, workers=1
   )
-  synthetic.generate(directory, settings)
+  data_set.generate(directory, settings)
   return directory
 
 
@@ -355,7 +355,7 @@ def test_a_flipped_bit_of_the_test_split_is_found_before_the_first_step(damaged,
 
 
 def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):
-  make = synthetic.make_record
+  make = data_set.make_record
 
   def broken(number, split, settings):
     record = make(number, split, settings)
@@ -363,7 +363,7 @@ def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):
       record = record._replace(frames=[b'no jpeg', *record.frames[1:]])
     return record
 
-  monkeypatch.setattr(synthetic, 'make_record', broken)
+  monkeypatch.setattr(data_set, 'make_record', broken)
   directory = make_data(tmp_path / 'tiny')
   with pytest.raises(InputError, match='train_00003'):
     main.run(tiny_config(directory), tmp_path / 'run', 'train')
@@ -372,9 +372,9 @@ def test_a_corrupt_jpeg_names_video_and_frame(tmp_path, monkeypatch):
 def test_missing_synthetic_data_are_made(tmp_path, monkeypatch):
   config = tiny_config(tmp_path / 'made')
   config.data.synthetic = 'easy'
-  small = synthetic.Settings
+  small = data_set.Settings
   monkeypatch.setattr(
-    synthetic, 'Settings', lambda **kw: small(**{**kw, 'train': 4, 'test': 4, 'workers': 1})
+    data_set, 'Settings', lambda **kw: small(**{**kw, 'train': 4, 'test': 4, 'workers': 1})
   )
   main.run(config, tmp_path / 'run', 'train')
   assert len(records.RecordIndex.open(tmp_path / 'made', 'train')) == 4

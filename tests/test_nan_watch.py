@@ -32,7 +32,7 @@ NAN, INF = float('nan'), float('inf')
 def test_a_step_that_is_not_finite_changes_nothing(loss, norm, changes):
   old = {'a': jnp.arange(3.0), 'count': jnp.int32(4)}
   new = {'a': jnp.full(3, NAN), 'count': jnp.int32(5)}
-  found = jax.jit(non_finite.unless_non_finite)(old, new, jnp.float32(loss), jnp.float32(norm))
+  found = jax.jit(train_step.unless_non_finite)(old, new, jnp.float32(loss), jnp.float32(norm))
   jax.tree.map(np.testing.assert_array_equal, found, new if changes else old)
 
 

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import synthetic
 from evad_jax.errors import InputError
 from evad_jax.settings import from_config
+from evad_jax.synthetic import data_set
 from evad_jax.training import run_data
 from tests.test_main import tiny_config
 
@@ -17,7 +17,7 @@ WHERE = 'runs/some'
 
 def data(directory, train=8, **settings):
   sizes = dict(height=32, width=32, clip_frames=4, frame_stride=1, workers=1)
-  synthetic.generate(directory, synthetic.Settings(train=train, test=4, **sizes, **settings))
+  data_set.generate(directory, data_set.Settings(train=train, test=4, **sizes, **settings))
   config = tiny_config(directory)
   return config, from_config.open_split(config, 'train')
 

@@ -52,13 +52,13 @@ def prepare(
       raise _nothing_to_prepare(split, problems)
   record_writer.make_directory(directory)
   print_of_plan = fingerprint(plan)
-  with resumption.alone_in(directory):
+  with data_set_directory.alone_in(directory):
     data_set_directory.check_owner(directory, plan.name)
-    if resumption.settle(directory, plan.name):  # a process was killed just before it could
+    if data_set_directory.settle(directory, plan.name):  # a process was killed just before it could
       manifest = read_manifest(directory, f'python -m data_prep.{plan.name} --overwrite')
       overwrite &= bool(differences(manifest, print_of_plan))
     if not overwrite and resumption.is_complete(directory, plan, print_of_plan):
-      resumption.tidy(directory)
+      data_set_directory.tidy(directory)
       problems.extend(read_manifest(directory, '')['problems'])
       print(f'{directory}: is prepared already, by the same plan; nothing to do')
       return
@@ -74,8 +74,8 @@ def prepare(
         f'{directory}: the disk is full; make room and give the same command again, which keeps '
         'the shards that are whole'
       ) from error
-    resumption.tidy(place)
-    resumption.settle(directory, plan.name)
+    data_set_directory.tidy(place)
+    data_set_directory.settle(directory, plan.name)
 
 
 def _make_missing(

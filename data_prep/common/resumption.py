@@ -4,22 +4,14 @@ While a preparation is under way, PROGRESS holds its plan's fingerprint, and eve
 its part of the index beside it; the manifest replaces them when all is done.
 """
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from data_prep.common.plan import Plan, differences
 from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.errors import InputError
-from evad_jax.files import directory_lock, text_files
+from evad_jax.files import text_files
 from evad_jax.files.atomic_files import write_json
-
-PROGRESS = '.preparation.json'
-
-
-def alone_in(directory: Path) -> AbstractContextManager[None]:
-  """Keeps a second preparation out of the directory, for as long as this process lives."""
-  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
 
 
 def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
@@ -51,7 +43,7 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Pa
     InputError: it holds something else, which may not be deleted.
   """
   place = data_set_directory.place_to_write(directory)
-  path = place / PROGRESS
+  path = place / data_set_directory.PROGRESS
   started = _started(path, overwrite) if path.is_file() else None
   if started == fingerprint:
     shard_writer.delete_unfinished(place, parts=False)
@@ -67,16 +59,6 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Pa
   return place
 
 
-def settle(directory: Path, name: str) -> bool:
-  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
-  staging = directory / data_set_directory.STAGING
-  if not (staging / MANIFEST).is_file():
-    return False
-  tidy(staging)
-  data_set_directory.replace(directory, name)
-  return True
-
-
 def _started(path: Path, overwrite: bool) -> dict:
   """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
   try:
@@ -86,9 +68,3 @@ def _started(path: Path, overwrite: bool) -> dict:
       raise
     started = None
   return started if isinstance(started, dict) else {}
-
-
-def tidy(directory: Path) -> None:
-  """Deletes what only an unfinished preparation needs."""
-  shard_writer.delete_unfinished(directory)
-  (directory / PROGRESS).unlink(missing_ok=True)

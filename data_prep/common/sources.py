@@ -17,6 +17,7 @@ from data_prep.common.clip_records import Settings, Source
 from data_prep.common.frame_folder import FrameFolder
 from evad_jax.errors import InputError
 from evad_jax.files import storage
+from evad_jax.formats import video_lists
 from evad_jax.formats.annotation_types import Annotations, Tube, VideoAnnotation
 from evad_jax.formats.problems import Problems
 from evad_jax.video import decode
@@ -76,7 +77,7 @@ def find_frames(
 
 def file_below(directory: str | os.PathLike, name: str) -> str:
   """In words, which file is searched for a video."""
-  return f'{name.rpartition("/")[2]}{", ".join(decode.SUFFIXES)} below {directory}'
+  return f'{name.rpartition("/")[2]}{", ".join(video_lists.VIDEO_SUFFIXES)} below {directory}'
 
 
 def find_sources(

@@ -512,24 +512,24 @@ def profile(stage: Stage, scale: Scale) -> None:
 
 def records(stage: Stage, scale: Scale) -> None:
   """Thirty steps of the training loop from records on disk: its pace, and its wait for data."""
-  from data_prep import synthetic
   from evad_jax import main
+  from evad_jax.synthetic import data_set
 
   config, batch = make_config(scale, scale.batches[0], 0.7, remat=False), scale.batches[0]
   directory, workdir = stage.directory / 'records', stage.directory / 'records_run'
   for path in (directory, workdir):
     shutil.rmtree(path, ignore_errors=True)
   clips = 4 * batch
-  settings = synthetic.Settings(
+  settings = data_set.Settings(
     train=clips, test=2, height=scale.canvas[0], width=scale.canvas[1],
     clip_frames=config.clip.clip_frames, frame_stride=config.clip.frame_stride,
   )  # fmt: skip
   begin = time.monotonic()
-  synthetic.generate(directory, settings)
+  data_set.generate(directory, settings)
   stage.note(f'{clips} clips of people were drawn in {time.monotonic() - begin:.1f} s.')
   config.data.update(directory=str(directory), prepare_command='data_prep.synthetic')
   config.clip.short_side = scale.canvas[0]
-  config.model.num_actions = len(synthetic.ACTIONS)
+  config.model.num_actions = len(data_set.ACTIONS)
   config.train.update(epochs=STEPS * batch / clips, log_every=10, checkpoint_every=10**6)
   config.eval.update(batch_size=2, sheet_clips=0)
   done = threading.Event()

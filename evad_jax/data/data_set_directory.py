@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from evad_jax.data import shard_writer
@@ -18,6 +19,7 @@ from evad_jax.files import directory_lock, text_files
 from evad_jax.files.atomic_files import TEMPORARY
 
 STAGING = '.replacement'
+PROGRESS = '.preparation.json'  # of a preparation that is under way
 _SHARD = re.compile(r'([^.].*)-[^-]+\.tfrecord-\d{5,}-of-\d{5,}')  # of the data set group 1
 
 
@@ -103,3 +105,24 @@ def _files(directory: Path, name: str) -> list[Path]:
   """The files of a data set, the manifest first."""
   patterns = MANIFEST, 'index-*.npz', 'tubes-*.npz', f'{name}-*.tfrecord-*-of-*', *TFDS_FILES
   return [path for pattern in patterns for path in sorted(directory.glob(pattern))]
+
+
+def alone_in(directory: Path) -> AbstractContextManager[None]:
+  """Keeps a second preparation out of the directory, for as long as this process lives."""
+  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
+
+
+def settle(directory: Path, name: str) -> bool:
+  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
+  staging = directory / STAGING
+  if not (staging / MANIFEST).is_file():
+    return False
+  tidy(staging)
+  replace(directory, name)
+  return True
+
+
+def tidy(directory: Path) -> None:
+  """Deletes what only an unfinished preparation needs."""
+  shard_writer.delete_unfinished(directory)
+  (directory / PROGRESS).unlink(missing_ok=True)

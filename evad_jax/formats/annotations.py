@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import sample_annotations
 from evad_jax.errors import InputError
 from evad_jax.files import text_files
 from evad_jax.files.plain_pickle import load_plain_pickle
-from evad_jax.formats import json_annotations
+from evad_jax.formats import json_annotations, sample_annotations
 from evad_jax.formats.annotation_types import (
   Annotations,
   Tube,

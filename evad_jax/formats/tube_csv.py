@@ -16,9 +16,9 @@ import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.formats import csv_columns
+from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes, of_frames
 from evad_jax.formats.csv_columns import Lines
 from evad_jax.limits import LARGEST_CLASS, LARGEST_COORDINATE, LARGEST_FRAME
-from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes, of_frames
 from evad_jax.tubes.overlap import Tube
 
 BOX = ('x1', 'y1', 'x2', 'y2')

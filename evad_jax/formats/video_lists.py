@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from evad_jax.formats import csv_columns
-from evad_jax.video.decode import SUFFIXES
 
+VIDEO_SUFFIXES = ('.avi', '.mp4', '.mkv', '.webm', '.mov')  # in the order of preference
 _NUMBER = re.compile(r'\s+\d+$')  # of the class, behind the name
 
 
@@ -45,4 +45,4 @@ def _forms(line: str) -> list[str]:
 
 def _without_suffix(name: str) -> str:
   stem, suffix = os.path.splitext(name)
-  return stem if suffix.lower() in SUFFIXES else name
+  return stem if suffix.lower() in VIDEO_SUFFIXES else name

@@ -20,8 +20,8 @@ import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.formats import class_lists
+from evad_jax.formats.video_lists import VIDEO_SUFFIXES
 from evad_jax.inference.person_tracks import People
-from evad_jax.video.decode import SUFFIXES
 
 DETECTIONS = 'video,frame,seconds,person_id,x1,y1,x2,y2,person_score,label,action,score'.split(',')
 TUBES = 'video,person_id,frame,seconds,x1,y1,x2,y2,person_score'.split(',')
@@ -44,7 +44,7 @@ def prefix_of(output: Path) -> Path:
 
   Other dots belong to the name: cam.1 and cam.2 are two outputs.
   """
-  return output.with_suffix('') if output.suffix.lower() in SUFFIXES else output
+  return output.with_suffix('') if output.suffix.lower() in VIDEO_SUFFIXES else output
 
 
 def paths(prefix: Path) -> list[Path]:

@@ -10,7 +10,7 @@ dropped, and never a frame of those that are looked at.
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,10 +23,21 @@ from evad_jax.structures import Detections
 from evad_jax.tubes import online
 from evad_jax.video import clip_stream
 
-if TYPE_CHECKING:
-  from evad_jax.inference.detector import Detector
-
 KeepRate = float | tuple[float, ...]
+
+
+class RunsClips(Protocol):
+  """What a stream needs of a detector; `inference.detector.Detector` has it."""
+
+  model: Any
+  clip_frames: int
+  frame_stride: int
+
+  def picture(self, height: int, width: int) -> tuple[augment.Resize, tuple[int, int]]:
+    """How a frame is resized, and the canvas (H, W) that it goes to."""
+
+  def run(self, clips: np.ndarray, sizes: np.ndarray, keep_rate: KeepRate) -> Detections:
+    """Detections of clips that are on their canvas."""
 
 
 class Settings(NamedTuple):
@@ -45,7 +56,7 @@ class State(NamedTuple):
   """Everything that a stream remembers."""
 
   clips: clip_stream.State
-  person_tracks: online.State
+  people: online.State
   choice: keep_rate_choice.Choice | None  # None without a budget
 
 
@@ -64,7 +75,7 @@ class Stream:
   again it starts again, if its frames can, and these are of the pass that began last.
   """
 
-  def __init__(self, detector: 'Detector', frames: Iterable[Any], settings: Settings):
+  def __init__(self, detector: RunsClips, frames: Iterable[Any], settings: Settings):
     """frames: of (H, W, 3) uint8 RGB, or of objects whose rgb() gives one when it is needed."""
     self.detector, self.settings, self._frames = detector, settings, frames
     check(settings)
@@ -113,7 +124,7 @@ class Stream:
 class _Pass:
   """One time through the frames: all that changes on the way."""
 
-  def __init__(self, detector: 'Detector', settings: Settings):
+  def __init__(self, detector: RunsClips, settings: Settings):
     self.detector, self.settings = detector, settings
     self._plan = clip_stream.Plan(
       detector.clip_frames, detector.frame_stride, settings.keyframe_stride

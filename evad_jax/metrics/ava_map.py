@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats import box_rows
 from evad_jax.formats.ava_files import AvaRows
+from evad_jax.formats.box_rows import NOT_SCORED, ScoredBoxes, TrueBoxes
 from evad_jax.formats.csv_columns import Lines
 from evad_jax.formats.detections_csv import DetectionTable
-from evad_jax.metrics import scored_boxes
-from evad_jax.metrics.scored_boxes import NOT_SCORED, ScoredBoxes, TrueBoxes
 
 NUM_AVA_CLASSES = 80
 SERVER_MAX_PER_FRAME = 50
@@ -53,7 +53,7 @@ def select(
   )
   num_listed = int((scored.label >= 0).sum())
   if max_per_frame is not None:
-    scored = scored_boxes.keep_highest_per_frame(scored, max_per_frame)
+    scored = box_rows.keep_highest_per_frame(scored, max_per_frame)
   people = np.flatnonzero(truth.has_box_mask & ~out[truth_frames])
   return AvaSet(
     detections=scored,

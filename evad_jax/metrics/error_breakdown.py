@@ -25,9 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.box_pairs import Pairs, overlapping_pairs
+from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
 from evad_jax.metrics.average_precision import envelope_area
 from evad_jax.metrics.frame_map import Actions, Truth
-from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes, rows_by_label
+from evad_jax.metrics.scored_boxes import rows_by_label
 
 KINDS = ('duplicate', 'localisation', 'classification', 'both', 'background', 'missed')
 DUPLICATE, LOCALISATION, CLASSIFICATION, BOTH, BACKGROUND, MISSED = range(len(KINDS))

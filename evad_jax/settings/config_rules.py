@@ -4,13 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evad_jax import value_rules
-from evad_jax.checkpoints.model_settings import SETTINGS
 from evad_jax.data import unreadable
 from evad_jax.errors import InputError
 from evad_jax.metrics.frame_map import SCORINGS
 from evad_jax.model import model_rules
 from evad_jax.model.layers import GRADIENT_DTYPES
-from evad_jax.training import non_finite, run_data
 from evad_jax.tubes.rules import RULES
 from evad_jax.value_rules import Rule, either, number, one_of, rows, text, truth, whole
 
@@ -32,7 +30,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     'synthetic': one_of('', 'easy', 'hard'),
     'train_split': text,
     'eval_split': text,
-    'if_changed': one_of(*run_data.POLICIES),
+    'if_changed': one_of('refuse', 'accept'),
     'workers': whole(0, 1000),
     'threads': whole(1, 1000),
     'prefetch': whole(1, 10**6),
@@ -64,7 +62,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     'ema_decay': number(0, 1, below=True),
     'keep_rates': rows(either(_rate, rows(_rate))),
     'consistency': number(0),
-    'non_finite': one_of(*non_finite.POLICIES),
+    'non_finite': one_of('stop', 'skip'),
     'log_every': whole(1, _MANY),
     'eval_every': whole(0, _MANY),
     'checkpoint_every': whole(1, _MANY),
@@ -73,7 +71,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
   'eval': {
     'batch_size': whole(1, _MANY),
     'step': whole(-1, _MANY),
-    'settings': one_of(*SETTINGS),
+    'settings': one_of('checkpoint', 'config'),
     'scoring': one_of(*SCORINGS),
     'person_threshold': number(0, 1),
     'max_per_frame': whole(0, _MANY),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -25,14 +24,6 @@ from evad_jax.distributed import processes, sharding
 from evad_jax.errors import InputError
 from evad_jax.files import array_files, atomic_files, storage
 from evad_jax.structures import Batch, Targets
-
-POLICIES = ('stop', 'skip')
-
-
-def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:
-  """`new`, or `old` where loss or norm of the gradient is no finite number; trees alike."""
-  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-  return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
 
 def offenders(metrics: Any) -> list[str]:

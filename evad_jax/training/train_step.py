@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from evad_jax.model.evad import normalize_clips
 from evad_jax.structures import Batch
-from evad_jax.training import losses, matcher, non_finite
+from evad_jax.training import losses, matcher
 from evad_jax.training.optimizer import at_step
 
 Array = jax.Array
@@ -108,6 +108,12 @@ def _split(x: Array, parts: int) -> Array:
   return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
+def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:
+  """`new`, or `old` where loss or norm of the gradient is no finite number; trees alike."""
+  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+
 def train_step(
   state: TrainState,
   batch: Batch,
@@ -162,7 +168,7 @@ def train_step(
     ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
   new_state = TrainState(state.step, params, opt_state, ema_params)
   grad_norm = optax.tree.norm(grads)
-  new_state = non_finite.unless_non_finite(state, new_state, loss, grad_norm)
+  new_state = unless_non_finite(state, new_state, loss, grad_norm)
   step = state.step + 1
   new_state = new_state._replace(step=step, opt_state=at_step(new_state.opt_state, step))
   return new_state, StepMetrics(loss, terms, grad_norm, distance)

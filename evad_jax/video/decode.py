@@ -20,13 +20,13 @@ import av
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats.video_lists import VIDEO_SUFFIXES
 from evad_jax.video import resample, shown
 from evad_jax.video.shown import Lost, Picture, Report, Shown, nobody
 
 # Texts of a header that are not UTF-8 keep their bytes as surrogates: PyAV 19 does so by itself.
 _OLD = int(av.__version__.split('.')[0]) < 19
 _KEEP_BYTES = {'metadata_errors': 'surrogateescape'} if _OLD else {}
-SUFFIXES = ('.avi', '.mp4', '.mkv', '.webm', '.mov')  # in the order of preference
 UNEVEN = 1.5  # frames by which a picture may be off an even pace
 
 
@@ -98,14 +98,14 @@ def find_videos(directory: str | os.PathLike) -> dict[str, Path]:
     raise InputError(f'{directory}: no such directory; give the directory that holds the videos')
   found = videos_below(directory)
   if not found:
-    raise InputError(f'{directory}: holds no video ({", ".join(SUFFIXES)}); check the path')
+    raise InputError(f'{directory}: holds no video ({", ".join(VIDEO_SUFFIXES)}); check the path')
   return found
 
 
 def videos_below(directory: Path) -> dict[str, Path]:
   """As `find_videos`, but none is no error."""
-  found = [path for path in directory.rglob('*') if path.suffix.lower() in SUFFIXES]
-  found.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
+  found = [path for path in directory.rglob('*') if path.suffix.lower() in VIDEO_SUFFIXES]
+  found.sort(key=lambda path: (VIDEO_SUFFIXES.index(path.suffix.lower()), path))
   return {stem_of(path.stem): path for path in reversed(found)}
 
 

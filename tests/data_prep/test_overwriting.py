@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import custom, synthetic
+from data_prep import custom
 from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
+from evad_jax.synthetic import data_set
 from evad_jax.synthetic.clips import Settings
 from tests.data_prep.test_resumption import KILLED, hashes
 from tests.data_prep.tiny_videos import write_video
@@ -137,7 +138,7 @@ def test_the_same_command_finishes_what_was_all_but_done(source, made, output, c
 @pytest.mark.parametrize('more', [[], ['--overwrite']])
 def test_another_data_set_is_not_touched(source, tmp_path, more):
   output = tmp_path / 'out'
-  synthetic.generate(output, SMALL)
+  data_set.generate(output, SMALL)
   before = hashes(output)
   words = "holds the data set 'synthetic', which 'custom' does not replace; choose another outp"
   with pytest.raises(InputError, match=words):
@@ -164,7 +165,7 @@ def test_files_of_the_same_names_are_not_deleted(source, tmp_path, name):
     ):
       custom.main(command(source, 'old', tmp_path, *overwrite))
   with pytest.raises(InputError, match=name):
-    synthetic.generate(tmp_path, SMALL, overwrite=True)
+    data_set.generate(tmp_path, SMALL, overwrite=True)
   assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -176,9 +177,9 @@ def test_a_damaged_manifest_of_its_own_is_replaced(source, made, output):
 
 def test_generated_clips_are_replaced_when_others_are_whole(tmp_path, monkeypatch):
   output = tmp_path / 'out'
-  synthetic.generate(output, SMALL)
+  data_set.generate(output, SMALL)
   before = hashes(output)
-  make, left = synthetic.make_record, [1]
+  make, left = data_set.make_record, [1]
 
   def failing(*arguments, **more):
     if not left:
@@ -186,10 +187,10 @@ def test_generated_clips_are_replaced_when_others_are_whole(tmp_path, monkeypatc
     left.pop()
     return make(*arguments, **more)
 
-  monkeypatch.setattr(synthetic, 'make_record', failing)
+  monkeypatch.setattr(data_set, 'make_record', failing)
   with pytest.raises(KeyboardInterrupt):
-    synthetic.generate(output, SMALL, overwrite=True)
+    data_set.generate(output, SMALL, overwrite=True)
   assert files(output) == before
-  monkeypatch.setattr(synthetic, 'make_record', make)
-  synthetic.generate(output, SMALL, overwrite=True)
+  monkeypatch.setattr(data_set, 'make_record', make)
+  data_set.generate(output, SMALL, overwrite=True)
   assert hashes(output) == before

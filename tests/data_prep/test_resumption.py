@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import custom
-from data_prep.common import resumption
-from evad_jax.data import shard_writer
+from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.formats.problems import Problems
@@ -213,13 +212,13 @@ def test_strict_stops_at_what_an_earlier_run_has_found(source, tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-  with resumption.alone_in(tmp_path):
+  with data_set_directory.alone_in(tmp_path):
     with pytest.raises(
       InputError, match=r'another process is preparing a data set here \(process \d+ on '
     ):
-      with resumption.alone_in(tmp_path):
+      with data_set_directory.alone_in(tmp_path):
         pass
-  with resumption.alone_in(tmp_path):
+  with data_set_directory.alone_in(tmp_path):
     pass
 
 

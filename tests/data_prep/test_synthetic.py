@@ -19,7 +19,7 @@ from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
 from evad_jax.synthetic import clips as synthetic_clips
-from evad_jax.synthetic import stick_figures
+from evad_jax.synthetic import data_set, stick_figures
 from evad_jax.synthetic.stick_figures import ACTIONS
 
 SMALL = synthetic_clips.Settings(train=10, test=5, height=48, width=64, workers=1)
@@ -39,7 +39,7 @@ def many_clips():
 @pytest.fixture(scope='module')
 def small_set(tmp_path_factory):
   directory = tmp_path_factory.mktemp('one_worker')
-  synthetic.generate(directory, SMALL)
+  data_set.generate(directory, SMALL)
   return directory
 
 
@@ -52,9 +52,9 @@ def read_all(directory) -> dict[str, bytes]:
 
 def test_workers_do_not_change_a_byte_and_the_seed_does(small_set, tmp_path):
   expected = read_all(small_set)
-  synthetic.generate(tmp_path / 'two', dataclasses.replace(SMALL, workers=2))
+  data_set.generate(tmp_path / 'two', dataclasses.replace(SMALL, workers=2))
   assert read_all(tmp_path / 'two') == expected
-  synthetic.generate(tmp_path / 'seed', dataclasses.replace(SMALL, seed=1))
+  data_set.generate(tmp_path / 'seed', dataclasses.replace(SMALL, seed=1))
   other = read_all(tmp_path / 'seed')
   shards = [name for name in expected if 'tfrecord' in name]
   assert len(shards) == 5
@@ -69,7 +69,7 @@ def test_records_hold_the_clips(small_set):
     for example in (reader[i] for i in range(count)):
       number = int(example.video.removeprefix(f'{split}_'))
       numbers.add(number)
-      rng = np.random.default_rng((SMALL.seed, synthetic.SPLITS.index(split), number))
+      rng = np.random.default_rng((SMALL.seed, data_set.SPLITS.index(split), number))
       clip = synthetic_clips.make_clip(rng, SMALL)
       np.testing.assert_array_equal(example.boxes, clip.boxes)
       np.testing.assert_array_equal(example.labels, clip.labels)
@@ -82,7 +82,7 @@ def test_records_hold_the_clips(small_set):
 @pytest.mark.parametrize('stride', [1, 3])
 def test_the_stored_frames_are_the_window_of_the_keyframe(stride):
   settings = dataclasses.replace(SMALL, clip_frames=6, frame_stride=stride)
-  record = synthetic.make_record(0, 'train', settings)
+  record = data_set.make_record(0, 'train', settings)
   centre = int(record.keyframes[0])
   window = range(centre - 6 * stride // 2, centre + 6 * stride // 2, stride)
   assert record.frame_numbers.tolist() == list(window)
@@ -93,15 +93,15 @@ def test_the_stored_frames_are_the_window_of_the_keyframe(stride):
 def test_a_finished_set_is_replaced_only_when_told(small_set):
   before = read_all(small_set)
   with pytest.raises(InputError, match='--overwrite'):
-    synthetic.generate(small_set, SMALL)
-  synthetic.generate(small_set, SMALL, overwrite=True)
+    data_set.generate(small_set, SMALL)
+  data_set.generate(small_set, SMALL, overwrite=True)
   assert read_all(small_set) == before
 
 
 def test_another_data_set_is_never_mixed_in(tmp_path):
   (tmp_path / 'index-val.npz').write_bytes(b'')
   with pytest.raises(InputError, match='index-val.npz'):
-    synthetic.generate(tmp_path, SMALL, overwrite=True)
+    data_set.generate(tmp_path, SMALL, overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
 from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.error_breakdown import KINDS, of_actions, of_rows
-from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes
 from evad_jax.structures import Detections, Targets
 from tests.metrics import slow_map
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
+from evad_jax.formats import box_rows
+from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
 from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.average_precision import average_precision
-from evad_jax.metrics.scored_boxes import ScoredBoxes, TrueBoxes
 from evad_jax.structures import Detections, Targets
 
 LEFT, RIGHT, ALL = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)
@@ -244,7 +245,7 @@ def test_scored_classes_and_the_highest_of_a_frame_equal_rows(max_per_frame):
   )
   scored, truth = rows_of(detections, targets, classes)
   if max_per_frame is not None:
-    scored = scored_boxes.keep_highest_per_frame(scored, max_per_frame)
+    scored = box_rows.keep_highest_per_frame(scored, max_per_frame)
   expected = scored_boxes.compute(scored, truth, 2, 25)
   assert result.per_class == expected.per_class
   assert 0.01 < result.mean_ap == expected.mean_ap < 0.9

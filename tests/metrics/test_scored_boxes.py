@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evad_jax.formats import box_rows
+from evad_jax.formats.box_rows import NOT_SCORED, ScoredBoxes, TrueBoxes
 from evad_jax.metrics import scored_boxes
-from evad_jax.metrics.scored_boxes import NOT_SCORED, ScoredBoxes, TrueBoxes
 from tests.metrics import slow_map
 
 CLASSES = 3
@@ -96,7 +97,7 @@ def test_perfect_detector_and_shifted_boxes(shift, expected):
 @settings(max_examples=80, deadline=None)
 @given(scored, st.integers(1, 4))
 def test_highest_of_each_frame(detections, number):
-  kept = scored_boxes.keep_highest_per_frame(columns(ScoredBoxes, detections), number).label
+  kept = box_rows.keep_highest_per_frame(columns(ScoredBoxes, detections), number).label
   expected = [c for _, _, c, _ in detections]
   for f in range(3):
     rows = [i for i, (g, _, c, _) in enumerate(detections) if g == f and c >= 0]

@@ -1,0 +1,117 @@
+"""Clips of moving people as a prepared data set, so that training needs no download.
+
+One record is one clip with one keyframe in its middle. A clip's randomness depends on the seed, the
+split and the clip's number only: the files are the same bytes whatever the number of workers.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from tqdm import tqdm
+
+from evad_jax.data import data_set_directory, record_writer
+from evad_jax.data.record_index import MANIFEST
+from evad_jax.data.records import Record
+from evad_jax.errors import InputError
+from evad_jax.synthetic.clips import Settings, make_clip
+from evad_jax.synthetic.stick_figures import ACTIONS
+
+NAME = 'synthetic'
+SPLITS = ('train', 'test')  # the place here is part of a clip's seed
+SHARDS = {'train': 4, 'test': 1}
+FLIP_KEEPS_LABELS = True  # no class tells left from right: mirrored clips may be trained on
+JPEG_QUALITY = 95
+FPS = 8.0
+
+
+def make_record(number: int, split: str, settings: Settings) -> Record:
+  """Clip `number` of a split, encoded."""
+  rng = np.random.default_rng((settings.seed, SPLITS.index(split), number))
+  clip = make_clip(rng, settings)
+  num_frames = settings.clip_frames * settings.frame_stride
+  jpegs = [
+    simplejpeg.encode_jpeg(np.ascontiguousarray(f), JPEG_QUALITY, colorsubsampling='444')
+    for f in clip.frames
+  ]
+  return Record(
+    video=f'{split}_{number:05d}',
+    fps=FPS * settings.frame_stride,
+    num_frames=num_frames,
+    height=settings.height,
+    width=settings.width,
+    frames=jpegs,
+    frame_numbers=settings.frame_stride * np.arange(settings.clip_frames),
+    keyframes=np.array([num_frames // 2]),
+    boxes=clip.boxes,
+    box_keyframe=np.zeros(len(clip.boxes), np.int64),
+    labels=clip.labels,
+  )
+
+
+def generate(directory: str | Path, settings: Settings, *, overwrite: bool = False) -> None:
+  """Writes both splits and the metadata; InputError when the directory holds a data set already.
+
+  The manifest is written last: a directory without one was not finished and is simply done again.
+  """
+  directory = Path(directory)
+  with data_set_directory.alone_in(directory):
+    _generate(directory, settings, overwrite)
+
+
+def _generate(directory: Path, settings: Settings, overwrite: bool) -> None:
+  data_set_directory.check_owner(directory, NAME)
+  data_set_directory.settle(directory, NAME)
+  if (directory / MANIFEST).exists() and not overwrite:
+    raise InputError(
+      f'{directory} already holds a data set: choose another --output or add --overwrite.'
+    )
+  place = data_set_directory.place_to_write(directory)
+  _write(place, directory, settings)
+  data_set_directory.settle(directory, NAME)
+
+
+def _write(place: Path, directory: Path, settings: Settings) -> None:
+  """Writes both splits to `place`; `directory` is where they are for."""
+  counts = {'train': settings.train, 'test': settings.test}
+  print(f'Making {counts["train"]} + {counts["test"]} synthetic clips in {directory}', flush=True)
+  label_counts = {}
+  with tqdm(total=sum(counts.values()), unit='clip', desc=NAME) as bar:
+    for split, count in counts.items():
+      label_counts[split] = np.zeros(len(ACTIONS), np.int64)
+      with record_writer.RecordWriter(place, NAME, split, len(ACTIONS), SHARDS[split]) as writer:
+        for record in _make_records(split, count, settings):
+          writer.write(record)
+          label_counts[split] += record.labels.sum(0, dtype=np.int64)
+          bar.update()
+  extra = {
+    'flip_keeps_labels': FLIP_KEEPS_LABELS,
+    'label_counts': {
+      s: dict(zip(ACTIONS, c.tolist(), strict=True)) for s, c in label_counts.items()
+    },
+    'settings': {k: v for k, v in dataclasses.asdict(settings).items() if k != 'workers'},
+  }
+  record_writer.write_dataset_metadata(
+    place,
+    NAME,
+    list(ACTIONS),
+    extra,
+    clip_frames=settings.clip_frames,
+    frame_stride=settings.frame_stride,
+  )
+
+
+def _make_records(split: str, count: int, settings: Settings) -> Iterator[Record]:
+  """The split's records in order, made by as many processes as the settings say."""
+  make = functools.partial(make_record, split=split, settings=settings)
+  if settings.workers == 1:
+    yield from map(make, range(count))
+    return
+  # Fresh processes: forking one that has already started JAX's threads can hang.
+  with multiprocessing.get_context('spawn').Pool(settings.workers, cv2.setNumThreads, (1,)) as pool:
+    yield from pool.imap(make, range(count), chunksize=16)
