@@ -1,4 +1,4 @@
-"""Trains the tiny model of tests/test_main.py as a program of its own, as several processes too.
+"""Trains the tiny model of tests/tiny_run.py as a program of its own, as several processes too.
 
   python -m tests.run_tiny DATA WORKDIR [COORDINATOR PROCESSES PROCESS] [--config.key=value ...]
 
@@ -19,7 +19,7 @@ from evad_jax.distributed import processes as distributed
 from evad_jax.errors import exit_on_input_error
 from evad_jax.evaluation import evaluate
 from evad_jax.training import loop
-from tests.test_main import tiny_config
+from tests.tiny_run import tiny_config
 
 
 def configuration(data, *settings):

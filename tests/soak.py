@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from evad_jax.checkpoints.manager import Checkpoints
-from tests.test_interruptions import figures, same, saved
-from tests.test_main import make_data
+from tests.tiny_run import make_data
+from tests.training.test_interruptions import figures, same, saved
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 24, 4, 70

@@ -195,7 +195,7 @@ def print_steps():
 
 def test_a_restarted_run_gives_the_same_losses(tmp_path):
   """Stopped after a checkpoint and started again; to the last bit."""
-  from tests.test_main import make_data
+  from tests.tiny_run import make_data
 
   data = make_data(tmp_path / 'data', train=16, test=4)
   flags = os.environ.get('XLA_FLAGS', '')

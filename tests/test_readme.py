@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from tests import micro_checkpoint
-from tests.data_prep.tiny_videos import write_video
 from tests.micro_checkpoint import CLASSES
+from tests.video.tiny_videos import write_video
 
 README = Path(__file__).resolve().parents[1] / 'README.md'
 

@@ -1,4 +1,4 @@
-"""What two processes without a model do together; started twice by tests/test_distributed.py.
+"""What two processes without a model do together: started twice by tests of distributed/.
 
 python -m tests.two_processes COORDINATOR NUMBER DIRECTORY
 """

@@ -13,7 +13,7 @@ from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
 from evad_jax.video import decode
 from evad_jax.video.jpeg import encode_frame
-from tests.data_prep.tiny_videos import level, write_video
+from tests.video.tiny_videos import level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
 LABELS = ''.join(

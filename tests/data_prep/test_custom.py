@@ -14,8 +14,8 @@ from evad_jax.errors import InputError
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
 from evad_jax.video.jpeg import encode_frame
-from tests.data.test_video import UNEVEN, break_metadata
-from tests.data_prep.tiny_videos import level, write_video
+from tests.video.test_decode import UNEVEN, break_metadata
+from tests.video.tiny_videos import level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 HALF = [0.25, 0.25, 0.75, 0.75]

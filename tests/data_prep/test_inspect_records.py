@@ -11,7 +11,7 @@ from data_prep import custom, inspect_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
 from evad_jax.visualization.contact_sheet import TRUTH_COLOUR
-from tests.data_prep.tiny_videos import level, write_video
+from tests.video.tiny_videos import level, write_video
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ from data_prep import jhmdb
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
-from tests.data_prep.tiny_videos import level, write_video
+from tests.video.tiny_videos import level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'jhmdb_mini'
 NAMES = ['wave/one', 'wave/two', 'jump/three']

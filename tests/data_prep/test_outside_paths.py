@@ -16,7 +16,7 @@ from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.formats.problems import Problems
-from tests.data_prep.tiny_videos import write_video
+from tests.video.tiny_videos import write_video
 
 GOOD = {'normalised': True, 'boxes': [{'frame': 3, 'box': [0.1, 0.1, 0.6, 0.6], 'labels': ['a']}]}
 CLIMBING = ['../private', 'in/../../private', 'in/..', '..']

@@ -17,7 +17,7 @@ from evad_jax.files import directory_lock
 from evad_jax.synthetic import data_set
 from evad_jax.synthetic.clips import Settings
 from tests.data_prep.test_resumption import KILLED, hashes
-from tests.data_prep.tiny_videos import write_video
+from tests.video.tiny_videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(height=32, width=32, train=2, test=1, clip_frames=4, workers=1)

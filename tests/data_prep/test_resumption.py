@@ -16,7 +16,7 @@ from evad_jax.data import data_set_directory, shard_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.formats.problems import Problems
-from tests.data_prep.tiny_videos import write_video
+from tests.video.tiny_videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ['train', 'train', 'train', 'test', 'train', 'test', 'train', 'test']

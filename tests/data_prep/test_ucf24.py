@@ -13,7 +13,7 @@ from data_prep.common import clip_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
-from tests.data_prep.tiny_videos import SIZE, level, write_video
+from tests.video.tiny_videos import SIZE, level, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
 

@@ -13,7 +13,7 @@ from evad_jax.tools import detect_video
 from evad_jax.video import video_source, video_writer
 from evad_jax.visualization.annotated_video import AnnotatedVideo
 from tests import micro_checkpoint
-from tests.data_prep.tiny_videos import write_video
+from tests.video.tiny_videos import write_video
 
 NUM_FRAMES = 23
 FLAGS = ['--keyframe-stride', '4', '--person-threshold', '0', '--overwrite']

@@ -22,10 +22,10 @@ from evad_jax.inference.detector import Detector
 from evad_jax.tools import detect_video
 from evad_jax.video import video_source
 from tests import micro_checkpoint
-from tests.data import numbered
-from tests.data.test_shown import write_pictures
-from tests.data_prep.tiny_videos import SIZE, write_video
 from tests.micro_checkpoint import CLASSES
+from tests.video import numbered
+from tests.video.test_shown import write_pictures
+from tests.video.tiny_videos import SIZE, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FRAMES = 23  # keyframes 0, 4, ..., 20

@@ -15,7 +15,7 @@ from evad_jax.inference import result_files
 from evad_jax.tools import detect_video, visualize
 from evad_jax.video import decode, video_source
 from tests import micro_checkpoint
-from tests.data_prep.tiny_videos import picture_of, write_video
+from tests.video.tiny_videos import picture_of, write_video
 
 NUM_FRAMES = 9
 FLAGS = ['--keyframe-stride', '4', '--person-threshold', '0', '--lowest-score', '0']

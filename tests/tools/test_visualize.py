@@ -11,7 +11,7 @@ from evad_jax.tools import visualize
 from evad_jax.video import video_source
 from evad_jax.video.video_clip import read_clip
 from tests import micro_evad
-from tests.data_prep.tiny_videos import write_video
+from tests.video.tiny_videos import write_video
 
 CLIP = {'clip_frames': 8, 'frame_stride': 1, 'short_side': 32, 'max_long': 64}
 RATES = ['--keep-rate', '0.9', '0.6']

@@ -1,0 +1,109 @@
+"""SIGKILL at any moment, the same command again: the losses go on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_run import make_data
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 12
+
+# A script instead of `-m evad_jax.main`: the tiny configuration exists in the tests only.
+SCRIPT = """
+import sys
+from pathlib import Path
+from evad_jax import main
+from tests.tiny_run import tiny_config
+
+if __name__ == '__main__':
+  config = tiny_config(sys.argv[1])
+  config.train.epochs = 2.0
+  config.model.drop_path = 0.2
+  config.data.workers = int(sys.argv[3])
+  main.run(config, Path(sys.argv[2]), 'train')
+"""
+
+
+def start(data, workdir, workers):
+  return subprocess.Popen(
+    [sys.executable, '-c', SCRIPT, str(data), str(workdir), str(workers)]
+    if workers == 0
+    else [sys.executable, str(script_file(workdir)), str(data), str(workdir), str(workers)],
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)},
+    start_new_session=True,
+  )
+
+
+def script_file(workdir):
+  """Worker processes import the main module again, so it has to be a file."""
+  path = workdir.with_suffix('.py')
+  path.write_text(SCRIPT)
+  return path
+
+
+def losses(workdir):
+  path = workdir / 'metrics.jsonl'
+  lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  return {line['step']: line['loss'] for line in lines if 'loss' in line}
+
+
+def finish(process):
+  _, errors = process.communicate(timeout=300)
+  assert process.returncode == 0, errors.decode()
+
+
+def kill_after(process, workdir, step):
+  """SIGKILL to the whole process group as soon as the step is in the log."""
+  deadline = time.time() + 300
+  while step not in losses_so_far(workdir):
+    assert process.poll() is None, process.stderr.read().decode()
+    assert time.time() < deadline
+    time.sleep(0.01)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+
+
+def losses_so_far(workdir):
+  path = workdir / 'metrics.jsonl'
+  if not path.exists():
+    return set()
+  whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
+  return {json.loads(line)['step'] for line in whole}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('resume')
+  data = make_data(folder / 'data', train=24, test=4)
+  finish(start(data, folder / 'whole', 0))
+  expected = losses(folder / 'whole')
+  assert sorted(expected) == list(range(1, STEPS + 1))
+  return data, expected, folder
+
+
+@pytest.mark.parametrize(
+  'workers, kills',
+  [
+    # Without processes that decode there is less to go wrong.
+    pytest.param(0, (5, 9), marks=pytest.mark.slow),
+    (2, (3, 8)),
+  ],
+)
+def test_killed_twice_in_the_middle_of_an_epoch(undisturbed, workers, kills):
+  data, expected, folder = undisturbed
+  workdir = folder / f'killed_{workers}'
+  for step in kills:
+    kill_after(start(data, workdir, workers), workdir, step)
+  finish(start(data, workdir, workers))
+  assert losses(workdir) == expected  # to the last bit
