@@ -1,0 +1,53 @@
+"""How large the programs of an accelerator report are."""
+
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import common
+from evad_jax.cost.stage_runs import Stage
+
+Array = jax.Array
+
+
+ROUNDS = 20  # calls of every program
+ENOUGH = 8  # seconds that a part of the model should need at most, compilation included
+
+
+class Scale(NamedTuple):
+  """How large the report's model and clips are."""
+
+  size: str
+  canvas: tuple[int, int]  # pixels
+  dtype: str
+  batches: tuple[int, ...]  # clips, the most telling first
+
+
+SCALES = {
+  'B': Scale('B', (288, 512), 'bfloat16', (8, 1, 16)),
+  'L': Scale('L', (288, 512), 'bfloat16', (4, 1, 8)),
+  'small': Scale('small', (128, 224), 'bfloat16', (8, 1, 16)),
+  'tiny': Scale('small', (32, 64), 'float32', (2,)),
+}
+
+
+def make_config(scale: Scale, batch: int, keep_rate: float, remat: bool = True) -> ConfigDict:
+  """A configuration of that scale."""
+  config = common.get_config()
+  common.set_size(config, scale.size)
+  config.model.update(keep_rate=keep_rate, dtype=scale.dtype, remat=remat)
+  config.clip.canvases = (scale.canvas,)
+  config.train.batch_size = batch
+  if scale.canvas == SCALES['tiny'].canvas:  # so that a CPU has compiled it soon
+    config.model.update(num_stages=1, decoder_depth=1)
+  return config
+
+
+def tell_error(stage: Stage, what: str, error: Exception) -> None:
+  """Notes it; the stage has failed, unless the device has too little memory for this."""
+  if 'RESOURCE_EXHAUSTED' in str(error):
+    stage.note(f'{what}: the device has too little memory.')
+    return
+  stage.note(f'{what}: {type(error).__name__}: {" ".join(str(error).split())[:300]}')
+  stage.broken = True
