@@ -18,7 +18,7 @@ from evad_jax import main
 from evad_jax.distributed import processes as distributed
 from evad_jax.errors import exit_on_input_error
 from evad_jax.evaluation import evaluate
-from evad_jax.training import loop
+from evad_jax.training.programs import Programs
 from tests.tiny_run import tiny_config
 
 
@@ -47,7 +47,7 @@ def record(workdir, what):
 
 def watched(workdir):
   """Slows steps down, and writes down what comes to them."""
-  call, update = loop.Loop.call, evaluate.frame_map.update
+  call, update = Programs.run, evaluate.frame_map.update
 
   def slow_call(self, state, batch, *rest):
     time.sleep(0.1)
@@ -60,7 +60,7 @@ def watched(workdir):
     time.sleep(0.1)
     return update(*arguments)
 
-  loop.Loop.call, evaluate.frame_map.update = slow_call, slow_update
+  Programs.run, evaluate.frame_map.update = slow_call, slow_update
 
 
 if __name__ == '__main__':

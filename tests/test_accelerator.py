@@ -223,17 +223,17 @@ import os
 import sys
 from pathlib import Path
 from evad_jax import main
-from evad_jax.training import loop as train
+from evad_jax.training.programs import Programs
 from tests.run_tiny import configuration
 
-stop, call = int(sys.argv[3] or 0), loop.Loop.call
+stop, call = int(sys.argv[3] or 0), Programs.run
 
-def stopping(self, state, batch, interval, step):
+def stopping(self, state, batch, step, progress):
   if step == stop:
     os._exit(9)
-  return call(self, state, batch, interval, step)
+  return call(self, state, batch, step, progress)
 
-loop.Loop.call = stopping
+Programs.run = stopping
 config = configuration(sys.argv[1])
 config.train.update(eval_every=0, checkpoint_every=2)
 main.run(config, Path(sys.argv[2]), 'train')

@@ -28,8 +28,9 @@ class Preemption:
   All processes have to ask equally often: they are told to stop at the same question.
   """
 
-  def __init__(self):
-    """Does nothing until it is entered."""
+  def __init__(self, agree_every: int = 1):
+    """Does nothing until it is entered. agree_every: steps between questions of several hosts."""
+    self._agree_every = agree_every
     self._received = self._agreed = False
     self._before: Any = None
 
@@ -54,3 +55,8 @@ class Preemption:
     """Whether to stop now; once true, always true."""
     self._agreed = self._agreed or processes.any_of(self._received)
     return self._agreed
+
+  def asked(self, step: int, always: bool) -> bool:
+    """`requested`, at the steps after which processes ask each other; one alone asks at each."""
+    asks = jax.process_count() == 1 or always or step % self._agree_every == 0
+    return asks and self.requested()

@@ -52,6 +52,21 @@ class Watch:
     """skipped: how many steps of the run were left out so far."""
     self._config, self._index, self._workdir = config, index, workdir
     self.skipped = skipped
+    self._deferred: tuple[int, Batch, Any] | None = None  # the step not looked at yet
+
+  def defer(self, step: int, batch: Batch, metrics: Any) -> None:
+    """Leaves a step for the next `catch_up`; arguments as those of `look`."""
+    self._deferred = step, batch, metrics
+
+  def catch_up(self, state: Any) -> None:
+    """Looks at the step that was deferred; state: after it, or after the one behind it.
+
+    That is the same where it matters: behind a step that is not finite nothing changes, unless such
+    steps are skipped, and then no state is kept.
+    """
+    if self._deferred:
+      (step, batch, metrics), self._deferred = self._deferred, None
+      self.look(step, state, batch, metrics)
 
   def look(self, step: int, state: Any, batch: Batch, metrics: Any) -> None:
     """Waits for the step, and does nothing where its loss and gradient are finite.

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evad_jax.checkpoints.manager import newest_settings
+from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
 from evad_jax.distributed.processes import tell
@@ -60,6 +61,23 @@ def schedule(config: ConfigDict, index: RecordIndex) -> Any:
   epochs_per_step = config.train.batch_size / len(index)
   scale = config.train.batch_size / config.optimizer.rate_batch_size
   return lambda step: scale * rate(step * epochs_per_step)
+
+
+def open_batches(
+  config: ConfigDict, index: RecordIndex, mesh: Mesh, start: int
+) -> pipeline.BatchIterator:
+  """This process's part of the batches of training, from the one after step `start`."""
+  part, parts = sharding.part_of_process(mesh)
+  return pipeline.train_batches(
+    index,
+    from_config.clip_settings(config),
+    seed=config.seed,
+    batch_size=config.train.batch_size,
+    process_index=part,
+    process_count=parts,
+    start_step=start,
+    **from_config.pipeline_settings(config),
+  )
 
 
 def make_optimizer(

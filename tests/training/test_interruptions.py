@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +14,7 @@ from evad_jax.data.pipeline import BatchIterator
 from evad_jax.distributed.preemption import Preemption
 from evad_jax.errors import InputError
 from evad_jax.evaluation import evaluate
-from evad_jax.training import loop as train
+from evad_jax.training.programs import Programs
 from tests.checkpoints.test_bad_disks import fill_disk
 from tests.tiny_run import make_data, tiny_config
 
@@ -70,7 +69,7 @@ def send_at(monkeypatch, module, name, call):
 
 def test_stopped_three_times(config, undisturbed, tmp_path, monkeypatch, capsys):
   """In training, in the evaluation after step 2, and in the one after the last, step 4."""
-  places = [(train.Loop, 'call', 1, 1), (evaluate.frame_map, 'update', 1, 2)]
+  places = [(Programs, 'run', 1, 1), (evaluate.frame_map, 'update', 1, 2)]
   places += [(evaluate.frame_map, 'update', 3, 4)]  # two calls are the late evaluation of step 2
   start = 0
   for module, name, call, step in places:
@@ -131,6 +130,9 @@ def test_what_sigterm_did_before_is_restored():
 @pytest.mark.parametrize('processes, asked', [(1, [1, 2, 3, 4, 5, 6, 7]), (2, [3, 5, 6])])
 def test_several_processes_ask_each_other_at_the_same_few_steps(monkeypatch, processes, asked):
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
-  loop = SimpleNamespace(config=tiny_config('nowhere'))
-  loop.config.hosts.agree_every = 3
-  assert [step for step in range(1, 8) if train.Loop.asks(loop, step, step == 5)] == asked
+  questions = []
+  monkeypatch.setattr(Preemption, 'requested', lambda self: bool(questions.append(step)))
+  preemption = Preemption(agree_every=3)
+  for step in range(1, 8):
+    assert not preemption.asked(step, always=step == 5)
+  assert questions == asked

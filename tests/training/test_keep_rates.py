@@ -18,7 +18,7 @@ from evad_jax.errors import InputError
 from evad_jax.settings import from_config
 from evad_jax.structures import Outputs
 from evad_jax.training import checks, keep_rates, losses, setup
-from evad_jax.training import loop as train
+from evad_jax.training.programs import Programs
 from evad_jax.training.run_log import Stopwatch
 from evad_jax.training.train_step import initial_state, train_step
 from tests.micro_evad import ACTIONS, micro_config, random_batch
@@ -70,17 +70,18 @@ def test_every_step_runs_the_program_of_its_rate():
   config.train.keep_rates = (1.0, 0.7, 0.6)
   model, mesh = from_config.make_model(config), sharding.make_mesh()
   optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
-  loop = train.Loop(config, model, optimizer, mesh, range(8), 12, None, None, None)
-  assert set(loop.step_fns) == {1.0, 0.7, 0.6}
-  loop.step_fns = {
-    rate: lambda state, sound, batch, key, rate=rate: (state, rate, sound) for rate in loop.step_fns
+  programs = Programs(config, model, optimizer, mesh)
+  assert set(programs.step_fns) == {1.0, 0.7, 0.6}
+  programs.step_fns = {
+    rate: lambda state, sound, batch, key, rate=rate: (state, rate, sound)
+    for rate in programs.step_fns
   }
   batch = random_batch(1)
   progress = SimpleNamespace(interval=Stopwatch(), count=lambda model, shape: counted.append(model))
   counted = []
-  ran = [loop.call(None, batch, progress, step)[1] for step in range(1, 13)]
+  ran = [programs.run(None, batch, step, progress)[1] for step in range(1, 13)]
   assert ran == [keep_rates.of_step((1.0, 0.7, 0.6), config.seed, step) for step in range(1, 13)]
-  assert len(loop.compiled) == 3
+  assert len(programs.compiled) == 3
   assert len(counted) == 12 - 3  # what compiles says nothing of the pace
   assert [model.keep_rate for model in counted[-3:]] == ran[-3:]
 

@@ -16,8 +16,9 @@ from evad_jax.data import split_check
 from evad_jax.errors import InputError
 from evad_jax.evaluation import evaluate
 from evad_jax.settings import from_config
-from evad_jax.training import checks, loop, losses, train_step
+from evad_jax.training import checks, losses, train_step
 from evad_jax.training import optimizer as optimizers
+from evad_jax.training.programs import Programs
 from tests import micro_evad
 from tests.tiny_run import make_data, tiny_config
 
@@ -33,8 +34,8 @@ def test_an_evaluation_that_fails_loses_no_step(config, tmp_path, monkeypatch):
     raise InputError('the detections of frame 3 are NaN')
 
   steps = []
-  call = loop.Loop.call
-  monkeypatch.setattr(loop.Loop, 'call', lambda self, *rest: steps.append(1) or call(self, *rest))
+  call = Programs.run
+  monkeypatch.setattr(Programs, 'run', lambda self, *rest: steps.append(1) or call(self, *rest))
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'score', fails)
     with pytest.raises(InputError, match='of frame 3'):

@@ -20,7 +20,9 @@ from evad_jax.errors import InputError
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch
 from evad_jax.tools import replay_step
-from evad_jax.training import loop, losses, non_finite, train_step
+from evad_jax.training import losses, non_finite, train_step
+from evad_jax.training.feed import Feed
+from evad_jax.training.programs import Programs
 from evad_jax.training.train_step import StepMetrics
 from tests.checkpoints.test_bad_disks import fill_disk
 from tests.tiny_run import make_data, tiny_config
@@ -83,7 +85,7 @@ def poisoned(state):
 def stopped(config, tmp_path_factory):
   """A run that was poisoned before step 3: its directory, what it said, and what it did."""
   workdir = tmp_path_factory.mktemp('stopped')
-  original, done = loop.Loop.call, []
+  original, done = Programs.run, []
 
   def call(self, state, *arguments):
     state = poisoned(state) if int(state.step) == 2 else state
@@ -94,8 +96,8 @@ def stopped(config, tmp_path_factory):
     return lambda *arguments: done.append(name) or function(*arguments)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop.Loop, 'call', call)
-    patch.setattr(loop.Loop, 'fetch', recorded(loop.Loop.fetch, 'fetch'))
+    patch.setattr(Programs, 'run', call)
+    patch.setattr(Feed, 'fetch', recorded(Feed.fetch, 'fetch'))
     patch.setattr(non_finite.Watch, 'look', recorded(non_finite.Watch.look, 'look'))
     with pytest.raises(InputError) as caught:
       main.run(config, workdir, 'train')
@@ -136,16 +138,16 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
 
 def run_poisoned(config, workdir, before, heal=False):
   """A run that is poisoned before that step, and what it did."""
-  original, done, healthy = loop.Loop.call, [], []
+  original, done, healthy = Programs.run, [], []
 
-  def call(self, state, batch, progress, step):
+  def call(self, state, batch, step, progress):
     if step == before:
       healthy.append(jax.tree.map(jnp.copy, state.params))
       state = poisoned(state)
     elif healthy and heal:
       state = state._replace(params=healthy.pop())
     done.append(f'call {step}')
-    return original(self, state, batch, progress, step)
+    return original(self, state, batch, step, progress)
 
   look = non_finite.Watch.look
 
@@ -154,7 +156,7 @@ def run_poisoned(config, workdir, before, heal=False):
     return look(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop.Loop, 'call', call)
+    patch.setattr(Programs, 'run', call)
     patch.setattr(non_finite.Watch, 'look', looked)
     try:
       main.run(config, workdir, 'train')

@@ -1,0 +1,60 @@
+"""The compiled steps of a run: one program for each keep rate and shape of clips."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from evad_jax.distributed import sharding
+from evad_jax.distributed.processes import tell
+from evad_jax.model.evad import EVAD
+from evad_jax.structures import Batch
+from evad_jax.training import keep_rates, setup
+from evad_jax.training.progress import Progress
+from evad_jax.training.run_log import duration
+from evad_jax.training.train_step import StepMetrics, TrainState
+
+
+class Programs:
+  """Runs the steps of one run, each at its keep rate."""
+
+  def __init__(
+    self, config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation, mesh: Mesh
+  ):
+    """Compiles nothing yet: jit does so at the first step."""
+    self.config, self.mesh = config, mesh
+    self.rates = keep_rates.listed(config)
+    self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
+    self.step_fns = {
+      rate: setup.compile_step(config, self.models[rate], optimizer, mesh, chained=True)
+      for rate in self.rates
+    }
+    everywhere = sharding.replicated(mesh)
+    self.sound = jax.jit(lambda: jnp.array(True), out_shardings=everywhere)()
+    self.key = jax.jit(lambda: jax.random.key(config.seed + 1), out_shardings=everywhere)()
+    self.compiled = set()  # (shape of clips, keep rate), one program each
+
+  def run(
+    self, state: TrainState, batch: Batch, step: int, progress: Progress
+  ) -> tuple[TrainState, StepMetrics]:
+    """One step. The first of each program compiles: that is told, and left out of the pace."""
+    rate = keep_rates.of_step(self.rates, self.config.seed, step)
+    step_fn, shape = self.step_fns[rate], batch.clips.shape
+    if (shape, rate) in self.compiled:
+      progress.count(self.models[rate], shape)
+      state, metrics, self.sound = step_fn(state, self.sound, batch, self.key)
+      return state, metrics
+    self.compiled.add((shape, rate))
+    begin = time.perf_counter()
+    result = jax.block_until_ready(step_fn(state, self.sound, batch, self.key))
+    seconds = time.perf_counter() - begin
+    if len(self.compiled) > 1:  # the first is told with the first step
+      tell(
+        f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
+      )
+      progress.interval.exclude(seconds)
+    state, metrics, self.sound = result
+    return state, metrics
