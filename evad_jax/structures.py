@@ -1,7 +1,7 @@
 """What travels between the parts: Batch, Targets, Outputs, Detections, PruningStage.
 
 Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
-tuples are pytrees). Axis letters as in the README's glossary: B batch, T frames, H W canvas pixels,
+tuples are pytrees). Axis letters as in docs/architecture.md: B batch, T frames, H W canvas pixels,
 t h w token grid, G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32
 pixels of the network input, whose origin is the top left corner; masks are True where something is
 real.

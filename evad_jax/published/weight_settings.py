@@ -119,7 +119,7 @@ def detector_settings(
     raise InputError(
       f'{path}: its tensors do not tell {", ".join(key.replace("_", " ") for key in missing)}, and '
       f'{trouble or _said(tree)}; give {" ".join(FLAGS[key] for key in missing)} as the release '
-      'says (README, "Published weights").'
+      'says (docs/published_weights.md).'
     )
   settings = {key: _checked(path, key, found[key], told) for key in FLAGS}
   if isinstance(settings['keep_rate'], tuple):

@@ -60,9 +60,9 @@ def test_the_example_of_the_documentation_is_prepared(tmp_path):
   assert abs(picture.mean() - level(12)) < 2.4
 
 
-def test_the_readme_shows_a_file_that_can_be_read(tmp_path):
-  readme = (Path(__file__).resolve().parents[2] / 'README.md').read_text()
-  block = re.search(r'```json\n(.*?)```', readme, re.DOTALL)[1]
+def test_the_documents_show_a_file_that_can_be_read(tmp_path):
+  page = (Path(__file__).resolve().parents[2] / 'docs' / 'data.md').read_text()
+  block = re.search(r'```json\n(.*?)```', page, re.DOTALL)[1]
   annotations = read_annotations(save(tmp_path / 'a.json', json.loads(block)))
   assert sum(len(v.tubes) + len(v.single_boxes) for v in annotations.videos.values()) > 1
 
