@@ -11,9 +11,8 @@ from evad_jax.checkpoints import model_settings, parameter_checks
 from evad_jax.checkpoints.manager import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
-from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import automatic, config_rules, from_config
+from evad_jax.settings import automatic, config_rules, from_config, start_values
 
 
 class SavedModel(NamedTuple):

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from evad_jax import config_flag
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.model import start_values
+from evad_jax.settings import start_values
 
 flags.adopt_module_key_flags(config_flag)  # for --help
 _DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)

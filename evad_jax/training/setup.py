@@ -18,9 +18,9 @@ from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
 from evad_jax.distributed.processes import tell
-from evad_jax.model import layers, start_values
+from evad_jax.model import layers
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import automatic, from_config
+from evad_jax.settings import automatic, from_config, start_values
 from evad_jax.structures import Batch
 from evad_jax.training import activation_memory, checks, init_from, keep_rates
 from evad_jax.training import optimizer as optimizers

@@ -11,8 +11,7 @@ from configs import ava
 from evad_jax.distributed import sharding
 from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
-from evad_jax.model import start_values
-from evad_jax.settings import from_config
+from evad_jax.settings import from_config, start_values
 from evad_jax.training import setup
 from tests.micro_evad import micro_config
 

@@ -11,8 +11,7 @@ from evad_jax import main
 from evad_jax.checkpoints.manager import Checkpoints, newest_settings
 from evad_jax.errors import InputError
 from evad_jax.inference.detector import Detector
-from evad_jax.model import start_values
-from evad_jax.settings import automatic, from_config
+from evad_jax.settings import automatic, from_config, start_values
 from evad_jax.training import setup
 from tests.micro_evad import micro_config
 from tests.tiny_run import make_data, tiny_config

@@ -10,8 +10,7 @@ from configs import common
 from evad_jax import main
 from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
-from evad_jax.model import start_values
-from evad_jax.settings import config_rules, from_config
+from evad_jax.settings import config_rules, from_config, start_values
 from evad_jax.training import checks
 from tests.micro_evad import micro_config
 

@@ -7,8 +7,7 @@ from jax.sharding import AbstractMesh
 
 from evad_jax.cost import communication
 from evad_jax.distributed import sharding
-from evad_jax.model import start_values
-from evad_jax.settings import from_config
+from evad_jax.settings import from_config, start_values
 from evad_jax.tools import plan_scale
 from evad_jax.training import activation_memory
 from tests.micro_evad import SIDE, micro_config, micro_model, random_batch

@@ -12,9 +12,9 @@ from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
 from evad_jax.published import known_answers, weight_names
-from evad_jax.settings import from_config
+from evad_jax.settings import from_config, start_values
 from evad_jax.tools import convert_checkpoint
-from evad_jax.training import init_from, loop, setup
+from evad_jax.training import init_from, setup
 from evad_jax.training.train_step import initial_state
 from tests import micro_evad, published_sources
 from tests.published_sources import KEPT, UNTOLD, flags, write
@@ -183,7 +183,7 @@ def test_the_first_parameters_say_where_they_are_from(converted, tmp_path, capsy
   optimizer = setup.make_optimizer(config, model, lambda step: 1e-3)
   params = micro_evad.random_parameters(model, seed=2)
   # Without compiling the start values.
-  monkeypatch.setattr(loop, 'start_params', lambda *a: params)
+  monkeypatch.setattr(start_values, 'start_params', lambda *a: params)
   assert setup.first_params(config, model, CLASSES, tmp_path) is params
   assert 'Starting from scratch: start values of config.seed=0' in capsys.readouterr().out
   assert not (tmp_path / 'init_from.json').exists()
