@@ -34,6 +34,14 @@ def platform(markers):
   return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
 
 
+# Files that take longest begin first, so that no process waits for one at the end.
+_LONGEST = ('test_main.py', 'test_golden.py', 'test_resume.py', 'test_interruptions.py')
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 def pytest_configure(config):
   # Before JAX is imported; worker processes of the run, and programs that tests start, inherit it.
   if hasattr(config, 'workerinput'):

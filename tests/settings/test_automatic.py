@@ -121,18 +121,21 @@ def with_batch(config, clips):
 def test_a_run_stores_what_it_chose_and_keeps_it(tmp_path, monkeypatch, capsys):
   config = tiny_config(make_data(tmp_path / 'data'))
   config.model.update(dtype='auto', remat='auto')
-  main.run(config, tmp_path / 'run', 'train')
+  with monkeypatch.context() as patch:
+    patch.setattr(automatic, 'memory_of', lambda device: 10**12)
+    main.run(config, tmp_path / 'run', 'train')
   told = capsys.readouterr().out
   assert 'config.model.dtype=auto: float32, for cpu' in told
-  assert 'config.model.remat=auto: True, as the memory of cpu is not known' in told
+  assert 'config.model.remat=auto: False, as a step without it needs about 0.0 of 1000.0 GB' in told
   with Checkpoints(tmp_path / 'run/checkpoints', read_only=True) as checkpoints:
     saved = checkpoints.settings(4)['model']
-  assert (saved['dtype'], saved['remat']) == ('float32', True)
+  assert (saved['dtype'], saved['remat']) == ('float32', False)
   assert newest_settings(tmp_path / 'run/checkpoints')['model'] == saved
   monkeypatch.setattr(automatic, 'dtype_of', lambda device: 'bfloat16')
   main.run(config, tmp_path / 'run', 'train')
   told = capsys.readouterr().out
   assert 'config.model.dtype=auto: float32, with which this run was started' in told
+  assert 'config.model.remat=auto: False, with which this run was started' in told
   detector = Detector.from_checkpoint(tmp_path / 'run')
   assert detector.model.dtype == jnp.float32
   assert Detector.from_checkpoint(tmp_path / 'run', dtype='auto').model.dtype == jnp.bfloat16

@@ -60,9 +60,9 @@ def test_configuration_builds(get_config):
     assert config.name and config.data.directory and config.data.prepare_command
 
 
-# The other configurations of videos have the same models, with other numbers of classes; and L has
-# more blocks than B: python -m pytest -m slow tests/settings/test_configs.py
-@pytest.mark.parametrize('get_config', variants('demo', 'ava', slow=['ava:L']))
+# The other configurations of videos have the same models, with other numbers of classes; B and L have
+# more blocks than small: python -m pytest -m slow tests/settings/test_configs.py
+@pytest.mark.parametrize('get_config', variants('demo', 'ava', slow=['ava:B', 'ava:L']))
 def test_configuration_takes_a_step(get_config):
   config = get_config()
   model = from_config.make_model(config)
