@@ -60,8 +60,8 @@ def test_configuration_builds(get_config):
     assert config.name and config.data.directory and config.data.prepare_command
 
 
-# The other configurations of videos have the same models, with other numbers of classes; B and L have
-# more blocks than small: python -m pytest -m slow tests/settings/test_configs.py
+# The other configurations of videos have the same models, with other numbers of classes; B and L
+# have more blocks than small: python -m pytest -m slow tests/settings/test_configs.py
 @pytest.mark.parametrize('get_config', variants('demo', 'ava', slow=['ava:B', 'ava:L']))
 def test_configuration_takes_a_step(get_config):
   config = get_config()
