@@ -24,8 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import common
-from evad_jax import from_config, matcher, measured_cost, model_cost, op_times
+from evad_jax import checkout, from_config, matcher, measured_cost, model_cost, op_times
 from evad_jax.model import attention, roi_align
 from evad_jax.model.evad import EVAD, normalize_clips
 from evad_jax.stage_runs import Skipped, Stage
@@ -80,13 +79,15 @@ def run(stage: Stage, size: str, batches: Sequence[int] | None) -> int:
   if batches:
     scale = scale._replace(batches=tuple(batches))
   if stage.name != 'records':
-    jax.config.update('jax_default_matmul_precision', common.get_config().matmul_precision)
+    config = checkout.module('configs.common').get_config()
+    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   STAGES[stage.name](stage, scale)
   return 1 if stage.broken else 0
 
 
 def make_config(scale: Scale, batch: int, keep_rate: float, remat: bool = True) -> ConfigDict:
   """A configuration of that scale."""
+  common = checkout.module('configs.common')
   config = common.get_config()
   common.set_size(config, scale.size)
   config.model.update(keep_rate=keep_rate, dtype=scale.dtype, remat=remat)
@@ -510,8 +511,9 @@ def profile(stage: Stage, scale: Scale) -> None:
 
 def records(stage: Stage, scale: Scale) -> None:
   """Thirty steps of the training loop from records on disk: its pace, and its wait for data."""
-  from data_prep import synthetic
   from evad_jax import main
+
+  synthetic = checkout.module('data_prep.synthetic')
 
   config, batch = make_config(scale, scale.batches[0], 0.7, remat=False), scale.batches[0]
   directory, workdir = stage.directory / 'records', stage.directory / 'records_run'

@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from evad_jax import config_flag
+from evad_jax import checkout, config_flag
 from evad_jax.errors import InputError, exit_on_input_error
 
 flags.adopt_module_key_flags(config_flag)  # for --help
@@ -31,7 +31,7 @@ def make_missing_data(config: ConfigDict) -> None:
   """Makes the synthetic set where a configuration uses one and it is not there."""
   if not config.data.synthetic or (Path(config.data.directory) / 'manifest.json').exists():
     return
-  from data_prep import synthetic  # only this configuration needs it
+  synthetic = checkout.module('data_prep.synthetic')  # only this configuration needs it
 
   height, width = config.clip.canvases[0]
   settings = synthetic.Settings(
