@@ -1,4 +1,4 @@
-"""What lies beside this package in a checkout, and is not installed with it: configs, data_prep."""
+"""Modules of the checkout that are not installed with the package: configs and data_prep."""
 
 import importlib
 from pathlib import Path
