@@ -156,6 +156,7 @@ def test_what_needs_the_checkout_says_so_in_a_sentence(elsewhere):
   common = 'error: This needs configs/common.py, which is not installed: run it in a checkout of'
   for arguments in (
     ['evad_jax.tools.benchmark'],
+    ['evad_jax.tools.compile_for', 'h100'],
     ['evad_jax.tools.accelerator_report', '--output', 'report'],
   ):
     told = elsewhere('-m', *arguments, statuses=(2,)).stderr.splitlines()

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evad_jax import compile_targets, compiled_cost
+from evad_jax import checkout, compile_targets, compiled_cost
 from evad_jax.data import whole_files
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.tools.benchmark import canvas, make_config, positive
@@ -243,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.job:
     print(json.dumps(compile_one(json.loads(args.job))))
     return 0
+  checkout.module('configs.common')  # every compilation needs it
   rows, failed = read_rows(args.json), 0
   used, code = versions(), commit()
   print(HEADER, flush=True)
