@@ -24,6 +24,11 @@ def parse(argv: list[str]) -> ConfigDict:
     raise InputError(
       f'{_sentence(error)} (configs/common.py lists every key; --help explains the flags).'
     ) from error
+  except ImportError as error:
+    raise InputError(
+      f'The configuration cannot be loaded ({error}); run the command in the checkout of evad_jax '
+      'that its imports belong to.'
+    ) from error
   if len(rest) > 1:
     raise InputError(f'{rest[1]!r} is not a flag; --help lists what is.')
   if missing:

@@ -12,7 +12,6 @@ FLOORS = (
   ('data_prep', 'evad_jax.tools'),
   ('evad_jax.cost',),
   ('evad_jax.main',),
-  ('configs',),
   ('evad_jax.training',),
   ('evad_jax.evaluation',),
   ('evad_jax.visualization',),
@@ -31,7 +30,7 @@ FLOORS = (
   ('evad_jax.files',),
   # The ground, in the order in which it is built.
   ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.config_flag', 'evad_jax.compile_cache'),
-  ('evad_jax.boxes', 'evad_jax.value_rules'),
+  ('configs', 'evad_jax.boxes', 'evad_jax.value_rules', 'evad_jax.checkout'),
   ('evad_jax.errors',),
   ('evad_jax.printable', 'evad_jax.limits'),
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from configs import common
+from evad_jax import checkout
 from evad_jax.cost import ceilings, measured_cost, op_times, part_times, program_times
 from evad_jax.cost.report_scale import ROUNDS, SCALES, Scale, make_config
 from evad_jax.cost.stage_runs import Skipped, Stage
@@ -36,7 +36,10 @@ def run(stage: Stage, size: str, batches: Sequence[int] | None) -> int:
   if batches:
     scale = scale._replace(batches=tuple(batches))
   if stage.name != 'records':
-    jax.config.update('jax_default_matmul_precision', common.get_config().matmul_precision)
+    jax.config.update(
+      'jax_default_matmul_precision',
+      checkout.module('configs.common').get_config().matmul_precision,
+    )
   STAGES[stage.name](stage, scale)
   return 1 if stage.broken else 0
 

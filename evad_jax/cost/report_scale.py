@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from configs import common
+from evad_jax import checkout
 from evad_jax.cost.stage_runs import Stage
 
 Array = jax.Array
@@ -34,6 +34,7 @@ SCALES = {
 
 def make_config(scale: Scale, batch: int, keep_rate: float, remat: bool = True) -> ConfigDict:
   """A configuration of that scale."""
+  common = checkout.module('configs.common')
   config = common.get_config()
   common.set_size(config, scale.size)
   config.model.update(keep_rate=keep_rate, dtype=scale.dtype, remat=remat)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.tube_csv import VideoTruth
 from evad_jax.formats.video_lists import Listed
 from evad_jax.tubes.overlap import Tube
@@ -21,8 +22,6 @@ def read(path: Path, split: int = 1) -> VideoTruth:
   Raises InputError for a file that cannot be read or has another layout, for a split it lacks, and
   for a box that ends before it starts.
   """
-  from evad_jax.formats.annotations import read_annotations  # preparation is above evaluation
-
   annotations = read_annotations(path)
   names = _test_videos(annotations, path, split)
   missing = [name for name in names if name not in annotations.videos]

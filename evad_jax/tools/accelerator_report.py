@@ -16,6 +16,7 @@ import os
 import time
 from pathlib import Path
 
+from evad_jax import checkout
 from evad_jax.cost import stage_runs
 from evad_jax.cost.stage_runs import DONE, FAILED, OVER, SKIPPED, Result
 from evad_jax.errors import InputError, exit_on_input_error
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
   args = parse_arguments(argv)
   if args.stage:
     return work(args)
+  checkout.module('configs.common')  # the stages need it; without it each of them would fail
   begin = time.monotonic()
   results = open_report(args)
   known = {result.stage for result in results}

@@ -23,7 +23,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from configs import common
+from evad_jax import checkout
 from evad_jax.cost.measured_cost import Measurement, measure
 from evad_jax.errors import exit_on_input_error
 from evad_jax.visualization import cost_chart
@@ -40,6 +40,7 @@ def make_config(
   size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
 ) -> ConfigDict:
   """The configuration of a size, on one canvas."""
+  common = checkout.module('configs.common')
   config = common.get_config()
   common.set_size(config, size)
   config.model.update(keep_rate=keep_rate, dtype=dtype)
@@ -114,8 +115,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
+  config = checkout.module('configs.common').get_config()
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the figures
-  jax.config.update('jax_default_matmul_precision', common.get_config().matmul_precision)
+  jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   device = jax.devices()[0]
   what = 'a step of training' if args.train else 'prediction'
   print(f'{what} on one device: {device.device_kind} ({device.platform}), jax {jax.__version__}')

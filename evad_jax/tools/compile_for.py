@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evad_jax import checkout
 from evad_jax.cost import compile_targets, compiled_cost
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.files import atomic_files
@@ -246,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.job:
     print(json.dumps(compile_one(json.loads(args.job))))
     return 0
+  checkout.module('configs.common')  # every compilation needs it
   rows, failed = read_rows(args.json), 0
   used, code = versions(), commit()
   print(HEADER, flush=True)

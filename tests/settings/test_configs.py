@@ -90,7 +90,7 @@ def test_configuration_takes_a_step(get_config):
 
 def test_stale_key_is_an_error_that_names_its_section():
   config = common.get_config()
-  config.model.widht = 3
+  config.model.widht = 3  # codespell:ignore
   with pytest.raises(InputError, match=r"config\.model: .*'widht'.*configs/common.py lists"):
     from_config.make_model(config)
   config = common.get_config()

@@ -33,7 +33,7 @@ def test_figures_and_picture(tmp_path):
   'arguments, words',
   [
     (['runs/a'], '--config is missing'),
-    (['runs/a', '--config=configs/demo.py', '--config.modle.width=3'], 'modle'),
+    (['runs/a', '--config=configs/demo.py', '--config.modle.width=3'], 'modle'),  # codespell:ignore
     (['runs/a', '--keep-rate', '0.7', '--config=configs/demo.py'], 'keep-rate'),
     (['/nowhere', '--config=configs/demo.py'], '/nowhere'),
     ([], 'CHECKPOINT'),

@@ -31,7 +31,7 @@ def nothing_installed(monkeypatch):
     *(('u', 1), ('\u00fc', 3), ('\u00ef', 3), ('\u00e9', 2), ('\u0151', 3)),  # accents
     *(('\u039e', 3), ('\u044b', 2), ('\u0451', 3)),  # Greek Xi, Cyrillic yery and io
     *(('\u4e8c', 2), ('\u4e09', 3), ('\u516b', 2)),  # Chinese two, three and eight
-    *(('\u3044', 2), ('\uc774', 2), ('\u05d4', 2), ('\u062a', 3)),  # i, i, he, teh
+    *(('\u3044', 2), ('\uc774', 2), ('\u05d4', 2), ('\u062a', 3)),  # i, i, he, ta
   ],
 )
 def test_letters_have_their_parts(nothing_installed, letter, parts):
