@@ -1,7 +1,7 @@
 """The whole model against the published implementation's numbers.
 
-The cases under tests/golden run by default; those in shared/golden beside the repository, where
-there are any, are slow: python -m pytest -m slow tests/test_golden.py
+The cases under tests/golden run by default; those of tests/external.py are
+slow: python -m pytest -m slow tests/test_golden.py
 """
 
 import subprocess
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from tests import golden_case, golden_compare, golden_rule
+from tests import external, golden_case, golden_compare, golden_rule
 from tests.golden_check import check, table
 
 COMPACT = Path(__file__).resolve().parent / 'golden'
-SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
+SHARED = external.GOLDEN
 TINY = ['t1_ktp', 't2_ew4', 't3_unpruned', 't4_nointerp', 't4b_samecount', 't5_padded', 't6_levels']
 TRAIN = [f'{case}_train' for case in TINY if case != 't4b_samecount']
 LARGE = ['b6_vitb_ktp07', 'b7_vitb_full', 'b10_vitb_288x512']
@@ -24,9 +24,7 @@ LARGE = ['b6_vitb_ktp07', 'b7_vitb_full', 'b10_vitb_288x512']
 
 def assert_passes(path, at_least, **options):
   if not path.is_file():
-    pytest.skip(
-      f'The reference numbers {path.name} are not in shared/golden beside the repository.'
-    )
+    pytest.skip(external.missing(path))
   rows = check(path, **options)
   failed = [row for row in rows if not row.passed()]
   assert not failed, '\n' + table(failed)
@@ -87,7 +85,7 @@ def test_vit_b(case, x64):
   assert_passes(SHARED / f'{case}.npz', 30, x64=x64)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='shared/golden is not beside the repository.')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_rule_makes_the_same_weights_and_clips():
   """First, last, mean and spread of every weight of the tiny model, and the stored clips."""
   import json

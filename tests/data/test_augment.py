@@ -1,7 +1,6 @@
 """Preprocessing against the reference's numbers and hand-worked tables."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,9 @@ import simplejpeg
 
 from evad_jax.data.augment import Resize, decode_frame, draw_frame, plan_resize, transform_boxes
 from evad_jax.errors import InputError
+from tests import external
 
-GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden' / 'units.npz'
+GOLDEN = external.GOLDEN / 'units.npz'
 WIDE = (512, 1024)
 
 
@@ -21,7 +21,7 @@ def _random_frame(height, width, seed=0):
 @pytest.mark.parametrize('case', [0, 1, 2])
 def test_equals_the_reference(case):
   if not GOLDEN.is_file():
-    pytest.skip('the golden numbers (shared/golden beside the repository) are not here')
+    pytest.skip(external.missing(GOLDEN))
   golden = np.load(GOLDEN, allow_pickle=False)
   frames = golden[f'prep{case}/frames_bgr'][..., ::-1]  # (T, h, w, 3) RGB
   short_side, max_long = golden[f'prep{case}/short_max'].tolist()

@@ -1,20 +1,20 @@
 """Clip frames against the reference's numbers and a hand-worked table."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evad_jax.data.clip_sampling import clip_frame_numbers, stored_positions
 from evad_jax.errors import InputError
+from tests import external
 
-GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden' / 'units.json'
+GOLDEN = external.GOLDEN / 'units.json'
 
 
 def test_equals_the_reference():
   if not GOLDEN.is_file():
-    pytest.skip('the golden numbers (shared/golden beside the repository) are not here')
+    pytest.skip(external.missing(GOLDEN))
   cases = json.loads(GOLDEN.read_text())['clip_frames']
   assert len(cases) == 5
   for case in cases:

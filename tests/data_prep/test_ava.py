@@ -13,9 +13,10 @@ from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
 from evad_jax.video import decode
 from evad_jax.video.jpeg import encode_frame
+from tests import external
 from tests.video.tiny_videos import level, write_video
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
+SHARED = external.DATA / 'ava_eval'
 LABELS = ''.join(
   f'label {{ name: "{name}" label_id: {number} }}\n'
   for number, name in ((3, 'sit'), (1, 'bend'), (12, 'stand'), (80, 'watch'))
@@ -217,7 +218,7 @@ def test_two_classes_of_one_name_are_told_apart():
   assert ava.class_names({7: 'a', 2: 'b', 3: 'a'}) == ('b', 'a (3)', 'a (7)')
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="AVA's files are not beside the project")
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_real_rows(tmp_path):
   """110 keyframes of the first validation video, 341 rows, 148 boxes; 60 of 80 classes scored."""
   name = '1j20qq1JyX4'

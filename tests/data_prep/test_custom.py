@@ -14,10 +14,11 @@ from evad_jax.errors import InputError
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
 from evad_jax.video.jpeg import encode_frame
+from tests import external
 from tests.video.test_decode import UNEVEN, break_metadata
 from tests.video.tiny_videos import level, write_video
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
+SHARED = external.DATA
 HALF = [0.25, 0.25, 0.75, 0.75]
 
 
@@ -154,7 +155,7 @@ def test_other_files_are_refused(tmp_path, text, message):
     read_annotations(tmp_path / 'missing.json')
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='the samples are not beside the project')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 @pytest.mark.parametrize(
   ('sample', 'pickled'),
   [('ucf24_mini', 'UCF24mini-GT.pkl'), ('jhmdb_mini', 'JHMDBmini-GT.pkl')],

@@ -13,9 +13,10 @@ from data_prep import jhmdb
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
+from tests import external
 from tests.video.tiny_videos import level, write_video
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'jhmdb_mini'
+SHARED = external.DATA / 'jhmdb_mini'
 NAMES = ['wave/one', 'wave/two', 'jump/three']
 PARTS = {'wave/one': 'aab', 'wave/two': 'aba', 'jump/three': 'baa'}  # a: train, b: test, by split
 
@@ -111,7 +112,7 @@ def test_other_classes_are_refused(source, tmp_path):
     prepare(source, tmp_path / 'out', '--annotations', str(tmp_path / 'gt.pkl'))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='the jhmdb_mini sample is not beside the project')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_real_frames_of_which_most_are_missing(tmp_path, capsys):
   """Four of 928 videos are there; JSON and pickle give the same records."""
   truth = {'full': 'annotations_full/JHMDB-GT.pkl', 'mini': 'annotations.json'}

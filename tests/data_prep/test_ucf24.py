@@ -13,9 +13,10 @@ from data_prep.common import clip_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
+from tests import external
 from tests.video.tiny_videos import SIZE, level, write_video
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
+SHARED = external.DATA / 'ucf24_mini'
 
 
 def entry(label: int, first: int, boxes, num_frames: int) -> dict:
@@ -261,7 +262,7 @@ def test_runs_share_frames():
   assert len(second.frame_numbers) == 47
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='the ucf24_mini sample is not beside the project')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_real_videos(tmp_path):
   """A clip of the usual size and one of 340 x 256, whose header says 0 frames."""
   train, test = 'Biking/v_Biking_g01_c03', 'HorseRiding/v_HorseRiding_g01_c03'

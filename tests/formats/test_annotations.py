@@ -12,8 +12,9 @@ from evad_jax.errors import InputError
 from evad_jax.files.plain_pickle import load_plain_pickle
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
+from tests import external
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ucf24_mini'
+SHARED = external.DATA / 'ucf24_mini'
 NAME = 'Diving/v_Diving_g01_c01'
 
 
@@ -55,7 +56,7 @@ def test_both_families_against_a_table(tmp_path, content):
     assert annotations.train_videos == [[NAME]] and annotations.test_videos == [[]]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='the ucf24_mini sample is not beside the project')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_both_families_agree_on_real_annotations():
   one = read_annotations(SHARED / 'pyannot_mini.pkl').videos
   two = read_annotations(SHARED / 'UCF24mini-GT.pkl').videos
@@ -87,7 +88,7 @@ def touch(path: str) -> None:
 def test_code_is_refused_by_name_and_not_run(tmp_path, protocol):
   victim = tmp_path / 'victim'
   bad = {NAME: pyannot_entry() | {'numf': Hostile(touch, str(victim))}}
-  with pytest.raises(InputError, match=r'asks for tests\.data_prep\.test_annotations\.touch'):
+  with pytest.raises(InputError, match=r'asks for tests\.formats\.test_annotations\.touch'):
     read_annotations(save(tmp_path / 'bad.pkl', bad, protocol))
   assert not victim.exists()
 

@@ -1,18 +1,16 @@
 """AVA's text files: rows by hand, the published files, and every fault by file and line."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
 from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
+from tests import external
 
-AVA_EVAL = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
-published = pytest.mark.skipif(
-  not AVA_EVAL.exists(), reason='the AVA files are not beside the repository.'
-)
+AVA_EVAL = external.DATA / 'ava_eval'
+published = pytest.mark.skipif(not AVA_EVAL.exists(), reason=external.missing(AVA_EVAL))
 GOOD = '1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,12,1'
 
 

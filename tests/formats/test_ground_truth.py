@@ -10,8 +10,9 @@ import pytest
 from evad_jax.errors import InputError
 from evad_jax.formats import ground_truth, tube_csv
 from evad_jax.formats.video_lists import Listed
+from tests import external
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
+SHARED = external.DATA
 ACT = {
   'labels': ['catch', 'run'],
   'gttubes': {
@@ -108,7 +109,7 @@ def test_unreadable_files(tmp_path):
     ground_truth.read(tmp_path / 'a.json')
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason='the data are not beside the repository.')
+@pytest.mark.skipif(not SHARED.exists(), reason=external.missing(SHARED))
 def test_published_annotations():
   jhmdb = SHARED / 'jhmdb_mini' / 'annotations_full' / 'JHMDB-GT.pkl'
   numbers = [len(ground_truth.read(jhmdb, split).tubes) for split in (1, 2, 3)]

@@ -1,15 +1,14 @@
 """AVA's protocol: a small evaluation by hand, and the published figures."""
 
-from pathlib import Path
-
 import pytest
 
 from evad_jax.errors import InputError
 from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
 from evad_jax.formats.detections_csv import read_with_lines
 from evad_jax.metrics import ava_map, scored_boxes
+from tests import external
 
-AVA_EVAL = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
+AVA_EVAL = external.DATA / 'ava_eval'
 LISTED = [12, 80]
 LEFT, RIGHT, NOWHERE = '0,0,0.4,1', '0.6,0,1,1', '0.45,0.45,0.55,0.55'
 # Class 17 is not listed; b,904 is excluded; c,905 has nobody.
@@ -91,7 +90,7 @@ def test_what_cannot_belong_here(tmp_path, row, message):
     ava_map.check_detections(detections, lines, truth, LISTED)
 
 
-@pytest.mark.skipif(not AVA_EVAL.exists(), reason='the AVA files are not beside the repository.')
+@pytest.mark.skipif(not AVA_EVAL.exists(), reason=external.missing(AVA_EVAL))
 @pytest.mark.parametrize(
   ('labels', 'truth', 'detections', 'expected'),
   [

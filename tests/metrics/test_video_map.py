@@ -1,7 +1,5 @@
 """Video-mAP by hand, against the rule word by word, from an evaluation's state, and published."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,9 +11,10 @@ from evad_jax.metrics import frame_map, video_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tubes.overlap import Tube, tube_iou
 from evad_jax.tubes.rules import RULES
+from tests import external
 from tests.metrics import slow_map
 
-AVA_EVAL = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ava_eval'
+AVA_EVAL = external.DATA / 'ava_eval'
 GREEDY = RULES['greedy']
 
 
@@ -173,7 +172,7 @@ def test_an_evaluation_equals_its_rows():
         np.testing.assert_array_equal(a.boxes, b.boxes)
 
 
-@pytest.mark.skipif(not AVA_EVAL.exists(), reason='the AVA files are not beside the repository.')
+@pytest.mark.skipif(not AVA_EVAL.exists(), reason=external.missing(AVA_EVAL))
 @pytest.mark.parametrize('file', ['gt.pkl', 'gt.json'])
 @pytest.mark.parametrize(
   ('equal_scores', 'expected'),

@@ -11,12 +11,12 @@ from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.published import known_answers, weight_files, weight_names
 from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
-from tests import golden_case, golden_compare, published_sources
+from tests import external, golden_case, golden_compare, published_sources
 from tests.golden_check import table
 from tests.golden_stages import stages_of
 from tests.published_sources import KEPT, NO_TORCH, UNTOLD, flags, write
 
-SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'golden'
+SHARED = external.GOLDEN
 COMPACT = Path(__file__).resolve().parents[1] / 'golden'
 
 
@@ -188,7 +188,7 @@ def test_a_converted_tiny_checkpoint_equals_the_reference(tmp_path, no_answers):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason='shared/golden is not beside the repository.')
+@pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_a_converted_vit_b_equals_the_reference(tmp_path):
   """Nothing but the three flags is given; everything else is recognised."""
   try:

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from evad_jax.tools import score
+from tests import external
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-AVA_EVAL = REPOSITORY.parent / 'shared' / 'data' / 'ava_eval'
-published = pytest.mark.skipif(
-  not AVA_EVAL.exists(), reason='the AVA files are not beside the repository.'
-)
+AVA_EVAL = external.DATA / 'ava_eval'
+published = pytest.mark.skipif(not AVA_EVAL.exists(), reason=external.missing(AVA_EVAL))
 LEFT, RIGHT, NOWHERE = '0,0,0.4,1', '0.6,0,1,1', '0.45,0.45,0.55,0.55'
 AVA = {
   'labels.pbtxt': 'label { name: "stand" label_id: 12 }\nlabel { name: "watch" label_id: 80 }\n',

@@ -1,7 +1,6 @@
 """Schedules by hand and against the reference; parameter groups; AdamW by NumPy."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,11 @@ from evad_jax.errors import InputError
 from evad_jax.published import weight_names
 from evad_jax.training import optimizer as optimizers
 from evad_jax.training.optimizer import DECAY_RULES, RATE_RULES, by_rules
+from tests import external
 from tests.micro_evad import micro_model, random_parameters
 
-GOLDEN = Path(__file__).resolve().parents[3] / 'shared' / 'golden'
-needs_golden = pytest.mark.skipif(
-  not GOLDEN.is_dir(), reason='The reference numbers (shared/golden) are not beside the repository.'
-)
+GOLDEN = external.GOLDEN
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=external.missing(GOLDEN))
 
 
 def settings(**changes):

@@ -1,17 +1,16 @@
 """The same pictures as FFmpeg's command line shows, number for number."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evad_jax.video import orientation, video_source
 from evad_jax.video.decode import VideoFile
-from tests import ffmpeg
+from tests import external, ffmpeg
 from tests.video.tiny_videos import SIZE, picture_of, write_video
 
-CLIPS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'clips'
+CLIPS = external.DATA / 'clips'
 NUMBER = 20
 PASS = ('-fps_mode', 'passthrough')
 
@@ -83,7 +82,7 @@ def clips():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CLIPS.is_dir(), reason='the clips are not beside the project')
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=external.missing(CLIPS))
 @pytest.mark.parametrize('path', clips(), ids=lambda path: path.name[:20])
 def test_real_clips(path):
   assert len(clips()) == NUMBER

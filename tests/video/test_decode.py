@@ -16,10 +16,11 @@ from evad_jax.errors import InputError
 from evad_jax.video import decode, shown
 from evad_jax.video.decode import VideoFile
 from evad_jax.video.jpeg import encode_frame
+from tests import external
 from tests.video.tiny_videos import picture_of, write_video
 
-CLIPS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'clips'
-needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason='the clips are not beside the project')
+CLIPS = external.DATA / 'clips'
+needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=external.missing(CLIPS))
 UNEVEN = [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5, 0.54, 0.58, 0.62]  # a picture stays for 0.3 s
 
 
