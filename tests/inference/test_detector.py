@@ -173,7 +173,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
   bare = micro_checkpoint.write(tmp_path / 'bare', clip={})
   with pytest.raises(InputError, match='bare/0: .* give clip_frames and frame_stride'):
     Detector.from_checkpoint(bare)
-  with pytest.raises(InputError, match='bare/0: .* no size of pictures; give short_side'):
+  with pytest.raises(InputError, match='bare/0: .* states no picture size; give short_side'):
     Detector.from_checkpoint(bare, clip_frames=8, frame_stride=1)
   sizeless = micro_checkpoint.write(tmp_path / 'none', clip={'clip_frames': 8})
   with pytest.raises(InputError, match='none/0: .* cut; give frame_stride'):
