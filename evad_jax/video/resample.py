@@ -8,7 +8,7 @@ import av
 
 from evad_jax.video.shown import Lost, Picture, Shown, VideoError
 
-LONGEST_PAUSE = 3600  # seconds between two pictures; more would be filled with copies of one picture
+LONGEST_PAUSE = 3600  # seconds between two pictures; copies would fill a longer pause
 FINEST = 1_000_000  # the largest denominator of a rate
 
 

@@ -146,7 +146,10 @@ def test_settings_that_are_older_or_newer(tmp_path):
     ({'keep_rate': 0.0}, r'keep_rate=0.0 must be in \(0, 1\]'),
     ({'keep_rate': (0.7, 0.7, 0.7)}, r'keep_rate=\(0.7, 0.7, 0.7\) has 3 rates for 2 prune_blocks'),
     ({'dtype': 'float8'}, "dtype='float8' is not one of float32, bfloat16"),
-    ({'frame_strid': 2}, 'frame_strid is not a clip setting; choose from clip_frames, frame_stride'),
+    (
+      {'frame_strid': 2},
+      'frame_strid is not a clip setting; choose from clip_frames, frame_stride',
+    ),
     ({'frame_stride': 0}, 'frame_stride=0 must be at least 1'),
     ({'clip_frames': 0}, 'clip_frames=0 must be at least 1'),
     ({'short_side': -32}, 'short_side=-32 must be at least 1'),
