@@ -79,4 +79,4 @@ def _group(rest: str) -> int:
   folded = re.search(r'replica_groups=\[\d+,(\d+)\]', rest)
   if folded:
     return int(folded[1])
-  raise ValueError(f'There is no replica group in {rest[:200]!r}.')
+  raise ValueError(f'No replica groups in {rest[:200]!r}.')
