@@ -147,7 +147,7 @@ def test_killed_once_with_two_threads(source, undisturbed, tmp_path, count, caps
   assert whole >= (count - 2) // 2
   custom.main(mine)
   told = capsys.readouterr().out  # of two threads, which finishes what before the kill is open
-  assert (f'going on: {whole} of 5 shards are there' in told) == (whole > 0)
+  assert (f'resuming: {whole} of 5 shards are there' in told) == (whole > 0)
   assert hashes(output) == undisturbed
 
 
