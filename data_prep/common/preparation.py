@@ -60,7 +60,7 @@ def prepare(
     if not overwrite and resumption.is_complete(directory, plan, print_of_plan):
       data_set_directory.tidy(directory)
       problems.extend(read_manifest(directory, '')['problems'])
-      print(f'{directory}: is prepared already, by the same plan; nothing to do')
+      print(f'{directory}: is already prepared with the same plan; nothing to do')
       return
     place = resumption.claim(directory, plan, print_of_plan, overwrite)
     shards = cut_into_shards(plan, place)
@@ -71,7 +71,7 @@ def prepare(
       if error.errno not in _DISK_FULL:
         raise
       raise InputError(
-        f'{directory}: the disk is full; make room and give the same command again, which keeps '
+        f'{directory}: the disk is full; make room and run the same command again, which keeps '
         'the complete shards'
       ) from error
     data_set_directory.tidy(place)
@@ -85,7 +85,9 @@ def _make_missing(
   missing = [shard for shard in shards if not _is_whole(shard, plan_digest)]
   videos, left = (sum(len(shard.sources) for shard in some) for some in (shards, missing))
   if len(missing) < len(shards):
-    print(f'resuming: {len(shards) - len(missing)} of {len(shards)} shards are there', flush=True)
+    print(
+      f'resuming: {len(shards) - len(missing)} of {len(shards)} shards are complete', flush=True
+    )
   stop, lock = threading.Event(), threading.Lock()
   with tqdm(total=videos, initial=videos - left, desc=plan.name, unit='video') as bar:
 

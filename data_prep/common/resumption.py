@@ -50,8 +50,8 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Pa
     return place
   if started is not None and not overwrite and shard_writer.has_parts(place):
     raise InputError(
-      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
-      'same arguments to resume it, pass --overwrite to replace it, or choose another '
+      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); use its '
+      'arguments to resume it, pass --overwrite to replace it, or choose another '
       'output directory'
     )
   data_set_directory.claim(place, plan.name, overwrite or started is not None)

@@ -156,7 +156,7 @@ def open_container(
   try:
     ''.join(word for some in texts for pair in some.items() for word in pair).encode()
   except UnicodeEncodeError:  # surrogates, which stand for undecodable bytes
-    report('broken metadata', 'texts of its header are not UTF-8; they are not needed')
+    report('broken metadata', 'some texts of its header are not UTF-8; they are not needed')
   return container
 
 

@@ -270,7 +270,7 @@ class Reader:
     try:
       hours, minutes, seconds = self._stream.metadata.get('DURATION', '').split(':')
       return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except ValueError:  # the tag is missing: it stands at the end of the file
+    except ValueError:  # no tag: it is written at the end of the file
       longest = Fraction(self._container.duration or 0, av.time_base)
       return longest if longest > self._packets.end() else None
 
@@ -337,7 +337,7 @@ class Reader:
         )
       )
     elif packets.errors and not self._before_first:
-      notes.append(('damaged packets', f'{packets.errors} gave no picture'))
+      notes.append(('damaged packets', f'{packets.errors} yielded no picture'))
     if self._before_first:
       detail = f'{self._before_first} pictures before its first key picture cannot be shown'
       notes.append(('starts between key pictures', detail))

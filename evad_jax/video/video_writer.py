@@ -42,7 +42,7 @@ def check_name(path: Path) -> None:
   """Raises InputError for an address, or a name without the suffix of a known container."""
   storage.refuse_address(path, 'A video to write')
   if path.suffix.lower() not in CONTAINERS:
-    raise InputError(f'{path}: a video ends with {", ".join(CONTAINERS)}; give it another name.')
+    raise InputError(f'{path}: a video name ends with {", ".join(CONTAINERS)}; rename it.')
 
 
 class VideoWriter:

@@ -56,7 +56,7 @@ def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:
     font.write(pen, (end + 6, middle), count, INK, 'lm')
   x = left + LENGTH * mean
   pen.line((x, top - 4, x, bottom), MEAN_COLOUR, 2)
-  note = 'behind each bar: average precision in per cent (ground truth); red: mean'
+  note = 'after each bar: average precision in percent (ground-truth count); red: mean'
   if absent:
     note += f'; {absent} classes without ground truth are not shown'
   font.write(pen, (MARGIN, bottom + 10), note, INK)

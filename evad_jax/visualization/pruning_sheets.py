@@ -64,7 +64,7 @@ class PrunedClip(NamedTuple):
   def check(self) -> None:
     """Raises ValueError if there is no stage, or if anything does not match the frames."""
     if not self.stages:
-      raise ValueError('there is no stage of pruning to draw.')
+      raise ValueError('there is no pruning stage to draw.')
     frames, height, width = self.frames.shape[:3]
     if not frames or frames % self.tubelet:
       raise ValueError(f'{frames} frames do not divide into tubelets of {self.tubelet}.')
@@ -106,7 +106,7 @@ def pruning_sheet(clip: PrunedClip) -> Image.Image:
     ]
     counts = [f'{here.sum():,} of {here.size:,}' for here in kept]
     rows.append(Row(stage_caption(clip, stage), tiles, counts))
-  note = 'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.'
+  note = 'Dropped tokens are dimmed and hatched. Tokens of the keyframe (marked) are always kept.'
   return _sheet(clip, note, rows)
 
 
@@ -131,8 +131,8 @@ def importance_sheet(clip: PrunedClip) -> Image.Image:
     dropped = entered - clip.on_picture(stage.kept).sum()
     caption = f'block {int(stage.block)} drops {dropped:,} of {entered:,} tokens'
     rows.append(Row(caption, tiles, []))
-  note = 'How much attention every token gets: those that get least are dropped, '
-  return _sheet(clip, note + 'but none of the keyframe, marked.', rows, _heat_legend(octaves))
+  note = 'How much attention every token gets: those with the least are dropped, '
+  return _sheet(clip, note + 'except in the keyframe (marked).', rows, _heat_legend(octaves))
 
 
 def stage_caption(clip: PrunedClip, stage: PruningStage) -> str:

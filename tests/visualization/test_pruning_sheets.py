@@ -62,7 +62,7 @@ def test_what_is_written_on_a_sheet(written):
   pruning_sheets.pruning_sheet(hand_made(title='walk', frame_numbers=[30, 34, 38, 42]))
   assert written == [
     'walk',
-    'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.',
+    'Dropped tokens are dimmed and hatched. Tokens of the keyframe (marked) are always kept.',
     'input: 8 tokens, 4 x 4 pixels of 2 frames each',
     'frame 30',
     'keyframe 38',
