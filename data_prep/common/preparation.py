@@ -54,7 +54,7 @@ def prepare(
   print_of_plan = fingerprint(plan)
   with data_set_directory.alone_in(directory):
     data_set_directory.check_owner(directory, plan.name)
-    if data_set_directory.settle(directory, plan.name):  # finished what a killed process had left
+    if data_set_directory.settle(directory, plan.name):  # completed a killed process's work
       manifest = read_manifest(directory, f'python -m data_prep.{plan.name} --overwrite')
       overwrite &= bool(differences(manifest, print_of_plan))
     if not overwrite and resumption.is_complete(directory, plan, print_of_plan):

@@ -1,4 +1,4 @@
-"""Accelerators that need not be present: their compilers run on a CPU.
+"""Accelerators that need not be present: programs are traced and compiled for them on a CPU.
 
 One process compiles for one kind of accelerator: set `environment` before JAX is imported.
 """

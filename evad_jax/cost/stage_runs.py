@@ -1,4 +1,4 @@
-"""Runs the stages of a long report, each in its own process, so that it fails or hangs alone.
+"""Runs the stages of a long report, each in its own process, to fail, hang or be killed alone.
 
 A directory holds the results so far: report.jsonl has a line per finished stage, report.md the same
 to read, stages/NAME.jsonl the rows of a stage as it measured them, and stages/NAME.log what it

@@ -214,7 +214,7 @@ def _hashable(value: Any) -> Any:
 def check_params(model: EVAD, params: Any, where: Any) -> None:
   """Raises InputError for parameters that do not fit the model or are not all finite."""
   other = 'its settings; take another checkpoint'
-  for key, part, prefix in _COUNTED:  # faster than abstract parameters of a large model
+  for key, part, prefix in _COUNTED:  # fast; abstract parameters of a deep model take long
     inside = params.get(part)
     there = sum(name.startswith(prefix) for name in inside) if isinstance(inside, Mapping) else 0
     if there != getattr(model, key):

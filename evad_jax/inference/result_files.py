@@ -6,8 +6,8 @@
     PREFIX_tubes.jsonl       one line per person, written once they are gone
 
 Frames count from 1, labels from 0; boxes are xyxy pixels of the video, so `evad_jax.tools.score`
-reads the detections as they are. A detector trained with a label map adds its action_id. Lines are
-written as they come, so an interrupted run keeps all of them.
+reads the detections as they are. A detector trained with a label map adds its action_id. Every
+line is complete, so an interrupted run keeps all of them.
 """
 
 import csv

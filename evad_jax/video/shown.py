@@ -31,7 +31,7 @@ DEFAULT_RATE = 25  # frames per second if unknown
 HELD = 16  # pictures that damage has moved ahead and that wait for their time
 LONGEST_LOSS = 3600  # seconds of lost pictures that keep their positions; more is a pause
 EARLIER = (0, 10, 60, 10**9)  # seconds before the start to seek to, in turn: an index may overshoot
-UNEVEN = 0.5  # pictures by which an even pace may be missed; lost pictures are counted only below
+UNEVEN = 0.5  # pictures of drift up to which the pace counts as even and gaps as lost pictures
 STILLS = ('mjpeg', 'png', 'webp')  # codecs whose packets are image files
 
 Report = Callable[[str, str], None]  # called with the kind and the detail of an oddity in a file
