@@ -158,7 +158,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'stages': []}, 'no stage'),
+    ({'stages': []}, 'no pruning stage'),
     ({'tubelet': 3}, '4 frames do not divide into tubelets of 3'),
     ({'patch': 2}, r'block 3 has tokens of shape \(2, 2, 2\), but .* have \(2, 4, 4\)'),
     ({'tubelet': 4}, r'have \(1, 2, 2\)'),
