@@ -1,9 +1,9 @@
-"""Shows what a prepared data set holds: a summary, and a picture of some clips with their boxes.
+"""Shows the contents of a prepared data set: a summary, and a picture of clips with their boxes.
 
   python -m data_prep.inspect_records data/ucf24 --split test --output sheet.png
 
-The summary comes from the manifest and the indices; with --check every record is read, every
-checksum verified and everything counted again.
+The summary comes from the manifest and the indices. --check reads every record, verifies every
+checksum and counts everything again.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from evad_jax.visualization import contact_sheet
 from evad_jax.visualization.contact_sheet import Tile
 
 STRIP_FRAMES = 5  # of a clip, below its keyframe
-MOST_NAMES = 5  # told of one kind of problem
-MOST_COUNTS = 12  # numbers of boxes that are told one by one
+MOST_NAMES = 5  # listed per kind of problem
+MOST_COUNTS = 12  # numbers of boxes listed one by one
 COMMAND = 'python -m data_prep.DATASET --output DIRECTORY'
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def print_head(directory: Path, manifest: dict) -> None:
-  """What kind of data set it is."""
+  """Prints the kind of data set and its settings."""
   classes, scored = manifest['classes'], manifest.get('scored_classes', manifest['classes'])
   told = '' if len(scored) == len(classes) else f', {len(scored)} of them scored'
   clip, stride = manifest['clip_frames'], manifest['frame_stride']
@@ -59,7 +59,7 @@ def print_head(directory: Path, manifest: dict) -> None:
 
 
 def print_splits(indices: dict[str, RecordIndex]) -> None:
-  """A line a split."""
+  """Prints one line per split."""
   rows = [('split', 'videos', 'keyframes', 'records', 'shards', 'size', 'frames (width x height)')]
   for split, index in indices.items():
     sizes, often = np.unique(index.record_size, axis=0, return_counts=True)
@@ -76,10 +76,10 @@ def print_splits(indices: dict[str, RecordIndex]) -> None:
 def counts_of(
   index: RecordIndex, manifest: dict, check: bool
 ) -> tuple[dict[int, int], dict[str, int]]:
-  """Keyframes by their number of boxes, and boxes by label; told by the manifest, or counted.
+  """Keyframes by number of boxes, and boxes by label; from the manifest, or counted.
 
   Raises:
-    InputError: a record is damaged, or what was counted is not what the manifest says.
+    InputError: a record is damaged, or the counts differ from the manifest's.
   """
   told = tuple(
     manifest.get(key, {}).get(index.split) for key in ('boxes_per_keyframe', 'label_counts')
@@ -99,7 +99,7 @@ def counts_of(
 
 
 def count_records(index: RecordIndex) -> tuple[dict[int, int], dict[str, int]]:
-  """As `counts_of`, from the records themselves."""
+  """As `counts_of`, counted from the records."""
   reader, per_keyframe = RecordReader(index), collections.Counter()
   labels = np.zeros(len(index.classes), np.int64)
   for number in tqdm(range(len(index.record_shard)), f'reading {index.split}', unit='record'):
@@ -111,7 +111,7 @@ def count_records(index: RecordIndex) -> tuple[dict[int, int], dict[str, int]]:
 
 
 def print_boxes(counts: dict[str, dict[int, int]]) -> None:
-  """How many keyframes have how many boxes."""
+  """Prints how many keyframes have how many boxes."""
   shown = sorted(set().union(*counts.values()))
   rows = [('boxes per keyframe', *counts)]
   for boxes in shown[:MOST_COUNTS]:
@@ -126,7 +126,7 @@ def print_boxes(counts: dict[str, dict[int, int]]) -> None:
 
 
 def print_labels(classes: list[str], counts: dict[str, dict[str, int]]) -> None:
-  """How many boxes have a label; a box may have several."""
+  """Prints how many boxes have each label; a box may have several."""
   rows = [('label', *counts)]
   rows += [(name, *(mine.get(name, 0) for mine in counts.values())) for name in classes]
   print()
@@ -134,7 +134,7 @@ def print_labels(classes: list[str], counts: dict[str, dict[str, int]]) -> None:
 
 
 def print_problems(problems: list[dict[str, str]]) -> None:
-  """What was wrong with the input, by kind."""
+  """Prints what was wrong with the input, by kind."""
   names = collections.defaultdict(list)
   for problem in problems:
     names[problem['kind']].append(problem['name'])
@@ -145,7 +145,7 @@ def print_problems(problems: list[dict[str, str]]) -> None:
 
 
 def print_table(rows: list[tuple]) -> None:
-  """Columns as wide as their widest cell, the first to the left, the others to the right."""
+  """Prints columns as wide as their widest cell, the first left-aligned, the others right."""
   texts = [[str(cell) for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
   for row in texts:
@@ -155,7 +155,7 @@ def print_table(rows: list[tuple]) -> None:
 
 
 def write_sheet(path: str, indices: dict[str, RecordIndex], clips: int) -> None:
-  """Writes a PNG of clips that are spread evenly over the splits."""
+  """Writes a PNG of clips spread evenly over the splits."""
   tiles, share = [], max(1, clips // len(indices))
   for index in indices.values():
     reader = RecordReader(index)
@@ -166,7 +166,7 @@ def write_sheet(path: str, indices: dict[str, RecordIndex], clips: int) -> None:
 
 
 def tile_of(example: Example, index: RecordIndex, name_split: bool) -> Tile:
-  """A keyframe with its boxes, above some frames of its clip."""
+  """Makes the tile of a keyframe with its boxes, above some frames of its clip."""
   numbers = clip_frame_numbers(
     example.keyframe, example.num_frames, index.clip_frames, index.frame_stride
   )
@@ -189,7 +189,7 @@ def tile_of(example: Example, index: RecordIndex, name_split: bool) -> Tile:
 
 
 def decode(example: Example, position: int) -> np.ndarray:
-  """(H, W, 3) uint8 RGB of a stored frame; InputError where it is corrupt."""
+  """Decodes a stored frame to (H, W, 3) uint8 RGB; InputError if it is corrupt."""
   return augment.decode_frame(
     example.frames[position],
     video=example.video,
@@ -199,7 +199,7 @@ def decode(example: Example, position: int) -> np.ndarray:
 
 
 def _readable(size: int) -> str:
-  """Bytes in a unit that suits them."""
+  """Formats a number of bytes with a suitable unit."""
   for unit in ('B', 'kB', 'MB', 'GB'):
     if size < 1000:
       return f'{size:.3g} {unit}'
@@ -208,15 +208,15 @@ def _readable(size: int) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-  """The command line's flags."""
+  """Parses the command line."""
   parser = argparse.ArgumentParser(
     prog='python -m data_prep.inspect_records',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add('directory', help='of a prepared data set')
-  add('--split', help='only this one (default: all)')
+  add('directory', help='directory of a prepared data set')
+  add('--split', help='only this split (default: all)')
   add('--output', help='PNG file to write clips to (default: none)')
   add('--clips', type=int, default=12, help='number of clips to draw (default 12)')
   add('--check', action='store_true', help='read every record, verify and count')

@@ -1,12 +1,11 @@
-"""Makes a video of the synthetic people, who do one thing after another, to try a detector on.
+"""Makes a video of synthetic people, who perform one action after another, to try a detector on.
 
   python -m data_prep.synthetic_video --output people.mp4
   python -m evad_jax.tools.detect_video people.mp4 --checkpoint runs/demo --output seen.mp4
 
-The people are those of the demo's data set (stick_figures.py), and what they do is still told by
-their motion alone. Beside the video stands its ground truth, OUTPUT_truth.csv, in the form that
-evad_jax.tools.score reads; in the frames in which somebody passes from one action to the next he or
-she has no label.
+The people are those of the demo's data set (stick_figures.py); only their motion shows what they
+do. The ground truth, OUTPUT_truth.csv, is written beside the video in the form that
+evad_jax.tools.score reads. In frames between two actions, a person has no label.
 """
 
 import argparse
@@ -26,24 +25,24 @@ from evad_jax.synthetic.stick_figures import ACTIONS, Motion, Person, Pose
 from evad_jax.video.video_writer import VideoWriter
 
 FPS = 8
-SIZE = 64  # pixels, both sides, as the demo's clips
-ENLARGED = 4  # the file's pixels are squares of so many: codecs blur single ones
-SWING = 120  # steps in which the background goes there and back
-PERIOD = 9  # steps of one action; jumps of half as many end on the ground
-BETWEEN = 3  # steps at both ends of an action that its clip shares with the next one
+SIZE = 64  # pixels, both sides, as in the demo's clips
+ENLARGED = 4  # side in file pixels of each drawn pixel: codecs blur single ones
+SWING = 120  # steps in which the background moves back and forth once
+PERIOD = 9  # steps of one action; jumps take half as many, so they end on the ground
+BETWEEN = 3  # steps at both ends of an action that a clip shares with its neighbours
 
 
 class Actor(NamedTuple):
-  """Somebody in the middle of doing something."""
+  """A person performing an action."""
 
-  person: Person  # its pose is the one at the start of the action
+  person: Person  # with the pose at the start of the action
   ground: float  # y of the feet when they stand, pixels
 
 
 def frames(
   seconds: float, people: int, seed: int
 ) -> Iterator[tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]]:
-  """Frame by frame: (SIZE, SIZE, 3) uint8, and of everybody the box (4,) pixels and labels (A,)."""
+  """Yields per frame (SIZE, SIZE, 3) uint8, and each person's box (4,) in pixels, labels (A,)."""
   rng = np.random.default_rng(seed)
   grey = rng.uniform(105, 150)
   actors = [_first(rng, place, people, grey) for place in range(people)]
@@ -60,7 +59,7 @@ def frames(
       stick_figures.draw_person(frame, actor.person, pose)
       mask = stick_figures.person_mask((SIZE, SIZE), actor.person, pose)
       if mask.any():
-        # Whoever has come all the way down, or up, is not crouching or rising any more.
+        # A person who is all the way down, or up, is no longer crouching or rising.
         still = actor.person.motion.crouch != 0 and pose.crouch in (0.0, 1.0)
         labels = actor.person.labels * np.uint8(sure and not still)
         found.append((clips.tight_box(mask), labels))
@@ -68,7 +67,7 @@ def frames(
 
 
 def _first(rng: np.random.Generator, place: int, people: int, grey: float) -> Actor:
-  """Somebody in a part of the picture of his or her own."""
+  """A new person, in their own part of the picture."""
   height = rng.uniform(*clips.EASY.heights) * SIZE
   x, ground = SIZE * (place + 0.5) / people, SIZE - rng.uniform(3, 8)
   pose = stick_figures.sample_pose(rng)._replace(x=x, y=ground)
@@ -78,13 +77,13 @@ def _first(rng: np.random.Generator, place: int, people: int, grey: float) -> Ac
 
 
 def _next(rng: np.random.Generator, actor: Actor) -> Actor:
-  """The same person, who goes on from where the last action ended, on the ground."""
+  """The same person, continuing on the ground from where the last action ended."""
   pose = stick_figures.pose_at(actor.person, PERIOD)._replace(y=actor.ground)
   return _act(rng, actor._replace(person=actor.person._replace(pose=pose)))
 
 
 def _act(rng: np.random.Generator, actor: Actor) -> Actor:
-  """Draws actions until one fits: there is room to walk, and to crouch or rise."""
+  """Draws actions until one fits: with room to walk, and to crouch or rise."""
   while True:
     motion, labels = stick_figures.sample_motion(rng)
     motion = motion._replace(jump_period=PERIOD / 2, jump_phase=0.0)
@@ -100,7 +99,7 @@ def _fits(person: Person, end: Pose) -> bool:
 
 
 def write(output: Path, seconds: float, people: int, seed: int) -> None:
-  """Writes the video and OUTPUT_truth.csv; earlier ones stay until these are whole."""
+  """Writes the video and OUTPUT_truth.csv; earlier ones stay until these are complete."""
   truth = output.with_name(f'{output.stem}_truth.csv')
   outputs = Replacement([output, truth], overwrite=True)
   try:
@@ -134,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
   )
   add = parser.add_argument
   add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
-  add('--seconds', type=float, default=20.0, help=f'at {FPS} frames a second (default 20)')
+  add('--seconds', type=float, default=20.0, help=f'at {FPS} frames per second (default 20)')
   add('--people', type=int, default=2, help='1 to 3 (default 2)')
   add('--seed', type=int, default=0)
   args = parser.parse_args(argv)
@@ -144,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
       f'at least 1/{FPS} of a second, and a seed of 0 or more.'
     )
   write(args.output, args.seconds, args.people, args.seed)
-  print(f'{args.output}: {args.seconds:g} seconds, {args.people} people, what they do beside it')
+  print(f'{args.output}: {args.seconds:g} seconds, {args.people} people; ground truth beside it')
 
 
 if __name__ == '__main__':

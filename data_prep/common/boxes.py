@@ -1,4 +1,4 @@
-"""The boxes of a video as records have them: normalised, inside the frame, a row a person."""
+"""The boxes of a video as stored in records: normalised, inside the frame, one row per person."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 class Boxes(NamedTuple):
   """The boxes of a video, by frame; M rows."""
 
-  frames: np.ndarray  # (M,) int64, 0-based, never falling
+  frames: np.ndarray  # (M,) int64, 0-based, non-decreasing
   boxes: np.ndarray  # (M, 4) float32 xyxy in [0, 1]
   labels: np.ndarray  # (M, A) uint8 multi-hot
 
@@ -16,17 +16,17 @@ class Boxes(NamedTuple):
 def gather_boxes(
   frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> tuple[Boxes, dict[str, str]]:
-  """Rows of (frame, box, label) -> boxes; rows of one box become one row of several labels.
+  """Rows of (frame, box, label) -> boxes; merges rows of one box into one row with several labels.
 
   Args:
     frames: (R,) frame numbers.
-    boxes: (R, 4) xyxy, 1 being the far side of the frame.
+    boxes: (R, 4) xyxy; 1 is the far side of the frame.
     labels: (R,) label numbers.
     num_classes: A.
 
   Returns:
-    The boxes, those of one frame in the order of their first rows; and what was wrong, in words, by
-    kind: 'unknown label', 'duplicate row', 'box without area', 'box outside the frame'.
+    The boxes, those of one frame in the order of their first rows; and a description of what was
+    wrong, by kind: 'unknown label', 'duplicate row', 'box without area', 'box outside the frame'.
   """
   frames, labels = np.asarray(frames, np.int64), np.asarray(labels, np.int64)
   boxes, found = np.asarray(boxes, np.float32).reshape(-1, 4), {}
@@ -52,7 +52,7 @@ def gather_boxes(
 
 
 def _first_rows(frames: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(M,) the first row of every different box, by frame, and (R,) the box of every row."""
+  """(M,) the first row of every distinct box, by frame, and (R,) the index of every row's box."""
   rows = np.column_stack([frames.astype(np.float64), boxes])
   _, first, person = np.unique(rows, axis=0, return_index=True, return_inverse=True)
   order = np.lexsort((first, frames[first]))

@@ -1,9 +1,9 @@
-"""From one annotated video to its records: which frames are kept, which boxes, as what bytes.
+"""Turns one annotated video into records: selects and encodes their frames and boxes.
 
-A record holds a run of keyframes of one video, and every frame that one of their clips needs, once;
-neighbouring clips that share most of their frames so take a small part of what one record a
-keyframe would take. A video is decoded once, and only the frames that a record needs are converted;
-they wait in memory, or in a file when they are many, until the length of the video is known.
+A record holds a run of keyframes of one video and, once each, all frames that their clips need.
+Neighbouring clips share most of their frames, so this takes a fraction of the space of one record
+per keyframe. A video is decoded once, and only the frames that a record needs are converted. They
+wait in memory, or in a file if they are many, until the length of the video is known.
 """
 
 import os
@@ -23,14 +23,14 @@ from evad_jax.video.decode import VideoFile
 from evad_jax.video.jpeg import frame_size
 from evad_jax.video.shown import Lost, Picture, Report
 
-RUN = 32  # keyframes a record, where keyframes are close
+RUN = 32  # keyframes per record, where keyframes are close
 IN_MEMORY = 64 << 20  # bytes of encoded frames of one video; more go to a file
-MOST_NAMED = 50  # keyframes that are left out
-UNKNOWN_END = 1 << 40  # a number of frames that no video has
+MOST_NAMED = 50  # dropped keyframes listed in a report
+UNKNOWN_END = 1 << 40  # more frames than any video has
 
 
 class Settings(NamedTuple):
-  """What decides the frames of a record and their bytes."""
+  """Settings that determine the frames of a record and their bytes."""
 
   clip_frames: int = 16
   frame_stride: int = 4
@@ -46,13 +46,13 @@ class Source(NamedTuple):
   frames: VideoFile | FrameFolder
   boxes: Boxes
   keyframes: np.ndarray  # (K,) int64, increasing; those beyond the end are dropped
-  num_frames: int  # as annotated; 0 where nobody says
+  num_frames: int  # as annotated; 0 if unknown
   tubes: tuple[Tube, ...] = ()  # boxes in [0, 1]; only where all frames with boxes are keyframes
   size: tuple[int, int] = (1, 1)  # height, width that its annotation's boxes refer to
-  every_frame: bool = False  # all frames of the video become keyframes, not `keyframes` alone
+  every_frame: bool = False  # all frames of the video become keyframes, not only `keyframes`
 
   def keyframes_until(self, num_frames: int) -> np.ndarray:
-    """(K,) int64, all that become keyframes if the video has so many frames."""
+    """(K,) int64, all keyframes if the video has that many frames."""
     if self.every_frame:
       return np.arange(num_frames)
     return self.keyframes[self.keyframes < num_frames]
@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 
 class Stopped(Exception):
-  """The work is not wanted any more."""
+  """The work is no longer wanted."""
 
 
 def plan_runs(keyframes: np.ndarray, num_frames: int, settings: Settings) -> list[Run]:
@@ -87,10 +87,10 @@ def _clip(keyframe: int, num_frames: int, settings: Settings) -> np.ndarray:
 
 
 class FrameStore:
-  """Encoded frames of one size by their numbers; a context manager."""
+  """Encoded frames of one size, by number; a context manager."""
 
   def __init__(self, directory: str | os.PathLike, settings: Settings):
-    """directory: for the file, which has no name and vanishes with the process."""
+    """directory: for the temporary file, which has no name and vanishes with the process."""
     self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=directory)  # noqa: SIM115
     self._settings = settings
     self._spans: dict[int, tuple[int, int]] = {}
@@ -98,10 +98,10 @@ class FrameStore:
     self.size: tuple[int, int] | None = None  # height and width, pixels
 
   def add(self, number: int, frame: Picture | ImageFile | Lost) -> None:
-    """Encodes and keeps a frame; one that stays on the screen is kept once.
+    """Encodes and stores a frame; one that stays on the screen is stored once.
 
     Raises:
-      InputError: it cannot be read, or is of another size than the first.
+      InputError: it cannot be read, or differs in size from the first.
     """
     if frame is not self._last[0]:
       data = frame.jpeg(self._settings.short_side, self._settings.jpeg_quality)
@@ -127,7 +127,7 @@ class FrameStore:
     return self
 
   def __exit__(self, *exception) -> None:
-    """Forgets everything."""
+    """Discards all frames."""
     self._file.close()
 
 
@@ -138,17 +138,17 @@ def video_records(
   report: Report,
   stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-  """Decodes a video and makes its records, in order.
+  """Decodes a video and yields its records, in order.
 
   Args:
     source: the video.
-    settings: see there.
-    directory: where many frames may wait.
-    report: told kind and detail of what is wrong; a video that cannot be decoded gives no record.
-    stopped: asked at every frame whether to give up.
+    settings: of the records.
+    directory: where frames wait in a file if they are many.
+    report: called with kind and detail of each problem; an undecodable video yields no record.
+    stopped: called at every frame; whether to give up.
 
   Raises:
-    Stopped: when it was so.
+    Stopped: if `stopped` said so.
   """
   with FrameStore(directory, settings) as store:
     try:
@@ -169,10 +169,10 @@ def video_records(
 def _fill(
   store: FrameStore, source: Source, settings: Settings, report: Report, stopped
 ) -> tuple[int, list[str]]:
-  """Stores every frame that a clip needs, however long the video may be.
+  """Stores every frame that a clip needs, whatever the length of the video.
 
   Returns:
-    The number of all frames, and what is wrong with those that could not be read.
+    The number of frames, and what is wrong with those that could not be read.
   """
   needed = set(needed_frames(source.keyframes, UNKNOWN_END, settings).tolist())
   if source.every_frame:
@@ -215,7 +215,7 @@ def _usable_keyframes(
   faults: list[str],
   report: Report,
 ) -> np.ndarray:
-  """(K,) the keyframes that exist and whose clips are whole."""
+  """(K,) the keyframes that exist and whose clips are complete."""
   existing = source.keyframes_until(num_frames)
   whole = [all(n in store for n in _clip(k, num_frames, settings)) for k in existing]
   if faults:

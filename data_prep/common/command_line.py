@@ -1,4 +1,4 @@
-"""The flags that all preparations share, and what is done with them."""
+"""The flags that all preparations share, and the code that acts on them."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ SHARD_FRAMES = 6000  # about 200 MB of frames of 320 x 240
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
-  """A parser that shows the whole header of the module with --help."""
+  """Makes a parser whose --help shows the complete header of the module."""
   return argparse.ArgumentParser(
     prog=f'python -m data_prep.{name}',
     description=description,
@@ -22,42 +22,42 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_frames_flags(parser: argparse.ArgumentParser) -> None:
-  """Where the pictures come from."""
+  """Adds the flags that say where the pictures come from."""
   either = parser.add_mutually_exclusive_group(required=True)
-  either.add_argument('--videos', help='directory of the videos, searched with all below it')
+  either.add_argument('--videos', help='directory of the videos, searched recursively')
   either.add_argument('--frames', help='directory of folders of numbered pictures, jpg or png')
 
 
 def add_every_frame_flag(parser: argparse.ArgumentParser) -> None:
-  """For data sets whose videos are longer than what is annotated in them."""
+  """Adds the flag for data sets whose videos are longer than their annotations."""
   parser.add_argument(
     '--every-test-frame',
     action='store_true',
-    help='make every frame of the test videos a keyframe, so that an evaluation gives video-mAP',
+    help='make every frame of the test videos a keyframe, so that evaluation computes video-mAP',
   )
 
 
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
-  """What is stored, where, and how."""
+  """Adds the flags that say what is stored, where, and how."""
   add = parser.add_argument
-  add('--output', required=True, help='directory to write; the same command goes on in it')
+  add('--output', required=True, help='directory to write; the same command resumes in it')
   add('--short-side', type=positive, help='shrink frames to this short side, pixels (default: no)')
   add('--jpeg-quality', type=_quality, default=95, help='1 to 100 (default 95)')
-  add('--clip-frames', type=positive, default=16, help='frames of the longest clip (default 16)')
-  add('--frame-stride', type=positive, default=4, help='between the frames of a clip (default 4)')
+  add('--clip-frames', type=positive, default=16, help='frames in the longest clip (default 16)')
+  add('--frame-stride', type=positive, default=4, help='step between frames of a clip (default 4)')
   add(
     '--shard-frames',
     type=positive,
     default=SHARD_FRAMES,
-    help=f'stored frames of a shard, about (default {SHARD_FRAMES})',
+    help=f'approximate stored frames per shard (default {SHARD_FRAMES})',
   )
-  add('--workers', type=positive, default=2, help='threads that decode, a shard each (default 2)')
-  add('--dry-run', action='store_true', help='only print counts and the bytes to expect')
+  add('--workers', type=positive, default=2, help='decoding threads, one shard each (default 2)')
+  add('--dry-run', action='store_true', help='only print counts and expected bytes')
   add('--strict', action='store_true', help='stop with status 2 at the first problem')
   add(
     '--overwrite',
     action='store_true',
-    help='replace what was prepared there, when the new is whole',
+    help='replace the data set there once the new one is complete',
   )
 
 
@@ -70,14 +70,14 @@ def carry_out(
   args: argparse.Namespace,
   problems: Problems,
 ) -> None:
-  """Prepares the splits, or with --dry-run says what that would give.
+  """Prepares the splits, or with --dry-run prints what that would write.
 
   Args:
     name: of the data set.
     classes: A names, in label order.
     splits: the videos of each.
-    run: keyframes a record.
-    manifest: what only this data set's manifest says.
+    run: keyframes per record.
+    manifest: entries that only this data set's manifest has.
     args: the shared flags.
     problems: found so far.
   """
@@ -93,7 +93,7 @@ def carry_out(
 
 
 def positive(text: str) -> int:
-  """A whole number of at least 1."""
+  """Parses an integer of at least 1."""
   value = int(text)
   if value < 1:
     raise argparse.ArgumentTypeError(f'{text} is not a positive number')

@@ -1,8 +1,8 @@
-"""Videos that were taken apart: a folder of pictures, numbered from 1.
+"""Videos as extracted frames: a folder of pictures, numbered from 1.
 
 `NAME/NAME_000001.jpg` (AVA), `class/video/00001.png` (JHMDB): the last digits of a file's name are
-its number, and frame i is file i + 1. JPEG files are stored as they are unless they are to be made
-smaller, or lie on their side and say so by EXIF.
+its number, and frame i is file i + 1. JPEG files are stored unchanged unless they must be shrunk or
+rotated according to EXIF.
 """
 
 import hashlib
@@ -25,25 +25,25 @@ from evad_jax.video.orientation import UPRIGHT
 from evad_jax.video.shown import Report, nobody
 
 _JPEG_START = b'\xff\xd8\xff'
-MOST_APART = 100  # numbers a file, of folders that were thinned out; more are other numbers
+MOST_APART = 100  # numbers per file in a thinned-out folder; above, they are not frame numbers
 _NUMBERED = re.compile(r'.*?(\d+)\.(jpe?g|png)', re.IGNORECASE)
 
 
 class ImageFile(NamedTuple):
-  """A frame that lies in a file of its own."""
+  """A frame in a file of its own."""
 
   path: Path
 
   @property
   def size(self) -> tuple[int, int]:
-    """Height and width, upright; InputError where the file is no picture."""
+    """Height and width, upright; InputError if the file is not a picture."""
     return frame_size(self.jpeg(None, 95))
 
   def jpeg(self, short_side: int | None, quality: int) -> bytes:
-    """As an upright JPEG file; InputError where the file is missing, damaged or no picture.
+    """Returns an upright JPEG file; InputError if the file is missing, damaged or no picture.
 
-    One that is so already, and small enough, is passed on as it is, once it has been decoded: the
-    damage would come up again in every epoch.
+    A file that is upright and small enough is returned unchanged, but decoded first: damage would
+    otherwise surface in every epoch.
     """
     try:
       data = self.path.read_bytes()
@@ -60,7 +60,7 @@ class ImageFile(NamedTuple):
         picture = simplejpeg.decode_jpeg(data)
     except ValueError as error:
       raise InputError(
-        f'{self.path}: is not a whole picture ({error}); extract it again'
+        f'{self.path}: is not a complete picture ({error}); extract it again'
       ) from error
     return jpeg.encode_frame(orientation.turn(picture, upright), short_side, quality)
 
@@ -69,30 +69,30 @@ class FrameFolder(NamedTuple):
   """The folder of a video's frames."""
 
   path: Path
-  rate: float  # frames a second, 0 where nobody knows
+  rate: float  # frames per second, 0 if unknown
   digest: str  # of the names and sizes of its files
 
   def frames(self, report: Report = nobody) -> Iterator[ImageFile]:
-    """Frames 0, 1, ... up to the highest number; those without a file fail when asked for."""
+    """Yields frames 0, 1, ... up to the highest number; those without a file fail when read."""
     numbered = _numbered_files(self.path)
     suffix = next(iter(numbered.values())).suffix if numbered else ''
     for number in range(1, max(numbered, default=0) + 1):
       yield ImageFile(numbered.get(number, self.path / f'{number}{suffix}'))
 
   def fps(self) -> float:
-    """Frames a second, 0 where nobody knows."""
+    """Frames per second, 0 if unknown."""
     return self.rate
 
   def identity(self) -> list:
-    """What tells the folder from another one, without reading its files."""
+    """What identifies the folder without reading its files."""
     return [self.path.name, self.digest, self.rate]
 
 
 def find_folder(path: Path, rate: float = 0.0) -> FrameFolder | None:
-  """The folder, if it is there and holds numbered pictures.
+  """Returns the folder if it exists and holds numbered pictures, else None.
 
   Raises:
-    InputError: two files have one number, a file has number 0, or one far above their count.
+    InputError: two files have the same number, or a file has number 0 or one far above their count.
   """
   if not path.is_dir():
     return None
@@ -113,23 +113,23 @@ def _numbered_files(directory: Path) -> dict[int, Path]:
       if number == 0 or number in numbered:
         raise InputError(
           f'{directory / entry.name}: frames must be numbered from 1, each once; rename the '
-          'file or take it away'
+          'file or remove it'
         )
       numbered[number] = directory / entry.name
   last = max(numbered, default=0)
   if last > MOST_APART * (len(numbered) + MOST_APART):
     raise InputError(
       f'{numbered[last]}: is no frame number among {len(numbered)} files; frames are numbered from '
-      '1, so rename the file (a time stamp, perhaps) or take it away'
+      '1, so rename the file (perhaps a time stamp) or remove it'
     )
   return numbered
 
 
 def _decode_other(data: bytes) -> np.ndarray:
-  """(H, W, 3) uint8 RGB of a PNG file, or a JPEG file in the colours of print, as it is stored."""
+  """(H, W, 3) uint8 RGB of a PNG file, or of a JPEG file in print colours (CMYK), as stored."""
   try:
     with Image.open(io.BytesIO(data)) as file:
-      file.verify()  # OpenCV shows damaged PNG files without a word
+      file.verify()  # OpenCV decodes damaged PNG files silently
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(str(error)) from error
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

@@ -15,18 +15,18 @@ from data_prep.common.sources import bytes_per_frame, planned_counts, planned_fr
 from evad_jax.data.record_index import shard_name
 from evad_jax.formats.problems import Problems
 
-LAYOUT = 3  # raised whenever the same plan comes to give other bytes
+LAYOUT = 3  # raised whenever the same plan yields different bytes
 
 
 class Plan(NamedTuple):
-  """All that a preparation will write."""
+  """Everything that a preparation will write."""
 
   name: str  # of the data set
   classes: tuple[str, ...]
   splits: dict[str, list[Source]]
   settings: Settings
   shard_frames: int  # stored frames at which a shard is full
-  manifest: dict  # keys for the manifest that only this data set has
+  manifest: dict  # manifest entries that only this data set has
 
 
 class Shard(NamedTuple):
@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
 
 def cut_into_shards(plan: Plan, directory: Path) -> list[Shard]:
-  """Cuts every split into stretches of at most `shard_frames` planned frames, or of one video."""
+  """Cuts every split into shards of at most `shard_frames` planned frames, or of one video."""
   shards = []
   for split, sources in plan.splits.items():
     stretches, filled = [[]], 0
@@ -56,7 +56,7 @@ def cut_into_shards(plan: Plan, directory: Path) -> list[Shard]:
 
 
 def print_plan(plan: Plan, problems: Problems) -> None:
-  """What a preparation would write, for --dry-run."""
+  """Prints what a preparation would write, for --dry-run."""
   total = 0.0
   for split, sources in plan.splits.items():
     counts = planned_counts(sources, plan.settings)
@@ -68,7 +68,7 @@ def print_plan(plan: Plan, problems: Problems) -> None:
 
 
 def fingerprint(plan: Plan) -> dict[str, dict]:
-  """The parts by which two plans are told apart; they go into the manifest as they are."""
+  """What distinguishes one plan from another; stored in the manifest as it is."""
   annotations, files = hashlib.sha256(repr(plan.classes).encode()), hashlib.sha256()
   annotations.update(json.dumps(plan.manifest, sort_keys=True).encode())
   for split, sources in plan.splits.items():
@@ -91,12 +91,12 @@ def fingerprint(plan: Plan) -> dict[str, dict]:
 
 
 def digest(fingerprint: dict[str, dict]) -> str:
-  """A fingerprint in 64 letters."""
+  """A fingerprint as 64 hexadecimal digits."""
   return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
 
 
 def differences(old: dict, new: dict[str, dict]) -> str:
-  """In words, what tells a fingerprint (or a manifest that contains one) from another."""
+  """Describes how a fingerprint (or a manifest that contains one) differs from another."""
   told = []
   for part, values in new.items():
     was = old.get(part, {})

@@ -1,11 +1,11 @@
-"""Writes a planned data set, shard after shard, and goes on where a killed process stopped.
+"""Writes a planned data set, shard by shard, and resumes where a killed process stopped.
 
-A shard holds consecutive videos of a split. It is made by one thread under a temporary name, and
-renamed when it is whole, with its part of the index and its problems beside it. Started again with
-the same plan, a preparation keeps the whole shards and makes the others; in the end every file has
-the bytes that it would have had without the interruption. A plan is the same if its fingerprint is:
-settings, annotations, names and sizes of the source files, versions of what decodes and encodes.
-The manifest is written last.
+A shard holds consecutive videos of a split. One thread writes it under a temporary name and renames
+it once complete, with its part of the index and its problems beside it. Started again with the same
+plan, a preparation keeps the complete shards and makes the others. In the end, every file has the
+bytes that it would have had without the interruption. Plans are the same if their fingerprints are:
+settings, annotations, names and sizes of the source files, versions of decoders and encoders. The
+manifest is written last.
 """
 
 import collections
@@ -34,14 +34,14 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 def prepare(
   plan: Plan, directory: Path, problems: Problems, *, workers: int = 2, overwrite: bool = False
 ) -> None:
-  """Writes a data set, or what is missing of it.
+  """Writes a data set, or the missing part of it.
 
   Args:
     plan: what to write.
-    directory: new, empty, or with a part or all of the same plan.
+    directory: new, empty, or with part or all of the same plan.
     problems: found so far; those found while decoding are added.
-    workers: threads, each with a shard of its own.
-    overwrite: replace what is prepared there, as soon as the new is whole.
+    workers: threads, one shard each.
+    overwrite: replace the data set there once the new one is complete.
 
   Raises:
     InputError: the directory holds something else, a split has nothing to prepare, the disk is
@@ -54,13 +54,13 @@ def prepare(
   print_of_plan = fingerprint(plan)
   with data_set_directory.alone_in(directory):
     data_set_directory.check_owner(directory, plan.name)
-    if data_set_directory.settle(directory, plan.name):  # a process was killed just before it could
+    if data_set_directory.settle(directory, plan.name):  # completed a killed process's work
       manifest = read_manifest(directory, f'python -m data_prep.{plan.name} --overwrite')
       overwrite &= bool(differences(manifest, print_of_plan))
     if not overwrite and resumption.is_complete(directory, plan, print_of_plan):
       data_set_directory.tidy(directory)
       problems.extend(read_manifest(directory, '')['problems'])
-      print(f'{directory}: is prepared already, by the same plan; nothing to do')
+      print(f'{directory}: is already prepared with the same plan; nothing to do')
       return
     place = resumption.claim(directory, plan, print_of_plan, overwrite)
     shards = cut_into_shards(plan, place)
@@ -71,8 +71,8 @@ def prepare(
       if error.errno not in _DISK_FULL:
         raise
       raise InputError(
-        f'{directory}: the disk is full; make room and give the same command again, which keeps '
-        'the shards that are whole'
+        f'{directory}: the disk is full; make room and run the same command again, which keeps '
+        'the complete shards'
       ) from error
     data_set_directory.tidy(place)
     data_set_directory.settle(directory, plan.name)
@@ -81,11 +81,13 @@ def prepare(
 def _make_missing(
   shards: list[Shard], plan: Plan, plan_digest: str, problems: Problems, workers: int
 ) -> None:
-  """Makes the shards that are not whole; the first error stops all."""
+  """Makes the incomplete shards; the first error stops all threads."""
   missing = [shard for shard in shards if not _is_whole(shard, plan_digest)]
   videos, left = (sum(len(shard.sources) for shard in some) for some in (shards, missing))
   if len(missing) < len(shards):
-    print(f'going on: {len(shards) - len(missing)} of {len(shards)} shards are there', flush=True)
+    print(
+      f'resuming: {len(shards) - len(missing)} of {len(shards)} shards are complete', flush=True
+    )
   stop, lock = threading.Event(), threading.Lock()
   with tqdm(total=videos, initial=videos - left, desc=plan.name, unit='video') as bar:
 
@@ -99,7 +101,7 @@ def _make_missing(
       try:
         wait(futures, return_when=FIRST_EXCEPTION)
       finally:
-        stop.set()  # when all is well, nobody is left to see it
+        stop.set()  # without an error, no thread is left to see it
         pool.shutdown(cancel_futures=True)
   for future in futures:
     if not future.cancelled():
@@ -142,7 +144,7 @@ def _report(problems: Problems, name: str, kind: str, detail: str) -> None:
 def _finish(
   directory: Path, shards: list[Shard], plan: Plan, print_of_plan: dict, problems: Problems
 ) -> None:
-  """Joins the shards' parts: the indices, the metadata, and last the manifest."""
+  """Joins the shards' parts: writes the indices, the metadata, and finally the manifest."""
   counts = {split: _Counts(len(plan.classes)) for split in plan.splits}
   for split, mine in counts.items():
     parts = [shard_writer.read_part(shard.path) for shard in shards if shard.split == split]
@@ -176,7 +178,7 @@ def _finish(
 
 
 def _annotated(columns: dict[str, np.ndarray], sources: dict[str, Source]) -> dict[str, np.ndarray]:
-  """What the index of a shard says of the annotation, beside what the records say."""
+  """Columns of a shard's index that come from the annotation, not from the records."""
   videos = columns['record_video'].tolist()
   sizes = np.array([sources[name].size for name in videos], np.int64).reshape(-1, 2)
   there = np.zeros(len(columns['keyframes']), bool)
@@ -189,7 +191,7 @@ def _annotated(columns: dict[str, np.ndarray], sources: dict[str, Source]) -> di
 def _true_tubes(
   sources: list[Source], parts: list[dict[str, np.ndarray]]
 ) -> Iterator[tube_index.TrueTube]:
-  """The tubes of the videos that were prepared, on the frames that decoding has found."""
+  """Yields the tubes of the prepared videos, on the frames that decoding found."""
   keyframes = collections.defaultdict(list)
   for part in parts:
     videos = part['record_video'][part['example_record']].tolist()
@@ -205,7 +207,7 @@ def _true_tubes(
 
 
 class _Counts:
-  """What a shard, or a split, holds."""
+  """Counts of a shard or a split."""
 
   def __init__(self, num_classes: int):
     self.totals: collections.Counter = collections.Counter(keyframes=0, boxes=0, frames=0)
@@ -226,14 +228,14 @@ class _Counts:
     return {'totals': dict(self.totals), 'boxes_per_keyframe': per_keyframe, 'labels': labels}
 
   def join(self, other: dict) -> None:
-    """Adds what another's `as_json` has given."""
+    """Adds another's counts, from its `as_json`."""
     self.totals.update(other['totals'])
     self.boxes_per_keyframe.update(dict(other['boxes_per_keyframe']))
     self.labels += np.array(other['labels'], np.int64)
 
 
 def _counted(counts: dict[str, _Counts], classes: tuple[str, ...]) -> dict[str, dict]:
-  """The counts of every split as the manifest has them."""
+  """The counts of every split in the form of the manifest."""
   manifest = {'splits': {}, 'label_counts': {}, 'boxes_per_keyframe': {}}
   for split, mine in counts.items():
     per_keyframe = sorted(mine.boxes_per_keyframe.items())

@@ -1,7 +1,7 @@
-"""Whether a directory is free for a plan, holds a part of it, all of it, or something else.
+"""Decides whether a directory is free for a plan, or holds part of it, all of it, or other data.
 
-While a preparation is under way, PROGRESS holds its plan's fingerprint, and every whole shard has
-its part of the index beside it; the manifest replaces them when all is done.
+During a preparation, PROGRESS holds its plan's fingerprint, and every complete shard has its part
+of the index beside it; the manifest replaces them at the end.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from evad_jax.files.atomic_files import write_json
 
 
 def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
-  """Whether the plan is carried out, with all its shards.
+  """Whether the directory holds the prepared plan with all its shards.
 
   Raises:
-    InputError: another plan of this data set is, or a shard is gone.
+    InputError: it holds another plan of this data set, or a shard is missing.
   """
   if not (directory / MANIFEST).is_file():
     return False
@@ -35,12 +35,12 @@ def is_complete(directory: Path, plan: Plan, fingerprint: dict) -> bool:
 
 
 def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Path:
-  """Makes the directory this plan's, and keeps what it has of it; returns where to write.
+  """Claims the directory for this plan and keeps what it has of it; returns where to write.
 
-  That is a directory inside, where a whole data set is to be replaced.
+  That is a directory inside if a complete data set is to be replaced.
 
   Raises:
-    InputError: it holds something else, which may not be deleted.
+    InputError: it holds something else, which must not be deleted.
   """
   place = data_set_directory.place_to_write(directory)
   path = place / data_set_directory.PROGRESS
@@ -50,8 +50,8 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Pa
     return place
   if started is not None and not overwrite and shard_writer.has_parts(place):
     raise InputError(
-      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); give the '
-      'arguments of then to go on with it, pass --overwrite to replace it, or choose another '
+      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); use its '
+      'arguments to resume it, pass --overwrite to replace it, or choose another '
       'output directory'
     )
   data_set_directory.claim(place, plan.name, overwrite or started is not None)
@@ -60,7 +60,7 @@ def claim(directory: Path, plan: Plan, fingerprint: dict, overwrite: bool) -> Pa
 
 
 def _started(path: Path, overwrite: bool) -> dict:
-  """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
+  """The fingerprint of the plan begun there; empty if it is damaged and may be replaced."""
   try:
     started = text_files.read_json(path, 'another output directory, or pass --overwrite')
   except InputError:

@@ -1,4 +1,4 @@
-"""The videos of a split that can be prepared, and how much they will give."""
+"""The videos of a split that can be prepared, and how much data they will yield."""
 
 import collections
 import functools
@@ -27,17 +27,17 @@ from evad_jax.video.shown import Lost
 Frames = VideoFile | FrameFolder
 
 
-OUTSIDE = 'path outside'  # a kind of problem: a name of another directory than that of the videos
+OUTSIDE = 'path outside'  # a kind of problem: a name that leaves the directory of the videos
 
 
 class Found(NamedTuple):
-  """Where the frames of videos are; those that are nowhere are left out."""
+  """Where the frames of videos are; missing videos are left out."""
 
   frames: Mapping[str, Frames]
-  looked_for: Callable[[str], str]  # by the name of a video, in words
+  looked_for: Callable[[str], str]  # name of a video -> description of what was searched for
 
   def report_missing(self, name: str, problems: Problems) -> None:
-    """Reports a video that is not there, unless it was not looked for."""
+    """Reports a missing video, unless it was not searched for."""
     if name in problems.names(OUTSIDE):
       return
     detail = f'annotated, but there is no {self.looked_for(name)}; left out'
@@ -47,13 +47,13 @@ class Found(NamedTuple):
 def find_frames(
   names: list[str], videos: str | None, frames: str | None, rate: float = 0.0
 ) -> Found:
-  """Where the frames of named videos are.
+  """Finds the frames of the named videos.
 
   Args:
     names: 'Class/video', or 'video'.
-    videos: directory of video files, searched with all below it; or None, and
+    videos: directory of video files, searched recursively; or None, and
     frames: directory of frame folders, `Class/video/` or `video/`.
-    rate: frames a second of the folders, 0 where nobody knows.
+    rate: frames per second of the folders, 0 if unknown.
 
   Raises:
     InputError: no such directory, or a name that leaves it.
@@ -76,7 +76,7 @@ def find_frames(
 
 
 def file_below(directory: str | os.PathLike, name: str) -> str:
-  """In words, which file is searched for a video."""
+  """Describes which file is searched for a video."""
   return f'{name.rpartition("/")[2]}{", ".join(video_lists.VIDEO_SUFFIXES)} below {directory}'
 
 
@@ -91,16 +91,16 @@ def find_sources(
   keep_empty: bool = False,
   every_frame: bool = False,
 ) -> list[Source]:
-  """The videos of a split that can be prepared; the others, and odd boxes, are reported.
+  """The videos of a split that can be prepared; reports the others, and odd boxes.
 
   Args:
     names: of the split's videos.
     found: where they are.
-    annotations: of them, and maybe of others.
+    annotations: of them, and possibly of others.
     num_classes: A.
-    problems: told what is odd.
-    every: of the frames with boxes, every n-th is a keyframe.
-    keep_empty: whether frames that are annotated as empty are keyframes too.
+    problems: receives what is odd.
+    every: every n-th frame with boxes is a keyframe.
+    keep_empty: whether frames annotated as empty are keyframes too.
     every_frame: whether all frames are keyframes, so that video-mAP can be computed.
   """
   sources = []
@@ -127,13 +127,13 @@ def find_sources(
 def with_empty_keyframes(
   source: Source, looked_at: np.ndarray, keep: bool, problems: Problems
 ) -> list[Source]:
-  """Decides about frames that somebody looked at and that have no box.
+  """Adds or leaves out annotated frames without a box.
 
   Args:
     source: with the keyframes that have boxes.
-    looked_at: (n,) frame numbers, of which those without a box count.
-    keep: whether they become keyframes too, as is right where detections are evaluated.
-    problems: told how many they are.
+    looked_at: (n,) numbers of annotated frames; only those without a box matter.
+    keep: whether they become keyframes too, as evaluation requires.
+    problems: receives how many they are.
 
   Returns:
     The source, or nothing if it has no keyframe, which is reported.
@@ -153,7 +153,7 @@ def with_empty_keyframes(
 def _size_of(
   name: str, annotation: VideoAnnotation, frames: Frames, problems: Problems
 ) -> tuple[int, int] | None:
-  """Height and width that boxes refer to; None where only an unreadable video could tell them."""
+  """Height and width that boxes refer to; None if only an unreadable video could give them."""
   size = annotation.height, annotation.width
   try:
     return size if all(size) else size_of(frames)
@@ -165,7 +165,7 @@ def _size_of(
 def tubes_in(
   annotation: VideoAnnotation, size: tuple[int, int], num_classes: int
 ) -> tuple[Tube, ...]:
-  """The tubes as boxes have them: parts of the frame, inside it, with an area, of known classes."""
+  """The tubes in the form of boxes: normalised, inside the frame, with area, of known classes."""
   pixels, tubes = np.array([size[1], size[0]] * 2, np.float32), []
   for tube in annotation.tubes:
     boxes = np.clip(tube.boxes.astype(np.float32) / pixels, 0, 1)
@@ -182,7 +182,7 @@ def _boxes_of(
   num_classes: int,
   problems: Problems,
 ) -> Boxes:
-  """Normalised boxes."""
+  """The normalised boxes of a video; reports what is wrong with them."""
   tubes = [*annotation.tubes, *annotation.single_boxes]
   rows = (
     np.concatenate([np.zeros(0, np.int64), *(tube.frames for tube in tubes)]),
@@ -201,9 +201,9 @@ def _boxes_of(
 
 
 def size_of(frames: Frames) -> tuple[int, int]:
-  """Height and width of a video's frames, by the first that is there, in the file's own pixels.
+  """Height and width of a video's first readable frame, in the file's own pixels.
 
-  Boxes are parts of these. Raises InputError where there is none.
+  Boxes are fractions of these. Raises InputError if there is no frame.
   """
   for frame in frames.frames():
     if not isinstance(frame, Lost):
@@ -212,14 +212,14 @@ def size_of(frames: Frames) -> tuple[int, int]:
 
 
 def planned_frames(source: Source, settings: Settings) -> int:
-  """How many frames its records will store, if the annotated length is right."""
+  """Number of frames that its records will store, if the annotated length is right."""
   end = _planned_end(source)
   runs = clip_records.plan_runs(source.keyframes_until(end), end, settings)
   return sum(len(run.frame_numbers) for run in runs)
 
 
 def _planned_end(source: Source) -> int:
-  """How many frames the video has, as far as the annotation tells."""
+  """Number of frames of the video, as far as the annotation shows."""
   return max(source.num_frames, int(source.keyframes[-1]) + 1)
 
 

@@ -1,4 +1,4 @@
-"""Which videos belong to the training and the test split: list files, or the annotation's own."""
+"""Assigns videos to the training and the test split, by list files or the annotation's splits."""
 
 import os
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from evad_jax.formats.problems import Problems
 def read_list(
   path: str | os.PathLike, classes: tuple[str, ...], annotated: Collection[str]
 ) -> list[str]:
-  """Names 'Class/video' of a list file, one a line; lines of other classes are left out.
+  """Reads names 'Class/video' from a list file, one per line; skips lines of other classes.
 
   A line may end in a suffix and a class number, as in UCF101's own `trainlist01.txt`
   (`Basketball/v_Basketball_g08_c01.avi 9`).
@@ -37,10 +37,10 @@ def choose_splits(
   classes: tuple[str, ...],
   source: str,
 ) -> dict[str, list[str]]:
-  """{'train': names, 'test': names}, from the lists given, else split 1 of the file `source`.
+  """{'train': names, 'test': names}, from the given lists, else split 1 of the file `source`.
 
   Raises:
-    InputError: neither is there, or a video is in both.
+    InputError: there is neither, or a video is in both splits.
   """
   lists = {'train': train_list, 'test': test_list}
   splits = {
@@ -62,13 +62,13 @@ def choose_splits(
   if both:
     raise InputError(
       f'{both[0]}: is in the training and in the test list, {train_list or source} and '
-      f'{test_list or source} ({len(both)} such); keep it in one'
+      f'{test_list or source} ({len(both)} in both); keep it in one'
     )
   return splits
 
 
 def report_shared_groups(splits: dict[str, list[str]], problems: Problems) -> None:
-  """Videos of one group (v_Class_gXX) show the same people, so no group may be in two splits."""
+  """Reports groups (v_Class_gXX) in two splits: videos of a group show the same people."""
   groups = {split: {name.rpartition('_')[0] for name in names} for split, names in splits.items()}
   for group in sorted(groups.get('train', set()) & groups.get('test', set())):
     problems.report('group in two splits', group, 'kept, but the test is not independent')

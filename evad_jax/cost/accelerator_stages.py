@@ -1,7 +1,7 @@
-"""What the stages of tools/accelerator_report.py measure; each is a function of a Stage.
+"""The stages of tools/accelerator_report.py; each is a function of a Stage.
 
-On one device, with random parameters and clips. A stage looks at its clock before it begins
-something long, and says what it left out.
+They measure on one device, with random parameters and clips. A stage checks its remaining time
+before it begins anything long, and notes what it leaves out.
 """
 
 import json
@@ -23,12 +23,12 @@ from evad_jax.cost.stage_runs import Skipped, Stage
 from evad_jax.settings import from_config
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 30  # of training from records
+STEPS = 30  # training steps from records
 
 
 def run(stage: Stage, size: str, batches: Sequence[int] | None) -> int:
-  """Runs the stage of that name; the exit status of its process."""
-  if stage.name == 'tests':  # its process has the device for itself: nothing here may ask for one
+  """Runs the stage; returns the exit status of its process."""
+  if stage.name == 'tests':  # pytest needs the device to itself: nothing here may initialise it
     return tests(stage)
   if size == 'auto':
     size = 'tiny' if jax.default_backend() == 'cpu' else 'B'
@@ -45,7 +45,7 @@ def run(stage: Stage, size: str, batches: Sequence[int] | None) -> int:
 
 
 def tests(stage: Stage) -> int:
-  """pytest on tests/test_accelerator.py; a row a test."""
+  """Runs pytest on tests/test_accelerator.py; one row per test."""
   path = ROOT / 'tests' / 'test_accelerator.py'
   if not path.exists():
     raise Skipped('tests/test_accelerator.py is not beside the package')
@@ -67,7 +67,7 @@ def tests(stage: Stage) -> int:
 
 
 def pytorch(stage: Stage, scale: Scale) -> None:
-  """The same encoder, pruning and decoder in PyTorch, on the same card."""
+  """Measures the same encoder, pruning and decoder in PyTorch, on the same card."""
   try:
     import torch
   except ImportError:
@@ -77,7 +77,7 @@ def pytorch(stage: Stage, scale: Scale) -> None:
   platform = jax.default_backend()
   place = {'cpu': 'cpu', 'gpu': 'cuda'}.get(platform)
   if place is None or (place == 'cuda' and not torch.cuda.is_available()):
-    raise Skipped(f'this PyTorch, {torch.__version__}, does not know this device')
+    raise Skipped(f'this PyTorch, {torch.__version__}, does not support this device')
   from tests.tools import torch_comparison
 
   for rate in (0.7, 1.0):
@@ -96,16 +96,16 @@ def pytorch(stage: Stage, scale: Scale) -> None:
       stage.row(**{'batch': scale.batches[0], 'keep rate': rate, **row})
       if problem:
         stage.note(f'{row["program"]}, keep rate {rate}: {problem}')
-  stage.note('Ours, which has person stages and RoIAlign besides, is in the stage prediction.')
+  stage.note('Ours, with person stages and RoIAlign in addition, is in the stage prediction.')
 
 
 def profile(stage: Stage, scale: Scale) -> None:
-  """A trace of a prediction and of a step, and the time of every part of the model in it."""
+  """Traces a prediction and a training step; rows give the time of every part of the model."""
   for name, make in (
     ('prediction', measured_cost.prediction_program),
     ('training', measured_cost.step_program),
   ):
-    # As the stages before had them, whose compiled programs are kept.
+    # As in earlier stages, whose compiled programs are cached.
     config = make_config(scale, scale.batches[0], 0.7, remat=name == 'prediction')
     model = from_config.make_model(config)
     params = measured_cost.random_params(model, config.clip.clip_frames)
@@ -122,7 +122,7 @@ def profile(stage: Stage, scale: Scale) -> None:
     seconds = (time.perf_counter() - begin) / calls
     found = op_times.by_part(directory, program.compiled.as_text())
     if not found:
-      stage.note(f'{name}: the trace is in {directory}; no operation of it was recognised.')
+      stage.note(f'{name}: the trace is in {directory}; none of its operations was recognised.')
       continue
     whole = sum(found.values())
     for part, spent in sorted(found.items(), key=lambda item: -item[1]):
@@ -133,7 +133,7 @@ def profile(stage: Stage, scale: Scale) -> None:
 
 
 def records(stage: Stage, scale: Scale) -> None:
-  """Thirty steps of the training loop from records on disk: its pace, and its wait for data."""
+  """Runs thirty training steps from records on disk: throughput, and the wait for data."""
   from evad_jax import main
   from evad_jax.synthetic import data_set
 
@@ -148,7 +148,7 @@ def records(stage: Stage, scale: Scale) -> None:
   )  # fmt: skip
   begin = time.monotonic()
   data_set.generate(directory, settings)
-  stage.note(f'{clips} clips of people were drawn in {time.monotonic() - begin:.1f} s.')
+  stage.note(f'{clips} synthetic clips were made in {time.monotonic() - begin:.1f} s.')
   config.data.update(directory=str(directory), prepare_command='data_prep.synthetic')
   config.clip.short_side = scale.canvas[0]
   config.model.num_actions = len(data_set.ACTIONS)
@@ -167,7 +167,7 @@ def records(stage: Stage, scale: Scale) -> None:
 
 
 def copy_log(stage: Stage, path: Path, batch: int, done: threading.Event) -> None:
-  """Rows of a run's log as they come, so that its end in the middle loses none."""
+  """Copies rows of a run's log as they appear, so that none is lost if the run is killed."""
   seen = 0
   while True:
     last = done.wait(0.5)

@@ -1,4 +1,4 @@
-"""What a device is, and what it can do at most: copies and large products."""
+"""What a device is, and the most it can do: copies and large matrix products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 def device(stage: Stage, scale: Scale) -> None:
-  """What it is, and what it can do at most."""
+  """Writes rows with the device's properties and its measured ceilings."""
   card = jax.devices()[0]
   memory = (card.memory_stats() or {}).get('bytes_limit')
   peak, bandwidth = device_peak.nominal(card.device_kind)
@@ -47,20 +47,20 @@ def device(stage: Stage, scale: Scale) -> None:
 
 
 def best_seconds(call: Callable[[], Any], rounds: int = 5) -> float:
-  """The shortest of some calls, after one without a clock."""
+  """The shortest of several calls, after one that is not timed."""
   jax.block_until_ready(call())
   return min(measured_cost.seconds_of(lambda: jax.block_until_ready(call())) for _ in range(rounds))
 
 
 def copy_bandwidth(length: int, turns: int = 10) -> float:
-  """GB/s read and written by passes over `length` float32 values."""
+  """GB/s read plus written, in passes over `length` float32 values."""
   x = jnp.ones(length, jnp.float32)
   passes = jax.jit(lambda x: jax.lax.fori_loop(0, turns, lambda i, x: x * 0.999, x))
   return 2 * x.nbytes * turns / best_seconds(lambda: passes(x)) / 1e9
 
 
 def product_rate(side: int, dtype: Any, precision: str, turns: int = 10) -> float:
-  """Operations a second of products of two matrices, two an element, one after the other."""
+  """Operations per second (two per multiply-add) of consecutive products of square matrices."""
   x = jnp.asarray(np.random.default_rng(0).standard_normal((side, side), np.float32), dtype)
   x = x / side**0.5
 

@@ -1,10 +1,10 @@
-"""What the devices of a mesh have to exchange in a step, by hand: the check on the compiler.
+"""Communication volume of a training step on a mesh, counted by hand to check the compiler.
 
-Bytes that a device sends, float32, where every exchange goes around a ring. Of a block, split over
-m devices: sums of its two outputs on the way forward, and of the gradient of the MLP's input on the
-way back; there the gradients of queries, keys and values are gathered, because their matrix is
-whole. Recomputing a block's activations sums the attention's output, and gathers split weights, a
-second time.
+Bytes that one device sends, in float32, with every exchange around a ring. A block split over m
+devices (tensor parallel) sums its two outputs in the forward pass and the gradient of the MLP's
+input in the backward pass, which also gathers the gradients of queries, keys and values, because
+their matrix is not split. Recomputing a block's activations sums the attention's output, and
+gathers sharded weights, a second time.
 """
 
 import math
@@ -23,24 +23,24 @@ FLOAT = 4  # bytes
 class Exchange(NamedTuple):
   """Bytes that one device sends in one step."""
 
-  gradients: float  # summed over the parts of the batch
-  sums: float  # of activations, over the parts of a block
-  gathers: float  # of activations, over the parts of a block
-  weights: float  # gathered before use, where they are split over the parts of the batch
+  gradients: float  # summed over data-parallel devices
+  sums: float  # of activations, over tensor-parallel devices
+  gathers: float  # of activations, over tensor-parallel devices
+  weights: float  # gathered before use if sharded over data-parallel devices
 
   def all_reduce(self) -> float:
-    """Gradients and sums."""
+    """Bytes of gradients and sums."""
     return self.gradients + self.sums
 
   def all_gather(self) -> float:
-    """Activations and weights."""
+    """Bytes of gathered activations and weights."""
     return self.gathers + self.weights
 
 
 def by_hand(
   model: EVAD, params: Any, mesh: Mesh, fully_sharded: bool, frames: int, canvas: tuple, clips: int
 ) -> Exchange:
-  """params: shapes. clips: of each part of a batch, of `frames` frames on a canvas in pixels."""
+  """params: shapes. clips: per data-parallel part, of `frames` frames on a canvas in pixels."""
   data, parts = mesh.shape['data'], mesh.shape['model']
   sizes = jax.tree.map(lambda x: math.prod(x.shape) * FLOAT, params)
   specs = sharding.parameter_specs(params, mesh, fully_sharded)
@@ -62,7 +62,7 @@ def by_hand(
 
 
 def _rows(model: EVAD, frames: int, canvas: tuple[int, int]) -> tuple[int, int]:
-  """Numbers in the input of all attentions, and in that of all MLPs, of one clip."""
+  """Elements in the inputs of all attention layers, and of all MLPs, of one clip."""
   tokens = count_tokens(model, frames, canvas)
   decoder = model.decoder_depth * (tokens.leaving[-1] + model.num_proposals) * model.decoder_width
   return (

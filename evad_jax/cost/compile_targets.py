@@ -1,6 +1,6 @@
-"""Accelerators that are not here: their compilers run on a CPU; programs are traced for them.
+"""Accelerators that need not be present: programs are traced and compiled for them on a CPU.
 
-One process compiles for one kind of accelerator: `environment` is set before JAX is imported.
+One process compiles for one kind of accelerator: set `environment` before JAX is imported.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from unittest import mock
 
 from evad_jax.errors import InputError
 
-# What XLA wants to know of an H100 SXM (its own text form).
+# What XLA needs to know about an H100 SXM, in its own text format.
 _H100 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
 shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
@@ -24,13 +24,13 @@ device_description_str: "NVIDIA H100 80GB HBM3" """
 
 
 class Target(NamedTuple):
-  """Some devices of one kind."""
+  """One or more devices of one kind."""
 
   platform: str  # 'gpu' or 'tpu'
-  topology: str  # as the compiler names it
+  topology: str  # the compiler's name for it
   devices: int
-  peak: float  # 16-bit operations a second of one device, nominal
-  cycles: float  # a second, of a TPU
+  peak: float  # nominal 16-bit operations per second of one device
+  cycles: float  # per second, of a TPU
 
 
 TARGETS = {
@@ -47,10 +47,10 @@ _PACKAGES = {'gpu': ('jax_cuda13_plugin', 'jax_plugins.xla_cuda13'), 'tpu': ('li
 
 
 def environment(target: Target) -> dict[str, str]:
-  """Variables that a process needs before it imports JAX."""
+  """Environment variables that a process needs before it imports JAX."""
   common = {'JAX_PLATFORMS': 'cpu'}
   if target.platform == 'gpu':
-    # No card is there to try variants of a kernel on.
+    # There is no card to autotune kernels on.
     flags = '--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false'
     return common | {'XLA_FLAGS': flags}
   return common | {
@@ -62,7 +62,7 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def check_compiler(target: Target) -> None:
-  """Raises InputError where the packages with the target's compiler are not installed."""
+  """Raises InputError if the packages with the target's compiler are not installed."""
   for name in _PACKAGES[target.platform]:
     try:
       found = importlib.util.find_spec(name)
@@ -76,7 +76,7 @@ def check_compiler(target: Target) -> None:
 
 
 def devices(target: Target) -> list[Any]:
-  """Devices to compile for. Raises InputError where the compiler is not installed."""
+  """Devices to compile for. Raises InputError if the compiler is not installed."""
   check_compiler(target)
   from jax.experimental import topologies
 
@@ -91,7 +91,7 @@ def devices(target: Target) -> list[Any]:
 
 @contextlib.contextmanager
 def traced_for(target: Target) -> Iterator[None]:
-  """Inside, the model's questions for the platform are answered as on the target."""
+  """Context in which the model sees the target as its platform."""
   import jax
   from jax._src.cudnn import fused_attention_stablehlo as cudnn
 

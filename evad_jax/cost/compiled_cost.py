@@ -1,8 +1,8 @@
-"""What one run of a compiled program costs, read from its text (HLO): nothing is run.
+"""The cost of one run of a compiled program, read from its text (HLO) without running it.
 
-Loops count with their turns, of a conditional the branch that is asked for, and of a fusion what it
-reads and writes, where a slice of an array counts as the slice. A search without a known number of
-turns, inside a loop over n columns (the matcher's), takes 1 + 2 + ... + n turns in all at most.
+A loop counts once per iteration, a conditional as its chosen branch, and a fusion as what it reads
+and writes, where a slice of an array counts only the slice. A search with an unknown number of
+iterations inside a loop over n columns (the matcher's) takes 1 + 2 + ... + n iterations at most.
 """
 
 import math
@@ -15,13 +15,13 @@ _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$')
 _ARRAY = re.compile(r'\b(pred|[sufc]\d+|bf16|f8\w+)\[([\d,]*)\]')
 _NAME = re.compile(r'%([\w.\-]+)')
-# What is no work of its own.
+# Instructions that cost nothing themselves.
 _FREE = set(
   'parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id '
   'optimization-barrier iota copy-done async-done all-reduce-done all-gather-done'.split()
 )
 _SLICES = {'dynamic-slice', 'gather', 'slice'}
-# Parts of the model, by what the names of operations hold; the first that fits.
+# Parts of the model, by patterns in operation names; the first match counts.
 PARTS = (
   ('matcher', r'cond/branch_\d+_fun|match'),
   ('optimizer', r'^jit\(\w+\)/(jit\(_where\)|reduce_sum|mul|add|sqrt|div|square)'),
@@ -38,14 +38,14 @@ PARTS = (
 
 
 class Work(NamedTuple):
-  """One operation that a device starts, and how often."""
+  """One operation that a device launches, and how often."""
 
   part: str  # of the model, one of PARTS
   kind: str  # 'product', 'attention', 'attention backward', 'convolution', 'kernel' or 'other'
   times: float
-  flops: float  # of one run
-  bytes: int  # read and written, of one run
-  cycles: int  # as a TPU's compiler estimates; 0 where it says nothing
+  flops: float  # per run
+  bytes: int  # read and written per run
+  cycles: int  # estimated by a TPU's compiler; 0 if it gives none
 
 
 class Instruction(NamedTuple):
@@ -59,23 +59,23 @@ class Instruction(NamedTuple):
   root: bool
 
   def bytes(self) -> int:
-    """Of the result."""
+    """Bytes of the result."""
     return sum(width * math.prod(shape) for width, shape in self.arrays)
 
 
 def read(text: str, branch: int = 0) -> list[Work]:
-  """The work of one run; text: `compiled.as_text()`; branch: which one of every conditional.
+  """The work of one run; text: `compiled.as_text()`; branch: its index in every conditional.
 
-  Raises ValueError where the text has no entry.
+  Raises ValueError if the text has no entry.
   """
   computations, entry = _parse(text)
   if entry is None:
-    raise ValueError('The text is no compiled program: it has no ENTRY.')
+    raise ValueError('The text is not a compiled program: it has no ENTRY.')
   return list(_walk(computations, entry, 1.0, 1, branch))
 
 
 def by_part(work: list[Work], seconds) -> dict[str, float]:
-  """`seconds` (of a Work, one run) for every part of the model, the largest first."""
+  """Total seconds for every part of the model, largest first; seconds: Work -> seconds per run."""
   total: Counter[str] = Counter()
   for item in work:
     total[item.part] += item.times * seconds(item)
@@ -114,7 +114,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _closing(rest: str) -> int:
-  """Where the list of operands ends."""
+  """Index at which the list of operands ends."""
   depth = 1
   for i, letter in enumerate(rest):
     depth += (letter == '(') - (letter == ')')
@@ -126,7 +126,7 @@ def _closing(rest: str) -> int:
 def _walk(
   computations: dict[str, list[Instruction]], name: str, times: float, loop: int, branch: int
 ) -> Iterator[Work]:
-  """loop: turns of the loop around, 1 where there is none."""
+  """loop: iterations of the enclosing loop, 1 if there is none."""
   known = {x.name: x for x in computations[name]}
   for item in computations[name]:
     if item.kind in _FREE:
@@ -151,7 +151,7 @@ def _walk(
 
 
 def _turns(computations: dict[str, list[Instruction]], item: Instruction) -> int | None:
-  """Of a loop: what the compiler says, or the constant that its counter is compared with."""
+  """Iterations of a loop: the compiler's count, or the constant that bounds its counter."""
   count = re.search(r'known_trip_count\D*(\d+)', item.line)
   if count:
     return int(count[1])
@@ -178,7 +178,7 @@ def _work(computations, known, item: Instruction, times: float) -> Work:
     moved = 2 * operands[1].bytes() if len(operands) > 1 else item.bytes()
   else:
     moved = item.bytes() + sum(x.bytes() for x in operands)
-    # A library's workspace is memory, not traffic.
+    # A library's workspace occupies memory but is not traffic.
     moved -= sum(
       w * math.prod(s) for w, s in item.arrays[1:] if item.kind == 'custom-call' and w == 1
     )
@@ -194,7 +194,7 @@ def _part(name: str) -> str:
 
 
 def _fusion_bytes(body: list[Instruction], item: Instruction, operands: list[Instruction]) -> int:
-  """What a fusion reads of every operand, and writes."""
+  """Bytes that a fusion reads of its operands, and writes."""
   users: dict[str, list[Instruction]] = {}
   for inner in body:
     for name in inner.operands:
@@ -209,7 +209,7 @@ def _fusion_bytes(body: list[Instruction], item: Instruction, operands: list[Ins
     if used and len(first) == len(used) and all(x.kind in _SLICES for x in used):
       read_bytes += sum(min(x.bytes(), inner.bytes()) for x in used)
     elif used and len(first) == len(used) and all(x.kind == 'dynamic-update-slice' for x in used):
-      # In place: the old array is neither read nor written whole.
+      # In place: only the updated slice is written; the rest is untouched.
       written -= inner.bytes()
       by_name = {x.name: x for x in body}
       written += sum(by_name[x.operands[1]].bytes() for x in used)
@@ -219,7 +219,7 @@ def _fusion_bytes(body: list[Instruction], item: Instruction, operands: list[Ins
 
 
 def _arithmetic(computations, item: Instruction, operands: list[Instruction]) -> tuple[str, float]:
-  """Kind of work and operations (two a multiply-add)."""
+  """Kind of work, and operations (two per multiply-add)."""
   target = re.search(r'custom_call_target="([^"]*)"', item.line)
   target = target[1] if target else ''
   if item.kind == 'dot' or 'cublas' in target:
@@ -261,7 +261,7 @@ def _dot(item: Instruction, operands: list[Instruction]) -> float:
 
 
 def _flash(item: Instruction, operands: list[Instruction]) -> float:
-  """A kernel on (B, heads, N, d) arrays: two products forward, three and four backward."""
+  """Operations of a kernel on (B, heads, N, d): two products forward, three and four backward."""
   shapes = [x.arrays[0][1] for x in operands if x.arrays and len(x.arrays[0][1]) == 4]
   if len(shapes) < 3:
     return 0.0

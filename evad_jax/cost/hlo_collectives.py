@@ -1,6 +1,6 @@
-"""What the devices of a compiled program exchange, read from its text (HLO).
+"""Communication volume of a compiled program, read from its text (HLO).
 
-Counts are of one device and one run of the program; what stands in a loop is counted once.
+Counts are per device and run of the program; the body of a loop is counted once.
 """
 
 import math
@@ -15,14 +15,14 @@ _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}')
 
 
 class Collective(NamedTuple):
-  """One exchange."""
+  """One collective operation."""
 
   kind: str  # one of KINDS
-  result_bytes: int  # that a device has after it
-  group: int  # devices that take part in it together
+  result_bytes: int  # of its result on one device
+  group: int  # devices that take part together
 
   def sent_bytes(self) -> int:
-    """What a device sends if the exchange goes around a ring, the least that is possible."""
+    """Bytes that one device sends around a ring, the least possible."""
     others = (self.group - 1) / self.group
     share = {
       'all-reduce': 2 * others,
@@ -35,7 +35,7 @@ class Collective(NamedTuple):
 
 
 def read(text: str) -> list[Collective]:
-  """Every exchange of a program; text: `compiled.as_text()`."""
+  """Every collective of a program; text: `compiled.as_text()`."""
   found = []
   for line in text.splitlines():
     match = _LINE.search(line)
@@ -43,7 +43,7 @@ def read(text: str) -> list[Collective]:
       continue
     result, kind, started, rest = match.groups()
     sizes = [_bytes(*array) for array in _ARRAY.findall(result)]
-    if started and kind != 'all-reduce':  # (what was given, what comes)
+    if started and kind != 'all-reduce':  # (operands, results)
       sizes = sizes[len(sizes) // 2 :]
     group = 2 if kind == 'collective-permute' else _group(rest)
     if group > 1:
@@ -52,7 +52,7 @@ def read(text: str) -> list[Collective]:
 
 
 def sent_by_kind(collectives: list[Collective]) -> dict[str, int]:
-  """Bytes that a device sends, for every kind that occurs."""
+  """Bytes that one device sends, for every kind that occurs."""
   total: Counter[str] = Counter()
   for collective in collectives:
     total[collective.kind] += collective.sent_bytes()
@@ -68,7 +68,7 @@ def _bytes(kind: str, sizes: str) -> int:
 
 
 def _group(rest: str) -> int:
-  """The size of the groups, in any of the three ways in which XLA writes them."""
+  """The size of the groups, in any of the three notations that XLA uses."""
   mesh = _MESH.search(rest)
   if mesh:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
@@ -79,4 +79,4 @@ def _group(rest: str) -> int:
   folded = re.search(r'replica_groups=\[\d+,(\d+)\]', rest)
   if folded:
     return int(folded[1])
-  raise ValueError(f'No groups in {rest[:200]!r}.')
+  raise ValueError(f'No replica groups in {rest[:200]!r}.')

@@ -1,6 +1,6 @@
-"""Training step and prediction of a configuration as programs for a mesh: nothing is computed.
+"""Lowers the training step and the prediction of a configuration for a mesh; computes nothing.
 
-What the tools share that compile programs to count what they cost.
+Shared by the tools that compile programs to count their cost.
 """
 
 from typing import Any, NamedTuple
@@ -20,16 +20,16 @@ from evad_jax.training.train_step import TrainState
 
 
 class Parts(NamedTuple):
-  """What the programs are made of; arrays are shapes and types."""
+  """What the programs are built from; arrays are shapes and dtypes."""
 
   model: EVAD
   optimizer: optax.GradientTransformation
   state: TrainState
-  batch: Batch  # of all devices
+  batch: Batch  # over all devices
 
 
 def parts_of(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Parts:
-  """clips: of a whole batch; canvas: height and width in pixels."""
+  """clips: global batch size; canvas: height and width in pixels."""
   model = from_config.make_model(config)
   optimizer = setup.make_optimizer(config, model, lambda step: 1e-4)
   state = setup.abstract_state(config, model, optimizer)
@@ -37,13 +37,13 @@ def parts_of(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Parts:
 
 
 def lower_step(config: ConfigDict, parts: Parts, mesh: Mesh) -> Any:
-  """The lowered training step; config.mesh as the mesh was made."""
+  """Lowers the training step; config.mesh must describe the mesh."""
   step = setup.compile_step(config, parts.model, parts.optimizer, mesh)
   return step.lower(parts.state, parts.batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def lower_predict(config: ConfigDict, parts: Parts, mesh: Mesh) -> Any:
-  """The lowered prediction of a batch."""
+  """Lowers the prediction of a batch."""
   params = parts.state.params
   specs = sharding.parameter_specs(params, mesh, config.mesh.fsdp)
   places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)

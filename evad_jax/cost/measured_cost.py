@@ -1,4 +1,4 @@
-"""Time, memory and compilation of prediction and of a training step, measured on one device."""
+"""Measures time, memory and compilation of a prediction and a training step on one device."""
 
 import functools
 import statistics
@@ -24,12 +24,12 @@ from evad_jax.training.train_step import initial_state
 Array = jax.Array
 
 PEOPLE = 8  # in every random clip
-PEAK_SIDE = {'cpu': 2048}  # of the matrices whose product is taken for the device's peak
+PEAK_SIDE = {'cpu': 2048}  # side of the matrices whose product measures the device's peak
 PEAK_SIDE_OF_OTHERS = 8192
 
 
 class Measurement(NamedTuple):
-  """One combination; evad_jax/tools/benchmark.py explains the figures."""
+  """Metrics of one combination; evad_jax/tools/benchmark.py explains them."""
 
   size: str
   canvas: str
@@ -39,7 +39,7 @@ class Measurement(NamedTuple):
   tokens: tuple[int, ...]  # stage by stage
   gmac: float  # of one clip, forward
   counted: float  # the compiler's count as a share of ours
-  seconds: float  # of one call, median
+  seconds: float  # per call, median
   clips_per_second: float
   temporary_mb: float
   all_mb: float
@@ -48,7 +48,7 @@ class Measurement(NamedTuple):
 
 
 class Program(NamedTuple):
-  """A compiled program with its arguments; `call` runs it once and waits."""
+  """A compiled program with its arguments; `call` runs it once and waits for it."""
 
   call: Callable[[], None]
   compiled: jax.stages.Compiled
@@ -58,7 +58,7 @@ class Program(NamedTuple):
 def measure(
   size: str, configs: Sequence[ConfigDict], *, training: bool, rounds: int
 ) -> list[Measurement]:
-  """Measures configurations that differ in their keep rates alone, taking turns."""
+  """Measures configurations that differ only in keep rate, alternating between them."""
   models = [from_config.make_model(config) for config in configs]
   frames, canvas = configs[0].clip.clip_frames, configs[0].clip.canvases[0]
   for model in models:
@@ -80,7 +80,7 @@ def measure(
 
 
 def take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
-  """Seconds of every call, a list each: once without a clock, then `rounds` times in turn."""
+  """Seconds of every call, one list each: one untimed run, then `rounds` runs, alternating."""
   seconds = [[] for _ in calls]
   for call in calls:
     call()
@@ -91,7 +91,7 @@ def take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[flo
 
 
 def abstract_params(model: EVAD, frames: int) -> Any:
-  """Shapes of the parameters."""
+  """Shapes and dtypes of the parameters."""
   side = 2 * model.patch
   clips = jax.ShapeDtypeStruct((1, frames, side, side, 3), jnp.float32)
   sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
@@ -100,7 +100,7 @@ def abstract_params(model: EVAD, frames: int) -> Any:
 
 
 def random_params(model: EVAD, frames: int) -> Any:
-  """Parameters that keep numbers finite; made without compiling anything."""
+  """Random parameters that keep activations finite; compiles nothing."""
   rng = np.random.default_rng(0)
 
   def draw(leaf: jax.ShapeDtypeStruct) -> Array:
@@ -110,7 +110,7 @@ def random_params(model: EVAD, frames: int) -> Any:
 
 
 def random_batch(config: ConfigDict) -> Batch:
-  """Noise that fills the canvas, with people in it."""
+  """Noise that fills the canvas, with random people as targets."""
   rng, batch = np.random.default_rng(0), config.train.batch_size
   height, width = config.clip.canvases[0]
   low = rng.uniform(0, 0.5, (batch, PEOPLE, 2))
@@ -128,14 +128,14 @@ def random_batch(config: ConfigDict) -> Batch:
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-  """Wall clock of one call."""
+  """Wall-clock seconds of one call."""
   start = time.perf_counter()
   call()
   return time.perf_counter() - start
 
 
 def measured_peak(dtype: jnp.dtype) -> float:
-  """Multiply-adds a second of a product of two large matrices: the best of eight."""
+  """Multiply-adds per second of a product of two large matrices, the best of eight."""
   side = PEAK_SIDE.get(jax.default_backend(), PEAK_SIDE_OF_OTHERS)
   x = jnp.asarray(np.random.default_rng(0).standard_normal((side, side), np.float32), dtype)
   product = jax.jit(jnp.matmul).lower(x, x).compile()
@@ -143,10 +143,10 @@ def measured_peak(dtype: jnp.dtype) -> float:
 
 
 def compilers_count(model: EVAD, frames: int, canvas: tuple[int, int]) -> float:
-  """Half the operations that the compiler counts in the forward of one clip.
+  """Half the operations that the compiler counts in the forward pass of one clip.
 
-  It counts the body of a loop once. So this is the plain form of attention, which has none; the
-  actor features have one, over the slots.
+  It counts the body of a loop once. So this uses the plain implementation of attention, which has
+  no loop; the actor features have one, over the slots.
   """
   plain = model.clone(attention='plain', dtype=jnp.float32)
   clips = jax.ShapeDtypeStruct((1, frames, *canvas, 3), jnp.float32)
@@ -157,13 +157,13 @@ def compilers_count(model: EVAD, frames: int, canvas: tuple[int, int]) -> float:
 
 
 def prediction_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
-  """uint8 clips to detections."""
+  """Compiles the prediction: uint8 clips to detections."""
   compiled, seconds = _compile(jax.jit(functools.partial(predict, model)), params, batch)
   return Program(lambda: jax.block_until_ready(compiled(params, batch)), compiled, seconds)
 
 
 def step_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> Program:
-  """One step of training, as train.py compiles it."""
+  """Compiles one training step, as a training run does."""
   optimizer = setup.make_optimizer(config, model, lambda step: 1e-6)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   arguments = initial_state(jax.tree.map(jnp.copy, params), optimizer, ema=False), batch
@@ -172,7 +172,7 @@ def step_program(config: ConfigDict, model: EVAD, params: Any, batch: Batch) -> 
   compiled, seconds = _compile(
     setup.compile_step(config, model, optimizer, mesh), state, batch, key
   )
-  held = [state]  # a step gives its argument's memory to the new state
+  held = [state]  # a step donates its argument's memory to the new state
 
   def call() -> None:
     held[0], _ = jax.block_until_ready(compiled(held[0], batch, key))
@@ -196,7 +196,7 @@ def _summary(
   peak: float,
   training: bool,
 ) -> Measurement:
-  """One line of the table."""
+  """One row of the table."""
   frames, canvas, batch = config.clip.clip_frames, config.clip.canvases[0], config.train.batch_size
   tokens = multiply_adds.count_tokens(model, frames, canvas)
   published = sum(multiply_adds.multiply_adds(model, frames, canvas).values())

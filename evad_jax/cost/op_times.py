@@ -1,7 +1,7 @@
-"""Time by part of the model, from a trace of jax.profiler and the compiled program's own text.
+"""Time by part of the model, from a trace of jax.profiler and the compiled program's text.
 
-The trace names operations of the compiled program; the program's text says of each which line of
-the model it is from (op_name). Nothing but the standard library is needed.
+The trace names operations of the compiled program; the program's text says which line of the model
+each comes from (op_name). Needs only the standard library.
 """
 
 import collections
@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-# The first that is found in an operation's name says which part it belongs to.
+# The first pattern found in an operation's name gives its part.
 PARTS = (
   ('pruning', r'top_k|importance|take_along_axis'),
   ('encoder attention', r'encoder/.*attention'),
@@ -23,11 +23,11 @@ PARTS = (
 )
 OTHER = 'losses, matcher, optimizer'
 UNKNOWN = 'not recognised'
-OUTER = re.compile(r'^(while|call|conditional)')  # their time is that of what is in them
+OUTER = re.compile(r'^(while|call|conditional)')  # their time is that of their bodies
 
 
 def part_of(name: str) -> str:
-  """The part of an operation's op_name; a part's backward pass is told apart."""
+  """The part that an operation's op_name belongs to, forward or backward."""
   for part, pattern in PARTS:
     if re.search(pattern, name):
       return f'{part}, backward' if 'transpose(' in name else part
@@ -35,7 +35,7 @@ def part_of(name: str) -> str:
 
 
 def names_of(program: str) -> dict[str, str]:
-  """Instruction of the compiled program -> its op_name ('' where it has none)."""
+  """Instruction of the compiled program -> its op_name ('' if it has none)."""
   found = {}
   for line in program.splitlines():
     instruction = re.match(r'\s*(?:ROOT )?%?([\w.-]+) = ', line)
@@ -48,8 +48,8 @@ def names_of(program: str) -> dict[str, str]:
 def operations(events: list[dict]) -> list[dict]:
   """The events of operations, each once.
 
-  A device has a process of its own in the trace, where there is one, and may tell the same time on
-  several threads: by operation, by module, by step. A CPU's operations are among the host's events.
+  An accelerator has a process of its own in the trace and may list the same time on several
+  threads: by operation, by module, by step. A CPU's operations are among the host's events.
   """
   processes, threads = {}, {}
   for event in events:
@@ -65,7 +65,7 @@ def operations(events: list[dict]) -> list[dict]:
 
 
 def by_part(directory: Path, program: str) -> dict[str, float]:
-  """Seconds by part over the whole trace; empty where the trace has none of the operations."""
+  """Seconds by part over the complete trace; empty if the trace has none of the operations."""
   names, spent, known = names_of(program), collections.Counter(), 0
   for path in sorted(directory.glob('**/*.trace.json.gz')):
     with gzip.open(path, 'rt', encoding='utf-8') as file:

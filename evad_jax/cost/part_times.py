@@ -1,4 +1,4 @@
-"""Forward times of the model's parts, each with the inputs that it gets in the model."""
+"""Measures forward times of the model's parts, each on the inputs that it gets in the model."""
 
 import functools
 import statistics
@@ -23,7 +23,7 @@ Array = jax.Array
 
 
 def parts(stage: Stage, scale: Scale) -> None:
-  """Forward times of the model's parts, each with the inputs that it gets in the model."""
+  """Writes a row for every part of the model, for attention, RoIAlign and the matcher."""
   config = make_config(scale, scale.batches[0], 0.7)
   model = from_config.make_model(config)
   params = measured_cost.random_params(model, config.clip.clip_frames)
@@ -52,7 +52,7 @@ def parts(stage: Stage, scale: Scale) -> None:
 
 
 def time_part(stage: Stage, name: str, call: Callable, *arguments: Any) -> None:
-  """A row with the median of some calls; what a form cannot do is noted."""
+  """Writes a row with the median of several calls; notes what an implementation cannot do."""
   if stage.left() < ENOUGH:
     stage.note(f'No time for {name}.')
     return
@@ -71,7 +71,7 @@ def time_part(stage: Stage, name: str, call: Callable, *arguments: Any) -> None:
 def model_parts(
   model: EVAD, params: Any, clips: Array, sizes: Array
 ) -> dict[str, tuple[Callable, tuple]]:
-  """The model's parts: name -> a function of parameters and arrays, and those."""
+  """The model's parts: name -> a function of parameters and arrays, and its arguments."""
   seen = {}
 
   def forward(params: Any, clips: Array, sizes: Array) -> dict[str, list[Array]]:
@@ -107,7 +107,7 @@ def model_parts(
 
 
 def attention_parts(stage: Stage, model: EVAD, config: ConfigDict) -> None:
-  """Every form of attention that the device has, without and with importance."""
+  """Measures every attention implementation of the device, without and with importance."""
   tokens = multiply_adds.count_tokens(model, config.clip.clip_frames, config.clip.canvases[0])
   rng = np.random.default_rng(0)
   for n in sorted(set(tokens.stages), reverse=True)[:2]:
@@ -129,7 +129,7 @@ def attention_parts(stage: Stage, model: EVAD, config: ConfigDict) -> None:
 
 
 def available_forms(dtype: Any) -> list[str]:
-  """The forms of attention that this device computes in this type."""
+  """The attention implementations that this device supports for this dtype."""
   found = []
   for form in ('plain', 'blocked', 'fused'):
     try:
@@ -141,7 +141,7 @@ def available_forms(dtype: Any) -> list[str]:
 
 
 def pyramid_and_boxes(model: EVAD, config: ConfigDict) -> tuple[list[Array], Array]:
-  """Four random maps, and boxes of people's sizes, (B, P, 4) pixels."""
+  """Four random maps, and boxes of typical people, (B, P, 4) pixels."""
   (height, width), batch = config.clip.canvases[0], config.train.batch_size
   rng = np.random.default_rng(0)
   levels = []
@@ -155,7 +155,7 @@ def pyramid_and_boxes(model: EVAD, config: ConfigDict) -> tuple[list[Array], Arr
 
 
 def padded_targets(targets: Any, length: int) -> Any:
-  """The same people among `length` columns, as training pads them."""
+  """The same people padded to `length` columns, as in training."""
 
   def pad(x: Array) -> Array:
     return jnp.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))

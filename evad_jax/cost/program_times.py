@@ -1,4 +1,4 @@
-"""Time and memory of predictions and training steps, by batch and keep rate."""
+"""Measures time and memory of predictions and training steps, by batch and keep rate."""
 
 import concurrent.futures
 import statistics
@@ -20,7 +20,7 @@ Array = jax.Array
 
 
 def prediction(stage: Stage, scale: Scale) -> None:
-  """uint8 clips to detections, by keep rate and batch."""
+  """Measures predictions, uint8 clips to detections, by keep rate and batch."""
   groups = []
   for batch in scale.batches:
     groups.append([make_config(scale, batch, rate) for rate in (0.7, 1.0, 0.6)])
@@ -28,11 +28,11 @@ def prediction(stage: Stage, scale: Scale) -> None:
 
 
 def training(stage: Stage, scale: Scale) -> None:
-  """A step, without and with recomputation of activations."""
+  """Measures a training step, without and with recomputation of activations."""
   groups = []
   for batch in scale.batches:
     pair = [make_config(scale, batch, 0.7, remat) for remat in (False, True)]
-    if scale.canvas == SCALES['tiny'].canvas:  # two cores compile one after the other
+    if scale.canvas == SCALES['tiny'].canvas:  # a CPU compiles one by one
       groups += [[config] for config in pair]
     else:
       groups.append(pair)
@@ -43,7 +43,7 @@ def training(stage: Stage, scale: Scale) -> None:
 def measure_groups(
   stage: Stage, scale: Scale, groups: Sequence[Sequence[ConfigDict]], *, training: bool
 ) -> None:
-  """A row for every configuration; those of a group are compiled at once and take turns."""
+  """Writes a row per configuration; a group is compiled in parallel and measured in turns."""
   kind = jax.devices()[0].device_kind
   dtype = from_config.make_model(groups[0][0]).dtype
   nominal = device_peak.peak_of(kind) if scale.dtype != 'float32' else None
@@ -58,11 +58,11 @@ def measure_groups(
     longest = max(longest, time.monotonic() - begin)
   used = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
   if used:
-    stage.note(f'Memory of the device in use at most, over the whole stage: {used / 1e9:.2f} GB.')
+    stage.note(f'Peak device memory in use, over the entire stage: {used / 1e9:.2f} GB.')
 
 
 def told(config: ConfigDict) -> str:
-  """Which configuration, in words."""
+  """Describes a configuration in words."""
   remat = 'remat' if config.model.remat else 'no remat'
   return f'batch {config.train.batch_size} keep {config.model.keep_rate:g} {remat}'
 
@@ -70,7 +70,7 @@ def told(config: ConfigDict) -> str:
 def measure_group(
   stage: Stage, configs: Sequence[ConfigDict], peaks: tuple[float, float | None], training: bool
 ) -> None:
-  """Compiles in threads, measures in turn; what cannot be compiled or run gets a row too."""
+  """Compiles in threads and measures in turns; notes what cannot be compiled or run."""
   params = measured_cost.random_params(
     from_config.make_model(configs[0]), configs[0].clip.clip_frames
   )
@@ -90,7 +90,7 @@ def measure_group(
     try:
       if isinstance(program, Exception):
         raise program
-      program.call()  # one after the other: what does not fit by itself shows here
+      program.call()  # one after the other, to find what does not fit on its own
       ready.append((config, program))
     except Exception as error:
       tell_error(stage, told(config), error)
@@ -111,7 +111,7 @@ def figures(
   canvas, batch = config.clip.canvases[0], config.train.batch_size
   work = sum(multiply_adds.multiply_adds(model, frames, canvas, published=False).values())
   work += multiply_adds.roi_multiply_adds(model, multiply_adds.count_tokens(model, frames, canvas))
-  rate = (3 if training else 1) * work * batch / seconds  # multiply-adds a second
+  rate = (3 if training else 1) * work * batch / seconds  # multiply-adds per second
   memory = program.compiled.memory_analysis()
   whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes
   whole += memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -1,4 +1,4 @@
-"""How large the programs of an accelerator report are."""
+"""Sizes of the programs in an accelerator report."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from evad_jax.cost.stage_runs import Stage
 Array = jax.Array
 
 
-ROUNDS = 20  # calls of every program
-ENOUGH = 8  # seconds that a part of the model should need at most, compilation included
+ROUNDS = 20  # timed calls of every program
+ENOUGH = 8  # seconds that measuring one part of the model may take, compilation included
 
 
 class Scale(NamedTuple):
-  """How large the report's model and clips are."""
+  """Sizes of the report's model and clips."""
 
   size: str
   canvas: tuple[int, int]  # pixels
   dtype: str
-  batches: tuple[int, ...]  # clips, the most telling first
+  batches: tuple[int, ...]  # clips, the most informative first
 
 
 SCALES = {
@@ -33,20 +33,20 @@ SCALES = {
 
 
 def make_config(scale: Scale, batch: int, keep_rate: float, remat: bool = True) -> ConfigDict:
-  """A configuration of that scale."""
+  """Makes a configuration of that scale."""
   common = checkout.module('configs.common')
   config = common.get_config()
   common.set_size(config, scale.size)
   config.model.update(keep_rate=keep_rate, dtype=scale.dtype, remat=remat)
   config.clip.canvases = (scale.canvas,)
   config.train.batch_size = batch
-  if scale.canvas == SCALES['tiny'].canvas:  # so that a CPU has compiled it soon
+  if scale.canvas == SCALES['tiny'].canvas:  # so that a CPU compiles it quickly
     config.model.update(num_stages=1, decoder_depth=1)
   return config
 
 
 def tell_error(stage: Stage, what: str, error: Exception) -> None:
-  """Notes it; the stage has failed, unless the device has too little memory for this."""
+  """Notes an error; the stage fails unless the device merely has too little memory."""
   if 'RESOURCE_EXHAUSTED' in str(error):
     stage.note(f'{what}: the device has too little memory.')
     return

@@ -1,9 +1,9 @@
-"""Stages of a long report, each a process of its own that may fail, hang or be killed alone.
+"""Runs the stages of a long report, each in its own process, to fail, hang or be killed alone.
 
-A directory holds what is known so far: report.jsonl has a line for every stage that has ended,
-report.md the same to read, stages/NAME.jsonl the rows of a stage as it found them, and
-stages/NAME.log what it printed. All but the last two appear only when they are whole, so a report
-that was killed goes on with the stages that are missing.
+A directory holds the results so far: report.jsonl has a line per finished stage, report.md the same
+to read, stages/NAME.jsonl the rows of a stage as it measured them, and stages/NAME.log what it
+printed. All but the last two are written atomically, so a killed report resumes with the missing
+stages.
 """
 
 import contextlib
@@ -21,52 +21,52 @@ from typing import Any, NamedTuple
 from evad_jax.errors import InputError
 from evad_jax.files.atomic_files import flush_to_disk, writing
 
-TAIL = 12  # lines of its output that are kept of a stage that failed
-LEAST = 5  # seconds; with fewer no stage is begun
+TAIL = 12  # last lines of output kept of a failed stage
+LEAST = 5  # seconds; with less time left, no stage starts
 DONE, SKIPPED, FAILED, OVER = 'done', 'skipped', 'failed', 'over its limit'
 
 
 class Result(NamedTuple):
-  """One stage that has ended."""
+  """One finished stage."""
 
   stage: str
   status: str  # DONE, SKIPPED, FAILED or OVER
   seconds: float
-  rows: list[dict[str, Any]]  # what it measured; of a failed one too, as far as it came
+  rows: list[dict[str, Any]]  # what it measured; of a failed stage, as far as it got
   notes: list[str]
-  tail: list[str]  # last lines of its output where it failed
+  tail: list[str]  # last lines of its output if it failed
 
 
 class Skipped(Exception):
-  """Raised by a stage that cannot be run here, for a good reason: str(error)."""
+  """Raised by a stage that cannot run here; str(error) is the reason."""
 
 
 class Stage:
-  """What a stage's process writes to, and how long it still has."""
+  """Where a stage's process writes its results, and how much time it has left."""
 
   def __init__(self, directory: Path, name: str, limit: float):
     """limit: seconds from now."""
     self.directory, self.name = directory, name
-    self.broken = False  # something could not be measured: the stage goes on, and has failed
+    self.broken = False  # something could not be measured: the stage continues, but fails
     self._end = time.monotonic() + limit
     path = rows_path(directory, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     self._file = open(path, 'w', encoding='utf-8')  # noqa: SIM115  open as long as the process
 
   def row(self, **figures: Any) -> None:
-    """One measurement, on disk at once."""
+    """Writes one measurement to disk at once."""
     self._write({'row': figures})
 
   def note(self, text: str) -> None:
-    """One sentence for the reader."""
+    """Writes one sentence for the reader."""
     self._write({'note': text})
 
   def skipped(self, reason: str) -> None:
-    """Why there is nothing to measure here."""
+    """Writes why there is nothing to measure here."""
     self._write({'skipped': reason})
 
   def left(self) -> float:
-    """Seconds until the process is ended."""
+    """Seconds until the process is killed."""
     return self._end - time.monotonic()
 
   def _write(self, line: dict[str, Any]) -> None:
@@ -76,19 +76,19 @@ class Stage:
 
 
 def rows_path(directory: Path, name: str) -> Path:
-  """Where a stage writes what it finds."""
+  """The file of a stage's rows."""
   return directory / 'stages' / f'{name}.jsonl'
 
 
 def log_path(directory: Path, name: str) -> Path:
-  """Where a stage's output goes."""
+  """The file of a stage's output."""
   return directory / 'stages' / f'{name}.log'
 
 
 def end_with_parent() -> None:
-  """Ends this process and all it started when the other end of standard input is closed.
+  """Kills this process and all it started when the other end of standard input closes.
 
-  That happens however the parent ends. The stage has to be the leader of its process group.
+  That happens however the parent ends. The stage must be the leader of its process group.
   """
 
   def wait() -> None:
@@ -103,7 +103,7 @@ def end_with_parent() -> None:
 def run_stage(
   directory: Path, name: str, command: Sequence[str], limit: float, environment: dict[str, str]
 ) -> Result:
-  """Runs one stage to its end or to its limit in seconds."""
+  """Runs one stage to its end, or until its limit in seconds."""
   rows_path(directory, name).parent.mkdir(parents=True, exist_ok=True)
   rows_path(directory, name).unlink(missing_ok=True)
   start = time.monotonic()
@@ -122,7 +122,7 @@ def run_stage(
     except subprocess.TimeoutExpired:
       late = True
     finally:
-      # What the stage started may outlive it.
+      # Processes that the stage started may outlive it.
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
@@ -139,7 +139,7 @@ def run_stage(
 
 
 def read_rows(path: Path) -> tuple[list[dict], list[str], list[str]]:
-  """Rows, notes and reasons for skipping; a last line that was cut is left out."""
+  """Rows, notes and reasons for skipping; ignores an incomplete last line."""
   found = {'row': [], 'note': [], 'skipped': []}
   if path.exists():
     for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
@@ -150,7 +150,7 @@ def read_rows(path: Path) -> tuple[list[dict], list[str], list[str]]:
 
 
 def read_results(directory: Path) -> list[Result]:
-  """The stages that have ended. Raises InputError where the file is not one of ours."""
+  """The finished stages. Raises InputError if the file is not a report."""
   path = directory / 'report.jsonl'
   if not path.exists():
     return []
@@ -163,20 +163,20 @@ def read_results(directory: Path) -> list[Result]:
 
 
 def write_results(directory: Path, title: str, results: Sequence[Result]) -> None:
-  """Both files, each as a whole."""
+  """Writes both files, each atomically."""
   lines = [json.dumps(result._asdict()) + '\n' for result in results]
   write_text(directory / 'report.jsonl', ''.join(lines))
   write_text(directory / 'report.md', markdown(title, results))
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file, which appears under its name only when it is whole."""
+  """Writes a file atomically."""
   with writing(path) as file:
     file.write(text)
 
 
 def markdown(title: str, results: Sequence[Result]) -> str:
-  """A table of the stages, and one of the rows of each."""
+  """Formats a table of the stages, and tables of the rows of each."""
   stages = [
     {'stage': r.stage, 'status': r.status, 'seconds': r.seconds, 'rows': len(r.rows)}
     for r in results
@@ -192,7 +192,7 @@ def markdown(title: str, results: Sequence[Result]) -> str:
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
-  """A Markdown table for every run of rows with the same columns."""
+  """Formats a Markdown table for every run of rows with the same columns."""
   found, columns = [], None
   for row in rows:
     if list(row) != columns:

@@ -1,11 +1,11 @@
-"""A trained or converted detector, ready to be used from Python.
+"""A trained or converted detector, ready for use from Python.
 
     detector = Detector.from_checkpoint('runs/demo')
     detections = detector(frames)                       one clip, or several of one size
-    for people in detector.stream(frames_of_a_video):   a file or something live, see streaming.py
+    for people in detector.stream(frames_of_a_video):   a file or a live source, see streaming.py
       ...
 
-Frames are uint8 RGB of any size; boxes come back as parts of their width and height.
+Frames are uint8 RGB of any size; boxes are returned as fractions of their width and height.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +30,9 @@ from evad_jax.published import architectures
 from evad_jax.settings import automatic, from_config
 from evad_jax.structures import Batch, Detections
 
-# What a checkpoint says of its clips and detection needs to know.
+# Clip settings stored in a checkpoint that detection needs.
 CLIP_KEYS = ('clip_frames', 'frame_stride', 'short_side', 'max_long')
-# Settings, and the parameters that there are so many of.
+# Settings that give a count, and the parameters that they count.
 _COUNTED = (
   ('depth', 'encoder', 'block_'),
   ('num_stages', 'person_detector', 'stage_'),
@@ -41,9 +41,9 @@ _COUNTED = (
 
 
 class Detector:
-  """People and their actions from clips; holds the parameters and compiled programs.
+  """Detects people and their actions in clips; holds the parameters and compiled programs.
 
-  One program is compiled for every size of a batch, size of a canvas, and keep rate.
+  One program is compiled per batch size, canvas size and keep rate.
   """
 
   def __init__(
@@ -54,11 +54,11 @@ class Detector:
     classes: Sequence[str] | Mapping[int, str],
     class_ids: Sequence[int] | None = None,
   ):
-    """params: of the model; clip: how clips are cut and resized.
+    """params: the model's parameters; clip: how clips are cut and resized.
 
-    classes: A names, by position, or by the ids of a label map. class_ids: of the label map that
-    the model was trained with. Names that several classes share get a number. Raises InputError
-    for another number of names.
+    classes: A names, in order, or keyed by the ids of a label map. class_ids: ids of the label map
+    that the model was trained with. Names shared by several classes get a number. Raises InputError
+    for a wrong number of names.
     """
     self.model, self.clip, self.class_ids = model, clip, class_ids
     self.classes = class_lists.of_model(classes, model.num_actions, class_ids)
@@ -76,22 +76,22 @@ class Detector:
     dtype: str | None = None,
     **clip: Any,
   ) -> 'Detector':
-    """Loads a checkpoint: of a run (its working directory will do), or a converted one.
+    """Loads a checkpoint of a training run or a converted one.
 
     Args:
       path: directory of checkpoints, one step in it, or the working directory of a run.
       step: 0 for the newest, -1 for the best that was evaluated.
-      keep_rate: another one than it was trained with, in (0, 1]; the same parameters serve all.
-      classes: A names, where the checkpoint has none (converted ones do not), or other ones; by
-        position, or by the ids of a label map.
-      dtype: of the computation, 'float32' or 'bfloat16', or 'auto' for what this device is fast in;
-        None: what the checkpoint says.
-      clip: clip_frames, frame_stride, short_side (pixels) or max_long, where other values than the
-        checkpoint's are wanted, or it has none.
+      keep_rate: overrides the rate it was trained with, in (0, 1]; the parameters serve every rate.
+      classes: A names, in order, or keyed by the ids of a label map; override the checkpoint's.
+        Converted checkpoints have none.
+      dtype: of the computation: 'float32', 'bfloat16', or 'auto' for what is fast on this device;
+        None: as in the checkpoint.
+      clip: clip_frames, frame_stride, short_side (pixels) or max_long; override the checkpoint's
+        values or supply missing ones.
 
     Raises:
       InputError: no such checkpoint, an encoder alone, settings that this version does not know, or
-        that do not fit together.
+        settings that do not fit together.
     """
     directory, own_step = manager.locate(path)
     with manager.Checkpoints(directory, read_only=True) as checkpoints:
@@ -105,7 +105,7 @@ class Detector:
     dtype = automatic.without_auto({'dtype': dtype or arguments['dtype']})['dtype']
     if dtype not in from_config.DTYPES:
       raise InputError(f'dtype={dtype!r} is not one of {", ".join(from_config.DTYPES)}, auto.')
-    # How it is computed is a matter of this machine, and not of the one that trained it.
+    # How to compute is for this machine to choose, not for the one that trained the model.
     arguments |= {'dtype': from_config.DTYPES[dtype], 'remat': False, 'attention': 'auto'}
     model = EVAD(**{k: _hashable(v) for k, v in arguments.items()})
     check_keep_rate(model)
@@ -120,18 +120,18 @@ class Detector:
 
   @property
   def clip_frames(self) -> int:
-    """T, frames of a clip; the keyframe is frame T // 2."""
+    """T, the number of frames in a clip; the keyframe is frame T // 2."""
     return self.clip.clip_frames
 
   @property
   def frame_stride(self) -> int:
-    """Frames of the video between neighbours in a clip."""
+    """Step in video frames from one frame of a clip to the next."""
     return self.clip.frame_stride
 
   def picture(self, height: int, width: int) -> tuple[augment.Resize, Canvas]:
-    """How a frame of height x width pixels is resized, and the canvas (H, W) that it goes to.
+    """How a frame of height x width pixels is resized, and the canvas (H, W) that holds it.
 
-    The canvas is the picture's own, with no more padding than the token grid and its pyramid need.
+    The canvas fits the picture, padded only as far as the token grid and its pyramid need.
     """
     resize = augment.plan_resize(
       height,
@@ -164,15 +164,15 @@ class Detector:
   def __call__(
     self, frames: np.ndarray, keep_rate: float | tuple[float, ...] | None = None
   ) -> Detections:
-    """Detects on the keyframes of clips; shapes as in `structures.Detections`, NumPy arrays.
+    """Detects people on the keyframes of clips; NumPy arrays shaped as in `structures.Detections`.
 
     Args:
-      frames: (T, h, w, 3) uint8 RGB, a clip, or (B, T, h, w, 3), several; the results have no axis
-        B for the one. `clip_frames` and `frame_stride` say how to cut them from a video.
-      keep_rate: another one than the detector's.
+      frames: uint8 RGB, one clip (T, h, w, 3) or several (B, T, h, w, 3); results for one clip have
+        no axis B. `clip_frames` and `frame_stride` say how to cut clips from a video.
+      keep_rate: overrides the detector's.
 
     Raises:
-      InputError: frames of another shape or type, or a keep rate that does not fit.
+      InputError: frames of the wrong shape or type, or a keep rate that does not fit.
     """
     frames = np.asarray(frames)
     fits = frames.ndim in (4, 5) and frames.shape[-4] == self.clip.clip_frames
@@ -192,7 +192,7 @@ class Detector:
     sizes: np.ndarray,  # (B, 2) int32
     keep_rate: float | tuple[float, ...] | None = None,
   ) -> Detections:
-    """The same for clips that `place` made."""
+    """Detects people in clips that `place` has made."""
     model = self.model if keep_rate is None else self.model.clone(keep_rate=_hashable(keep_rate))
     with jax.default_matmul_precision('highest'):
       return jax.device_get(self._predict(model, self.params, self._batch(clips, sizes)))
@@ -200,7 +200,7 @@ class Detector:
   def stream(
     self, frames: Iterable[Any], settings: streaming.Settings | None = None, **changes: Any
   ) -> streaming.Stream:
-    """People of every keyframe of a video, in order, with ids; see `streaming.Settings`."""
+    """Yields the people of every keyframe of a video, with ids; see `streaming.Settings`."""
     return streaming.Stream(self, frames, (settings or streaming.Settings())._replace(**changes))
 
   def _batch(self, clips: np.ndarray, sizes: np.ndarray) -> Batch:
@@ -212,9 +212,9 @@ def _hashable(value: Any) -> Any:
 
 
 def check_params(model: EVAD, params: Any, where: Any) -> None:
-  """Raises InputError for parameters that are not those of the model, or not all finite."""
+  """Raises InputError for parameters that do not fit the model or are not all finite."""
   other = 'its settings; take another checkpoint'
-  for key, part, prefix in _COUNTED:  # tells in no time what a model of many parts takes long to
+  for key, part, prefix in _COUNTED:  # fast; abstract parameters of a deep model take long
     inside = params.get(part)
     there = sum(name.startswith(prefix) for name in inside) if isinstance(inside, Mapping) else 0
     if there != getattr(model, key):
@@ -227,7 +227,7 @@ def check_params(model: EVAD, params: Any, where: Any) -> None:
 
 
 def check_keep_rate(model: EVAD) -> None:
-  """Raises InputError for keep rates that cannot be, or do not fit the model's blocks."""
+  """Raises InputError for keep rates that are out of range or do not fit the model's blocks."""
   for rate in model.block_keep_rates():
     if not 0 < rate <= 1:
       raise InputError(f'keep_rate={model.keep_rate} must be in (0, 1].')
@@ -235,11 +235,11 @@ def check_keep_rate(model: EVAD) -> None:
 
 def _clip_settings(
   saved: dict[str, Any], given: dict[str, Any], where: Path
-) -> ClipSettings:  # of the checkpoint `where`; what is given comes first
-  """How a checkpoint's clips are cut; canvases matter only where there is no short side."""
+) -> ClipSettings:  # of the checkpoint `where`; given values take precedence
+  """How a checkpoint's clips are cut; canvases matter only without a short side."""
   unknown = sorted(set(given) - set(CLIP_KEYS))
   if unknown:
-    raise InputError(f'{unknown[0]} is no setting of clips; these are {", ".join(CLIP_KEYS)}.')
+    raise InputError(f'{unknown[0]} is not a clip setting; choose from {", ".join(CLIP_KEYS)}.')
   value_rules.check(given, model_rules.CLIP | {'short_side': model_rules.CLIP['max_long']}, '')
   clip = saved | given
   missing = [key for key in ('clip_frames', 'frame_stride') if key not in clip]
@@ -250,6 +250,6 @@ def _clip_settings(
   canvases = tuple(tuple(canvas) for canvas in clip.get('canvases', ()))
   short_side = clip.get('short_side') or None
   if short_side is None and not canvases:
-    raise InputError(f'{where}: the checkpoint has no size of pictures; give short_side.')
+    raise InputError(f'{where}: the checkpoint states no picture size; give short_side.')
   known = {key: clip[key] for key in CLIP_KEYS if key in clip}
   return ClipSettings(**known | {'short_side': short_side}, canvases=canvases, max_boxes=1)

@@ -1,4 +1,4 @@
-"""Between a source that does not wait and a reader that may be late: the oldest are dropped."""
+"""A queue between a source that does not wait and a reader that may lag: drops the oldest items."""
 
 import collections
 import threading
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class DropOldest:
-  """Reads an iterable in a thread of its own; iterating gives the newest `size` items or fewer.
+  """Reads an iterable in its own thread; buffers the newest `size` items at most.
 
-  Whoever iterates gets every item while it keeps up. When it does not, the oldest items waiting are
-  dropped and counted, so that what it gets is never older than `size` items. An exception of the
-  source comes out at the end, after the items before it.
+  A reader that keeps up gets every item. When it lags, the oldest waiting items are dropped and
+  counted, so that no item it gets is more than `size` items old. An exception of the source is
+  raised after the items that came before it.
   """
 
   def __init__(self, source: Iterable[Any], size: int):
@@ -36,7 +36,7 @@ class DropOldest:
             self.dropped += 1
           self._items.append(item)
           self._changed.notify()
-    except BaseException as error:  # raised again where it is waited for
+    except BaseException as error:  # raised again in the reader
       self._error = error
     finally:
       with self._changed:
@@ -44,10 +44,10 @@ class DropOldest:
         self._changed.notify()
 
   def __iter__(self) -> Iterator[Any]:
-    """The items, waiting for each."""
+    """Yields the items, waiting for each."""
     while True:
       with self._changed:
-        # With a limit, so that Ctrl-C is answered while nothing comes.
+        # A timeout, so that Ctrl-C works while nothing arrives.
         while not (self._items or self._ended):
           self._changed.wait(0.2)
         if not self._items:
@@ -58,7 +58,7 @@ class DropOldest:
       raise self._error
 
   def stop(self) -> None:
-    """Ends the reading at the next item; waits a moment for it."""
+    """Stops reading at the next item; waits briefly for the thread to end."""
     with self._changed:
       self._stopped = True
     self._thread.join(timeout=2)

@@ -1,7 +1,7 @@
-"""Who is who from one keyframe to the next: the detections of a video as people with ids.
+"""Links detections from keyframe to keyframe and gives every person an id.
 
-NumPy only. People are linked online (`tubes.online`), whatever they do: an id belongs to one person
-from the first keyframe on which it is seen to the last, and is never given twice.
+NumPy only. People are linked online (`tubes.online`), regardless of their actions: an id belongs to
+one person from the first keyframe on which they are seen to the last, and is never reused.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ class People(NamedTuple):
   boxes: np.ndarray  # (n, 4) float32 xyxy, divided by the frame's width and height
   person_scores: np.ndarray  # (n,) float32 in [0, 1]
   action_scores: np.ndarray  # (n, A) float32 in [0, 1]
-  ended: tuple[int, ...] = ()  # ids that cannot come again
+  ended: tuple[int, ...] = ()  # ids that cannot return
 
 
 def start() -> online.State:
-  """Before the first keyframe."""
+  """The state before the first keyframe."""
   return online.start(PEOPLE)
 
 
@@ -33,10 +33,10 @@ def follow(
   state: online.State,
   detections: Detections,  # of one keyframe: boxes (P, 4), scores (P,) and (P, A)
   frame: int,  # above the last one
-  keyframe_stride: int,  # frames between keyframes: how many are missing is counted in these
-  person_threshold: float,  # people below are nobody
+  keyframe_stride: int,  # frames between keyframes: the unit in which gaps are counted
+  person_threshold: float,  # lower scores are dropped
 ) -> tuple[online.State, People]:
-  """Names everybody on the next keyframe; of boxes that nearly coincide the best stays."""
+  """Gives everyone on the next keyframe an id; of near-duplicate boxes, keeps the best."""
   rows = np.flatnonzero(detections.person_scores >= person_threshold)
   boxes, scores = detections.boxes[rows], detections.person_scores[rows]
   state, links = online.step(state, frame // keyframe_stride, boxes, scores)

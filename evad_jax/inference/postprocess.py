@@ -1,4 +1,4 @@
-"""From raw outputs to detections (paper section 3.5), inside jit."""
+"""Raw outputs to detections (paper section 3.5), inside jit."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ Array = jax.Array
 
 
 def detections(outputs: Outputs, sizes: Array) -> Detections:
-  """The last stage's boxes with their scores.
+  """Returns the last stage's boxes with their scores.
 
   sizes (B, 2): height and width of the unpadded pictures. Boxes are clipped to the picture and
-  divided by its size, so that they fit the original frame at any resolution.
+  divided by its size, so they fit the original frame at any resolution.
   """
   boxes = outputs.boxes[-1]  # (B, P, 4)
   sizes = sizes.astype(boxes.dtype)

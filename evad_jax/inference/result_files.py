@@ -1,13 +1,13 @@
-"""What was found in a video, as csv and as JSON lines, written while it is found.
+"""Writes the detections of a video as csv and JSON lines while it is being read.
 
-    PREFIX_detections.csv    a row for every person, keyframe and action
-    PREFIX_detections.jsonl  a line for every keyframe
-    PREFIX_tubes.csv         a row for every person and keyframe: who was where when
-    PREFIX_tubes.jsonl       a line for every person, when he or she is gone
+    PREFIX_detections.csv    one row per person, keyframe and action
+    PREFIX_detections.jsonl  one line per keyframe
+    PREFIX_tubes.csv         one row per person and keyframe: who was where when
+    PREFIX_tubes.jsonl       one line per person, written once they are gone
 
-Frames count from 1, labels from 0, boxes are xyxy pixels of the video; so `evad_jax.tools.score`
-takes the detections as they are. A detector that was trained with a label map adds its action_id.
-Every line is complete: whoever is interrupted keeps all of them.
+Frames count from 1, labels from 0; boxes are xyxy pixels of the video, so `evad_jax.tools.score`
+reads the detections as they are. A detector trained with a label map adds its action_id. Every
+line is complete, so an interrupted run keeps all of them.
 """
 
 import csv
@@ -29,7 +29,7 @@ NAMES = ('detections.csv', 'detections.jsonl', 'tubes.csv', 'tubes.jsonl')
 
 
 class Tube(NamedTuple):
-  """What is kept of a person who may come again; sums, so that it does not grow."""
+  """What is kept of a person who may return; sums, so that memory does not grow."""
 
   first: tuple[int, float]  # frame from 1, and seconds
   last: tuple[int, float]
@@ -40,7 +40,7 @@ class Tube(NamedTuple):
 
 
 def prefix_of(output: Path) -> Path:
-  """What the names of the files begin with: an output's name without the end of a video's.
+  """The prefix of the file names: the output's name without a video suffix.
 
   Other dots belong to the name: cam.1 and cam.2 are two outputs.
   """
@@ -48,12 +48,12 @@ def prefix_of(output: Path) -> Path:
 
 
 def paths(prefix: Path) -> list[Path]:
-  """The files that are written."""
+  """The files written for a prefix."""
   return [prefix.with_name(f'{prefix.name}_{name}') for name in NAMES]
 
 
 class DetectionFiles:
-  """The four files; close them, or use them as a context."""
+  """The four files; close them, or use as a context manager."""
 
   def __init__(
     self,
@@ -63,11 +63,11 @@ class DetectionFiles:
     lowest_score: float,
     class_ids: Sequence[int] | None = None,
   ):
-    """lowest_score: actions below it are left out; 0 keeps all, as scoring needs it.
+    """lowest_score: actions below it are left out; 0 keeps all, as scoring requires.
 
-    class_ids: of the classes in their label map, where they have one.
+    class_ids: ids of the classes in their label map, if they have one.
 
-    Raises InputError where they cannot be written.
+    Raises InputError if they cannot be written.
     """
     self._video, self._lowest = video, lowest_score
     self._classes = class_lists.distinct(classes, class_ids or range(len(classes)))
@@ -77,7 +77,7 @@ class DetectionFiles:
     self._paths = paths(prefix)
     try:
       prefix.parent.mkdir(parents=True, exist_ok=True)
-      # Line by line to the disk, so that nothing is lost with the program.
+      # Line buffered, so that a killed program loses nothing.
       self._files = [
         path.open('w', encoding='utf-8', newline='', buffering=1) for path in self._paths
       ]
@@ -90,7 +90,7 @@ class DetectionFiles:
     self._tube_rows.writerow(TUBES)
 
   def add(self, people: People, seconds: float, size: tuple[int, int]) -> None:
-    """Writes the people of a keyframe; size: height and width of the video's frames."""
+    """Writes the people of a keyframe; size: height and width of the video's frames, pixels."""
     frame, seconds = people.frame + 1, round(seconds, 4)
     pixels = people.boxes.astype(np.float64) * [size[1], size[0], size[1], size[0]]
     listed = []
@@ -135,7 +135,7 @@ class DetectionFiles:
       )
 
   def _end(self, person: int) -> None:
-    """Writes the line of somebody who cannot come again."""
+    """Writes the line of a person who cannot return."""
     tube = self._tubes.pop(person)
     mean = tube.action_scores / tube.count
     order = [i for i in np.argsort(-mean, kind='stable').tolist() if mean[i] >= self._lowest]
@@ -158,7 +158,7 @@ class DetectionFiles:
     self._files[file].write(json.dumps({'video': self._video} | content, ensure_ascii=False) + '\n')
 
   def close(self) -> None:
-    """Ends the tubes that are left, and the files."""
+    """Ends the remaining tubes and closes the files."""
     if self._files:
       for person in sorted(self._tubes):
         self._end(person)
@@ -171,7 +171,7 @@ class DetectionFiles:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
-    """Closes; where bad input left them empty, they are removed."""
+    """Closes the files; removes them if bad input left them empty."""
     self.close()
     if kind is not None and issubclass(kind, InputError) and not self.num_keyframes:
       for path in self._paths:
@@ -179,5 +179,5 @@ class DetectionFiles:
 
 
 def _digits(score: float) -> float:
-  """A score in the fewest digits that no other float32 has: fewer would make ties."""
+  """The fewest digits that identify a float32 score: fewer would create ties."""
   return float(str(np.float32(score)))

@@ -1,10 +1,10 @@
-"""People in a video as it comes: bounded memory, however long it is.
+"""Detects people in a video as it arrives, in bounded memory however long it is.
 
-The state is explicit: the frames that coming clips need (`data.clip_stream`), the people that can
-still be continued (`people`), and how fast keep rates are (`keep_rate_choice`). None of them grows
-with the video. A file and a stream go the same way through the same functions; a file waits for
-its detections, a live stream does not: when they are late, the oldest keyframes that wait are
-dropped, and never a frame of those that are looked at.
+The state is explicit: the frames that the next clips need (`video.clip_stream`), the people who can
+still be continued (`person_tracks`), and how fast each keep rate is (`keep_rate_choice`). None of
+it grows with the video. Files and live streams pass through the same functions. A file waits for
+its detections; a live stream does not: when they are late, the oldest waiting keyframes are
+dropped, but never a frame of a clip that is processed.
 """
 
 import itertools
@@ -34,21 +34,21 @@ class RunsClips(Protocol):
   frame_stride: int
 
   def picture(self, height: int, width: int) -> tuple[augment.Resize, tuple[int, int]]:
-    """How a frame is resized, and the canvas (H, W) that it goes to."""
+    """How a frame is resized, and the canvas (H, W) that holds it."""
 
   def run(self, clips: np.ndarray, sizes: np.ndarray, keep_rate: KeepRate) -> Detections:
-    """Detections of clips that are on their canvas."""
+    """Detections of clips that lie on their canvas."""
 
 
 class Settings(NamedTuple):
-  """How a video is looked at."""
+  """How a video is processed."""
 
   keyframe_stride: int = 4  # frames between keyframes
-  batch_size: int = 1  # keyframes in one call; more are faster, and come later
-  person_threshold: float = 0.7  # people below are not reported
+  batch_size: int = 1  # keyframes per call; more raise throughput and latency
+  person_threshold: float = 0.7  # lower scores are dropped
   live: bool = False  # the source does not wait: drop the oldest keyframes when late
   keep_rates: tuple[float, ...] = ()  # to choose from, to stay within ...
-  latency_budget: float | None = None  # ... so many seconds a call; None: the detector's own rate
+  latency_budget: float | None = None  # ... this many seconds per call; None: the detector's rate
   name: str = 'the video'  # for messages
 
 
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Arrived(NamedTuple):
-  """A clip, and when its last frame came."""
+  """A clip, and when its last frame arrived."""
 
   clip: clip_stream.Clip
   seconds: float  # of time.perf_counter()
@@ -70,59 +70,59 @@ class Arrived(NamedTuple):
 class Stream:
   """Iterates over the `People` of the keyframes; made by `Detector.stream`.
 
-  While it is iterated: `keep_rate` is the one of the last call, `latencies` the seconds from the
-  last frame that a clip needed to its people, `dropped` the keyframes that were skipped. Iterated
-  again it starts again, if its frames can, and these are of the pass that began last.
+  During iteration, `keep_rate` is the rate of the last call, `latencies` are the seconds from the
+  last frame of a clip to its people, and `dropped` counts the skipped keyframes. Iterating again
+  starts over, if the frames allow it; these values then belong to the latest pass.
   """
 
   def __init__(self, detector: RunsClips, frames: Iterable[Any], settings: Settings):
-    """frames: of (H, W, 3) uint8 RGB, or of objects whose rgb() gives one when it is needed."""
+    """frames: (H, W, 3) uint8 RGB arrays, or objects whose rgb() returns one on demand."""
     self.detector, self.settings, self._frames = detector, settings, frames
     check(settings)
     self._pass, self._begun = _Pass(detector, settings), False
 
   @property
   def state(self) -> State:
-    """As it is now."""
+    """The current state."""
     return State(self._pass.clips, self._pass.people, self._pass.choice)
 
   @property
   def keep_rate(self) -> KeepRate:
-    """Of tokens, in the last call."""
+    """The keep rate of the last call."""
     return self._pass.keep_rate
 
   @property
   def latencies(self) -> 'Latencies':
-    """From the last frame that a clip needed to its people."""
+    """Seconds from the last frame of a clip to its people."""
     return self._pass.latencies
 
   @property
   def model_seconds(self) -> float:
-    """In calls of the detector, after compilation."""
+    """Seconds spent in calls of the detector, without compilation."""
     return self._pass.model_seconds
 
   @property
   def dropped(self) -> int:
-    """Keyframes that were skipped since their turn came too late."""
+    """Keyframes skipped because they were late."""
     return self._pass.waiting.dropped if self._pass.waiting else 0
 
   def __iter__(self) -> Iterator[People]:
-    """The people of every keyframe in order, from the first frame on.
+    """Yields the people of every keyframe in order, from the first frame on.
 
-    Raises InputError for frames that cannot be used, or come from an iterator that was begun.
+    Raises InputError for frames that cannot be used or come from an iterator already begun.
     """
     frames = iter(self._frames)
     if frames is self._frames and self._begun:
       raise InputError(
-        'The frames of this stream come from an iterator, which gives them once, and it was begun '
-        'before; give a list of frames, or make another stream.'
+        'The frames of this stream come from an iterator that has already been read; give a list '
+        'of frames, or make another stream.'
       )
     self._begun, self._pass = True, _Pass(self.detector, self.settings)
     return self._pass.run(frames)
 
 
 class _Pass:
-  """One time through the frames: all that changes on the way."""
+  """One pass over the frames: everything that changes during it."""
 
   def __init__(self, detector: RunsClips, settings: Settings):
     self.detector, self.settings = detector, settings
@@ -134,7 +134,7 @@ class _Pass:
     self._resize: augment.Resize | None = None
     self._canvas = (0, 0)
     self.waiting: DropOldest | None = None
-    # Apart, since a live stream cuts its clips in one thread and follows people in another.
+    # Separate, because a live stream cuts clips in one thread and tracks people in another.
     self.clips, self.people = clip_stream.start(), person_tracks.start()
     self.choice: keep_rate_choice.Choice | None = None
     self.keep_rate: KeepRate = detector.model.keep_rate
@@ -142,7 +142,7 @@ class _Pass:
     self.model_seconds = 0.0
 
   def run(self, frames: Iterator[Any]) -> Iterator[People]:
-    """The people of every keyframe."""
+    """Yields the people of every keyframe."""
     first = next(frames, None)
     if first is None:
       raise InputError(f'There is no picture in {self.settings.name}; give another one.')
@@ -150,7 +150,7 @@ class _Pass:
     self._prepare(first)
     arrived: Iterable[Arrived] = self._arrivals(itertools.chain([first], frames))
     if self.settings.live:
-      # The newest keyframes alone wait, as many as one call takes.
+      # Only the newest keyframes wait, as many as one call takes.
       arrived = self.waiting = DropOldest(arrived, self.settings.batch_size)
     try:
       for batch in self._batches(arrived):
@@ -160,7 +160,7 @@ class _Pass:
         self.waiting.stop()
 
   def _prepare(self, frame: Any) -> None:
-    """Compiles for the size of the video before anything waits; with a budget, measures, too."""
+    """Compiles for the size of the video up front; with a budget, also measures."""
     placed = self._place(frame)
     shape = (self.settings.batch_size, self.detector.clip_frames, *placed.shape)
     clips, sizes = np.broadcast_to(placed, shape), self._sizes()
@@ -182,7 +182,7 @@ class _Pass:
     return np.tile(np.array(self._resize[1:], np.int32), (self.settings.batch_size, 1))
 
   def _batches(self, arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
-    """As many as one call takes; fewer at the end, also where the video breaks off."""
+    """Groups clips into calls; the last is smaller, also where the video breaks off."""
     batch: list[Arrived] = []
     try:
       for item in arrived:
@@ -198,7 +198,7 @@ class _Pass:
       yield batch
 
   def _arrivals(self, frames: Iterable[Any]) -> Iterator[Arrived]:
-    """The clips, as soon as they are complete."""
+    """Yields clips as soon as they are complete."""
     for frame in frames:
       self.clips, complete = clip_stream.push(self.clips, frame, self._plan, self._place)
       for clip in complete:
@@ -207,7 +207,7 @@ class _Pass:
       yield Arrived(clip, time.perf_counter())
 
   def _place(self, frame: Any) -> np.ndarray:
-    """A frame as it comes -> (H, W, 3) uint8 on the canvas of the video."""
+    """A frame as it arrives -> (H, W, 3) uint8 on the canvas of the video."""
     frame = _pixels(frame)
     if self._shape is None:
       self._shape = frame.shape[:2]
@@ -223,8 +223,8 @@ class _Pass:
     return placed
 
   def _look(self, batch: list[Arrived]) -> Iterator[People]:
-    """One call of the detector, and the people of its keyframes."""
-    # The last call of a file is filled up, so that it needs no program of its own.
+    """Calls the detector once and yields the people of its keyframes."""
+    # The last batch of a file is padded, so that it needs no compiled program of its own.
     filled = batch + [batch[-1]] * (self.settings.batch_size - len(batch))
     clips = np.stack([np.stack(item.clip.frames) for item in filled])
     if self.choice is not None:
@@ -248,7 +248,7 @@ class _Pass:
 
 
 def _pixels(frame: Any) -> np.ndarray:
-  """(H, W, 3) uint8 of an array, or of an object whose rgb() gives one."""
+  """(H, W, 3) uint8 from an array, or from an object whose rgb() returns one."""
   frame = frame.rgb() if hasattr(frame, 'rgb') else np.asarray(frame)
   if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
     raise InputError(
@@ -265,18 +265,18 @@ class Latencies:
     self.count, self.total, self.largest = 0, 0.0, 0.0
 
   def add(self, seconds: float) -> None:
-    """One more."""
+    """Adds one latency."""
     self.count += 1
     self.total += seconds
     self.largest = max(self.largest, seconds)
 
   def mean(self) -> float:
-    """0 before the first."""
+    """The mean; 0 before the first."""
     return self.total / max(self.count, 1)
 
 
 def check(settings: Settings) -> None:
-  """Raises InputError for settings that cannot be."""
+  """Raises InputError for invalid settings."""
   if settings.keyframe_stride < 1:
     raise InputError(f'keyframe_stride={settings.keyframe_stride} must be 1 or more.')
   if settings.batch_size < 1:
@@ -285,7 +285,7 @@ def check(settings: Settings) -> None:
     raise InputError(f'person_threshold={settings.person_threshold} must be from 0 to 1.')
   if (settings.latency_budget is None) != (not settings.keep_rates):
     raise InputError(
-      'A latency budget needs keep rates to choose from, and keep rates a budget: give both '
+      'A latency budget needs keep rates to choose from, and keep rates need a budget: give both '
       'latency_budget and keep_rates, or neither.'
     )
   for rate in settings.keep_rates:

@@ -1,7 +1,7 @@
-"""Draws the clips of the synthetic data set: one to three stick figures before a drifting grey.
+"""Draws the clips of the synthetic data set: one to three stick figures on a drifting grey.
 
-The places and poses at the keyframe are settled before anybody gets an action, so that they tell
-nothing of it; `stick_figures.py` has the people and their motions.
+Positions and poses at the keyframe are drawn before the actions, so that they reveal nothing about
+them; `stick_figures.py` has the people and their motions.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from evad_jax.synthetic import stick_figures
 from evad_jax.synthetic.stick_figures import ACTIONS, Person
 
 MAX_IOU = 0.2  # of any two people's boxes in the keyframe
-MIN_VISIBLE = 0.75  # share of each person's pixels that nobody covers in the keyframe
+MIN_VISIBLE = 0.75  # unoccluded share of each person's pixels in the keyframe
 PLACEMENT_TRIES = 20
 
 
@@ -31,11 +31,11 @@ class Settings:
   clip_frames: int = 8
   frame_stride: int = 1
   seed: int = 0
-  hard: bool = False  # smaller and more people, coloured noise behind them, things flying about
+  hard: bool = False  # smaller and more people, coloured background noise, moving distractors
   workers: int = 2  # processes
 
   def __post_init__(self):
-    """Raises InputError for what cannot be drawn."""
+    """Raises InputError for settings that cannot be drawn."""
     if min(self.height, self.width) < 32:
       raise InputError(
         f'--size {self.height}x{self.width} is too small to draw people: use 32x32 or more.'
@@ -61,13 +61,13 @@ class Clip(NamedTuple):
 
 
 class Look(NamedTuple):
-  """How a clip's difficulty is set."""
+  """Difficulty of a clip."""
 
-  people: tuple[int, ...]  # how many, each number equally often
-  heights: tuple[float, float]  # standing, in shares of the picture's shorter side
+  people: tuple[int, ...]  # possible numbers of people, equally likely
+  heights: tuple[float, float]  # standing, as fractions of the picture's shorter side
   contrast: float  # of the background, grey levels
   coloured: bool  # whether the background's channels differ
-  drift: float  # of the background, pixels a step
+  drift: float  # of the background, pixels per step
   distractors: int
 
 
@@ -95,7 +95,7 @@ def make_clip(rng: np.random.Generator, settings: Settings) -> Clip:
 
 
 def _sample_people(rng, shape, look: Look, grey: float) -> list[Person]:
-  """Poses and places first, with nothing known of actions; then the motions."""
+  """Draws poses and positions first, independently of actions; then the motions."""
   people, masks = [], []
   wanted = int(rng.choice(look.people))
   for _ in range(wanted * PLACEMENT_TRIES):
@@ -105,7 +105,7 @@ def _sample_people(rng, shape, look: Look, grey: float) -> list[Person]:
     if person is not None and _fit_together([*masks, mask]):
       people.append(person)
       masks.append(mask)
-  if not people:  # only where every try fell through: the hands reach further than the picture
+  if not people:  # every try failed, because the hands reach beyond the picture
     return _sample_people(rng, shape, look, grey)
   moves = [stick_figures.sample_motion(rng) for _ in people]
   return [
@@ -115,12 +115,12 @@ def _sample_people(rng, shape, look: Look, grey: float) -> list[Person]:
 
 
 def _sample_person(rng, shape, look: Look, grey: float) -> tuple[Person | None, np.ndarray | None]:
-  """Somebody without a motion yet, wholly inside the picture, and the mask; or (None, None)."""
+  """A person without a motion, entirely inside the picture, and the mask; or (None, None)."""
   height = rng.uniform(*look.heights) * min(shape)
   pose = stick_figures.sample_pose(rng)
   colours = stick_figures.sample_colours(rng, grey)
   person = Person(height, pose, stick_figures.Motion(), colours, np.zeros(len(ACTIONS), np.uint8))
-  # Drawn once in the middle of a picture twice as large, to learn how far the limbs reach.
+  # Drawn once in the middle of a picture twice as large, to measure how far the limbs reach.
   middle = pose._replace(x=shape[1], y=shape[0] * 1.5)
   large = stick_figures.person_mask((2 * shape[0], 2 * shape[1]), person, middle)
   x1, y1, x2, y2 = tight_box(large) - np.array([middle.x, middle.y] * 2)
@@ -133,7 +133,7 @@ def _sample_person(rng, shape, look: Look, grey: float) -> tuple[Person | None, 
 
 
 def _fit_together(masks: list[np.ndarray]) -> bool:
-  """Whether everybody is visible enough when these are drawn in this order."""
+  """Whether everyone is visible enough when drawn in this order."""
   boxes = np.array([tight_box(mask) for mask in masks], np.float32)
   iou = box_arithmetic.pairwise_iou(boxes, boxes)
   if (iou - np.eye(len(masks)) > MAX_IOU).any():
@@ -153,7 +153,7 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
 
 
 def background(rng, shape, look: Look, grey: float, times: np.ndarray) -> np.ndarray:
-  """(T, H, W, 3) uint8: smooth noise about a grey, drifting as a whole."""
+  """(T, H, W, 3) uint8: smooth noise around a grey, drifting uniformly."""
   height, width = shape
   margin = int(np.ceil(look.drift * np.abs(times).max())) + 2
   coarse = (height // 8 + 2, width // 8 + 2, 3 if look.coloured else 1)
@@ -172,7 +172,7 @@ def background(rng, shape, look: Look, grey: float, times: np.ndarray) -> np.nda
 
 
 def _draw_distractors(rng, frames: np.ndarray, times: np.ndarray, count: int) -> None:
-  """Discs and bars that cross the picture behind the people, in place."""
+  """Draws discs and bars that cross the picture behind the people, in place."""
   size = np.array([frames.shape[2], frames.shape[1]])
   for _ in range(count):
     centre, velocity = rng.uniform(0, size), rng.uniform(-0.05, 0.05, 2) * size

@@ -1,7 +1,7 @@
-"""Clips of moving people as a prepared data set, so that training needs no download.
+"""Writes clips of moving people as a prepared data set, so that training needs no download.
 
-One record is one clip with one keyframe in its middle. A clip's randomness depends on the seed, the
-split and the clip's number only: the files are the same bytes whatever the number of workers.
+One record is one clip with one keyframe in its middle. A clip's randomness depends only on the
+seed, the split and the clip's number, so the files are identical for any number of workers.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from evad_jax.synthetic.clips import Settings, make_clip
 from evad_jax.synthetic.stick_figures import ACTIONS
 
 NAME = 'synthetic'
-SPLITS = ('train', 'test')  # the place here is part of a clip's seed
+SPLITS = ('train', 'test')  # the index is part of a clip's seed
 SHARDS = {'train': 4, 'test': 1}
-FLIP_KEEPS_LABELS = True  # no class tells left from right: mirrored clips may be trained on
+FLIP_KEEPS_LABELS = True  # no class distinguishes left from right: training may mirror clips
 JPEG_QUALITY = 95
 FPS = 8.0
 
 
 def make_record(number: int, split: str, settings: Settings) -> Record:
-  """Clip `number` of a split, encoded."""
+  """Makes clip `number` of a split, encoded."""
   rng = np.random.default_rng((settings.seed, SPLITS.index(split), number))
   clip = make_clip(rng, settings)
   num_frames = settings.clip_frames * settings.frame_stride
@@ -55,9 +55,9 @@ def make_record(number: int, split: str, settings: Settings) -> Record:
 
 
 def generate(directory: str | Path, settings: Settings, *, overwrite: bool = False) -> None:
-  """Writes both splits and the metadata; InputError when the directory holds a data set already.
+  """Writes both splits and the metadata; InputError if the directory already holds a data set.
 
-  The manifest is written last: a directory without one was not finished and is simply done again.
+  The manifest is written last: a directory without one is incomplete and is written again.
   """
   directory = Path(directory)
   with data_set_directory.alone_in(directory):
@@ -77,7 +77,7 @@ def _generate(directory: Path, settings: Settings, overwrite: bool) -> None:
 
 
 def _write(place: Path, directory: Path, settings: Settings) -> None:
-  """Writes both splits to `place`; `directory` is where they are for."""
+  """Writes both splits to `place`; `directory` is their final location."""
   counts = {'train': settings.train, 'test': settings.test}
   print(f'Making {counts["train"]} + {counts["test"]} synthetic clips in {directory}', flush=True)
   label_counts = {}
@@ -107,7 +107,7 @@ def _write(place: Path, directory: Path, settings: Settings) -> None:
 
 
 def _make_records(split: str, count: int, settings: Settings) -> Iterator[Record]:
-  """The split's records in order, made by as many processes as the settings say."""
+  """Yields the split's records in order, made by `settings.workers` processes."""
   make = functools.partial(make_record, split=split, settings=settings)
   if settings.workers == 1:
     yield from map(make, range(count))

@@ -1,10 +1,10 @@
-"""Articulated little people whose actions are motions: the actors of the synthetic data set.
+"""Articulated stick figures whose actions are motions: the actors of the synthetic data set.
 
 A person is a pose at the keyframe plus a motion. The pose at the keyframe is drawn first, from the
-same distribution for everybody; only then the actions are drawn, and they say how the pose changes
-before and after. So one frame alone tells where people are and nothing of what they do.
+same distribution for everyone; only then are the actions drawn, which say how the pose changes
+before and after. So a single frame shows where people are, but not what they do.
 
-Time is counted in steps of the clip from the keyframe (0); lengths are in pixels unless a comment
+Time is counted in steps of the clip from the keyframe (0). Lengths are in pixels unless a comment
 says "heights", which are multiples of the person's standing height; y points down.
 """
 
@@ -15,15 +15,15 @@ import numpy as np
 
 ACTIONS = ('walk', 'jump', 'crouch', 'rise', 'wave', 'stand')
 
-# What the body does, and how often. 'wave' is drawn independently of it; 'stand' is neither.
+# Motions of the body and their probabilities. 'wave' is independent of them; 'stand' is neither.
 BODY_MOTIONS = {'walk': 0.19, 'jump': 0.19, 'crouch': 0.19, 'rise': 0.19, 'none': 0.24}
 WAVE_PROBABILITY = 0.28
 
-# Ranges of the pose. Waving and walking run through their range as a triangle wave, which spends
-# equal time everywhere: a uniform pose at the keyframe is what a frame of the motion looks like.
+# Ranges of the pose. Waving and walking pass through their range as a triangle wave, which spends
+# equal time everywhere, so a uniform pose at the keyframe looks like any frame of the motion.
 ARM_ANGLES = (25.0, 155.0)  # degrees from hanging (0) to straight up (180)
 FOOT_SPREADS = (-0.16, 0.16)  # heights; negative: the feet are crossed
-CROUCHES = (0.40, 0.60)  # 0 upright, 1 squatting; leaves room for crouching and rising
+CROUCHES = (0.40, 0.60)  # 0 upright, 1 squatting; leaves room to crouch and rise
 
 LEG, TORSO, ARM = 0.45, 0.29, 0.34  # heights
 HEAD_RADIUS, TORSO_WIDTH, LEG_WIDTH, ARM_WIDTH = 0.105, 0.17, 0.10, 0.085  # heights
@@ -33,9 +33,9 @@ SHIFT_BITS = 4  # OpenCV's fixed point: coordinates are sixteenths of a pixel
 
 
 class Pose(NamedTuple):
-  """How a person stands in one frame."""
+  """Pose of a person in one frame."""
 
-  x: float  # of the middle between the feet
+  x: float  # of the midpoint between the feet
   y: float  # of the feet
   crouch: float  # 0 upright, 1 squatting
   spread: float  # heights from the middle to the right foot
@@ -43,19 +43,19 @@ class Pose(NamedTuple):
 
 
 class Motion(NamedTuple):
-  """How a pose changes; all zeros: it does not."""
+  """How a pose changes; all zeros: not at all."""
 
-  walk: float = 0.0  # heights a step, negative to the left
-  foot_speed: float = 0.0  # heights a step, of the feet's spread
+  walk: float = 0.0  # heights per step, negative to the left
+  foot_speed: float = 0.0  # heights per step, of the feet's spread
   jump: float = 0.0  # heights between the lowest and the highest point
   jump_period: float = 1.0  # steps
   jump_phase: float = 0.0  # periods, at the keyframe
-  crouch: float = 0.0  # crouch a step; negative when rising
-  arm_speeds: tuple[float, float] = (0.0, 0.0)  # degrees a step, left and right
+  crouch: float = 0.0  # crouch per step; negative when rising
+  arm_speeds: tuple[float, float] = (0.0, 0.0)  # degrees per step, left and right
 
 
 class Person(NamedTuple):
-  """Somebody of a clip: keyframe pose, motion, looks."""
+  """A person in a clip: keyframe pose, motion, appearance."""
 
   height: float  # pixels, standing upright
   pose: Pose  # at the keyframe
@@ -65,7 +65,7 @@ class Person(NamedTuple):
 
 
 def sample_motion(rng: np.random.Generator) -> tuple[Motion, np.ndarray]:
-  """One body motion or none, with or without waving -> the motion and its (A,) uint8 labels."""
+  """Draws one body motion or none, with or without waving; returns it and (A,) uint8 labels."""
   body = rng.choice(list(BODY_MOTIONS), p=list(BODY_MOTIONS.values()))
   waves = rng.random() < WAVE_PROBABILITY
   fields = {}
@@ -87,13 +87,13 @@ def sample_motion(rng: np.random.Generator) -> tuple[Motion, np.ndarray]:
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:
-  """A keyframe pose with the feet at the origin; knows nothing of actions."""
+  """Draws a keyframe pose with the feet at the origin, independently of actions."""
   arms = (rng.uniform(*ARM_ANGLES), rng.uniform(*ARM_ANGLES))
   return Pose(0.0, 0.0, rng.uniform(*CROUCHES), rng.uniform(*FOOT_SPREADS), arms)
 
 
 def sample_colours(rng: np.random.Generator, background: float) -> np.ndarray:
-  """(3, 3) uint8 RGB of shirt, trousers and skin, each far from a grey of that level."""
+  """Draws (3, 3) uint8 RGB of shirt, trousers and skin, each far from that grey level."""
   colours = []
   while len(colours) < 3:
     colour = rng.integers(0, 256, 3)
@@ -103,7 +103,7 @@ def sample_colours(rng: np.random.Generator, background: float) -> np.ndarray:
 
 
 def pose_at(person: Person, time: float) -> Pose:
-  """The person's pose `time` steps after the keyframe (before it when negative)."""
+  """The person's pose `time` steps after the keyframe (before it if negative)."""
   key, motion, height = person.pose, person.motion, person.height
   lift = _hop(motion, time) - _hop(motion, 0.0)
   arms = [
@@ -120,13 +120,13 @@ def pose_at(person: Person, time: float) -> Pose:
 
 
 def draw_person(image: np.ndarray, person: Person, pose: Pose) -> None:
-  """Paints the person into an (H, W, 3) uint8 picture, in place."""
+  """Draws the person into an (H, W, 3) uint8 picture, in place."""
   shirt, trousers, skin = ([int(c) for c in colour] for colour in person.colours)
   _draw(image, person.height, pose, shirt, trousers, skin)
 
 
 def person_mask(shape: tuple[int, int], person: Person, pose: Pose) -> np.ndarray:
-  """(H, W) bool: the pixels that the person would cover at least half, nobody being in front."""
+  """(H, W) bool: pixels that the person covers at least half, ignoring occlusion."""
   mask = np.zeros(shape, np.uint8)
   _draw(mask, person.height, pose, 255, 255, 255)
   return mask >= 128
@@ -150,7 +150,7 @@ def _bounce(value: float, low: float, high: float) -> float:
 
 
 def _draw(image, height, pose, shirt, trousers, skin) -> None:
-  """Far leg to near arm; a colour is what OpenCV takes: a number or a list of three."""
+  """Draws from far leg to near arm; colours as for OpenCV: a number or a list of three."""
   hip = np.array([pose.x, pose.y - height * LEG * (1 - SQUAT_DEPTH * pose.crouch)])
   neck = hip - [0, height * TORSO]
   for side in (-1, 1):

@@ -1,1 +1,1 @@
-"""Boxes of single frames linked into tubes, looking back only or over a whole video. NumPy only."""
+"""Links boxes of single frames into tubes, online or over a complete video. NumPy only."""

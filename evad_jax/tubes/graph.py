@@ -1,6 +1,6 @@
-"""The boxes of a video that can be linked, and with which earlier ones: what offline rules work on.
+"""The graph of boxes that can be linked, on which offline rules work.
 
-All classes of a video are one graph: each has a stretch of its own on one time line, too far from
+All classes of a video form one graph: each class has its own stretch of one time line, too far from
 the next for any link.
 """
 
@@ -14,22 +14,22 @@ from evad_jax.tubes.suppression import suppress
 
 
 class Graph(NamedTuple):
-  """The n boxes that suppression left, in order of time, those of one time best first."""
+  """The n boxes left by suppression, in order of time, best first within a frame."""
 
-  rows: np.ndarray  # (n,) int64, of the input
+  rows: np.ndarray  # (n,) int64, rows of the input
   times: np.ndarray  # (n,) int64, rising: the frame within the class's stretch
   scores: np.ndarray  # (n,) float64
-  earlier: list[dict[int, float]]  # for each box the earlier ones it can follow, and the IoU
+  earlier: list[dict[int, float]]  # per box: earlier boxes that it can follow -> IoU
 
 
 def connect(
   frames: np.ndarray,  # (n,) int
   labels: np.ndarray,  # (n,) int
-  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels if the rule has an extra pixel
   scores: np.ndarray,  # (n,)
   rule: Rule,
 ) -> Graph:
-  """Suppresses, and finds the pairs that overlap enough and are not too many frames apart."""
+  """Suppresses boxes and finds the pairs that overlap enough and are few enough frames apart."""
   stretch = np.ptp(frames) + rule.max_missing + 2
   times = labels * stretch + (frames - frames.min())
   rows, kept_scores = suppress(times, boxes, scores, rule)

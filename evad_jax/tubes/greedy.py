@@ -1,4 +1,4 @@
-"""Greedy linking of a whole graph: what `online` does frame by frame, many times faster."""
+"""Greedy linking of a complete graph: the result of `online`, many times faster."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 
 
 def chains(graph: Graph, rule: Rule) -> list[list[int]]:
-  """The numbers of the boxes of every tube, in the order in which tubes start.
+  """Indices of the boxes of every tube, in the order in which tubes start.
 
-  At each time the tubes, in falling mean score (of equal ones the oldest first), each take the
-  highest-scored free box that can follow their last one. Boxes left over start tubes.
+  In each frame, the tubes, in falling mean score (for ties, the oldest first), each take the
+  highest-scored free box that can follow their last one. Remaining boxes start tubes.
   """
   scores, times = graph.scores.tolist(), graph.times.tolist()
   tubes: list[list[int]] = []
@@ -36,7 +36,7 @@ def chains(graph: Graph, rule: Rule) -> list[list[int]]:
 
 
 class Run(NamedTuple):
-  """The boxes of one time."""
+  """The boxes of one frame."""
 
   start: int
   end: int  # exclusive

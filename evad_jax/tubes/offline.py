@@ -1,4 +1,4 @@
-"""Tubes of a whole video: linked, gaps filled, and weak, short and double ones dropped."""
+"""Tubes of a complete video: links boxes, fills gaps, drops weak, short and duplicate tubes."""
 
 import numpy as np
 
@@ -11,20 +11,20 @@ from evad_jax.tubes.rules import SCORE_DIGITS, Rule
 def link(
   frames: np.ndarray,  # (n,) int, in any order
   labels: np.ndarray,  # (n,) int, from 0
-  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels if the rule has an extra pixel
   scores: np.ndarray,  # (n,)
   rule: Rule,
 ) -> list[Tube]:
   """The scored boxes of one video -> its tubes, by label, then in the order in which they start.
 
-  Rows of one frame and class keep their order, which decides between equal scores. Raises
-  ValueError for a rule of online linking alone.
+  Rows of one frame and class keep their order, which breaks ties between scores. Raises ValueError
+  for a rule that works only online.
   """
   if rule.by_overlap:
-    raise ValueError(f'the rule {rule.name!r} links online, frame by frame, alone.')
+    raise ValueError(f'the rule {rule.name!r} only links online, frame by frame.')
   possible = np.flatnonzero(_highest_of_label(labels, scores) >= rule.min_score)
   if not possible.size:
-    return []  # the mean score of a tube is no higher than its highest
+    return []  # the mean score of a tube is at most its highest
   frames, labels, scores = (np.asarray(x)[possible] for x in (frames, labels, scores))
   boxes = np.asarray(boxes, np.float64)[possible]
   graph = connect(frames, labels, boxes, scores, rule)
@@ -40,21 +40,21 @@ def link(
 
 
 def _highest_of_label(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-  """(n,) the highest score among the rows of the same label."""
+  """(n,) the highest score among rows with the same label."""
   highest = np.full(labels.max(initial=0) + 1, -np.inf)
   np.maximum.at(highest, labels, scores)
   return highest[labels]
 
 
 def _interpolate(every: np.ndarray, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-  """Boxes at some frames -> at every one, linearly."""
+  """Interpolates boxes at some frames linearly to every frame."""
   if len(every) == len(frames):
     return boxes
   return np.stack([np.interp(every, frames, column) for column in boxes.T], axis=1)
 
 
 def _without_doubles(tubes: list[Tube], rule: Rule) -> list[Tube]:
-  """Drops, in falling score, tubes that overlap a better one by more than the rule's `tube_iou`."""
+  """Drops tubes that overlap a better one by more than the rule's `tube_iou`, best first."""
   kept: list[int] = []
   scores = [round(tube.score, SCORE_DIGITS) for tube in tubes]
   for number in np.argsort(np.negative(scores), kind='stable').tolist():

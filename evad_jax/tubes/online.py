@@ -1,11 +1,11 @@
-"""Linking that only looks back: a step a frame, for streams, and for the greedy rules on files.
+"""Online linking, one step per frame: for streams, and for the greedy rules on files.
 
     state = start(RULES['greedy'])
     for frame, boxes, scores in stream:
       state, links = step(state, frame, boxes, scores)
 
-`links.ids` names the tube of every box. An id is never given twice. The memory does not grow with
-the stream: of each tube that can still be continued, only the last box is kept.
+`links.ids` gives the tube of every box. Ids are never reused. Memory does not grow with the stream:
+for each tube that can still be continued, only the last box is kept.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from evad_jax.tubes.suppression import suppress
 
 
 class Track(NamedTuple):
-  """What is known of a tube that can still be continued."""
+  """A tube that can still be continued."""
 
   id: int
   frame: int  # of its last box
@@ -27,25 +27,25 @@ class Track(NamedTuple):
   num_boxes: int
 
   def with_box(self, frame: int, box: np.ndarray, score: float) -> 'Track':
-    """The same tube, continued."""
+    """The same tube, continued by one box."""
     return Track(self.id, frame, box, self.score_sum + score, self.num_boxes + 1)
 
 
 class State(NamedTuple):
-  """Where the linking of one class of one video stands."""
+  """State of the linking of one class of one video."""
 
   rule: Rule
   frame: int  # the last one seen; -1 before the first
   next_id: int
-  tracks: tuple[Track, ...]  # by id; never more than `max_tracks` of the rule
+  tracks: tuple[Track, ...]  # by id; at most `max_tracks` of the rule
 
 
 class Links(NamedTuple):
-  """What one frame brought."""
+  """The links of one frame."""
 
-  ids: np.ndarray  # (n,) int64, the tube of every box; -1 for the suppressed ones
-  scores: np.ndarray  # (n,) float64, lowered where the suppression was soft
-  ended: tuple[int, ...]  # tubes that cannot be continued any more
+  ids: np.ndarray  # (n,) int64, the tube of every box; -1 for suppressed ones
+  scores: np.ndarray  # (n,) float64, lowered by soft suppression
+  ended: tuple[int, ...]  # tubes that can no longer be continued
 
 
 def start(rule: Rule) -> State:
@@ -62,15 +62,15 @@ def max_tracks(rule: Rule) -> int:
 
 def step(
   state: State,
-  frame: int,  # above the last one; frames left out had no boxes
-  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  frame: int,  # above the last one; skipped frames had no boxes
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels if the rule has an extra pixel
   scores: np.ndarray,  # (n,)
 ) -> tuple[State, Links]:
-  """Links the boxes of the next frame, which may be none.
+  """Links the boxes of the next frame, possibly none.
 
-  The tubes, in falling mean score (of equal ones the oldest first), each take the highest-scored
-  free box that overlaps their last one enough; or, where the rule links by overlap, the tube and
-  the box that overlap most are joined first. Boxes left over start tubes.
+  The tubes, in falling mean score (for ties, the oldest first), each take the highest-scored free
+  box that overlaps their last one enough. If the rule links by overlap, the tube and the box that
+  overlap most are joined first. Remaining boxes start tubes.
   """
   if frame <= state.frame:
     raise ValueError(f'frames must rise, but {frame} came after {state.frame}.')
@@ -99,7 +99,7 @@ def step(
 
 
 def _choose(tracks: list[Track], boxes: np.ndarray, rule: Rule) -> dict[int, int]:
-  """Place of a track -> place of the box it takes, among boxes in falling score."""
+  """Index of a track -> index of the box that it takes, among boxes in falling score."""
   if not tracks or not len(boxes):
     return {}
   iou = box_ops.pairwise_iou(np.stack([track.box for track in tracks]), boxes)
@@ -117,10 +117,10 @@ def _choose(tracks: list[Track], boxes: np.ndarray, rule: Rule) -> dict[int, int
 
 
 def _nearest_first(iou: np.ndarray, link_iou: float) -> dict[int, int]:
-  """(tracks, boxes) overlaps -> place of a track to place of its box, the nearest pairs first."""
+  """(tracks, boxes) IoU -> {index of a track: index of its box}, largest overlaps first."""
   chosen: dict[int, int] = {}
   taken: set[int] = set()
-  order = np.argsort(-iou, axis=None, kind='stable')  # of equal ones the oldest track, best box
+  order = np.argsort(-iou, axis=None, kind='stable')  # for ties, the oldest track and the best box
   for number, place in zip(*np.unravel_index(order, iou.shape), strict=True):
     if iou[number, place] < link_iou:
       break

@@ -1,4 +1,4 @@
-"""Tubes, and how much two of them overlap in space and time."""
+"""Tubes, and the overlap of two tubes in space and time."""
 
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ class Tube(NamedTuple):
 
 
 def tube_iou(a: Tube, b: Tube, counts_frames: bool = True, spatial_only: bool = False) -> float:
-  """Temporal IoU times the mean IoU of the boxes on the common frames; 0 where there are none.
+  """Temporal IoU times the mean IoU of the boxes on common frames; 0 if there are none.
 
-  Temporal extents reach from the first frame to the last. With `counts_frames` a tube on frames
-  3 to 5 lasts 3 frames, as in ACT and MOC; without, 2, as in MultiSports. `spatial_only` leaves
-  the temporal factor out, as ACT does for JHMDB, whose clips are cut to the action.
+  Temporal extents reach from the first frame to the last. With `counts_frames`, a tube on frames
+  3 to 5 lasts 3 frames, as in ACT and MOC; without it, 2, as in MultiSports. `spatial_only` omits
+  the temporal factor, as ACT does for JHMDB, whose clips are trimmed to the action.
   """
   first, last = max(a.frames[0], b.frames[0]), min(a.frames[-1], b.frames[-1])
   if last < first:

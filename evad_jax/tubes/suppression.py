@@ -1,4 +1,4 @@
-"""Of boxes that overlap in one frame, the best."""
+"""Non-maximum suppression: of the boxes that overlap in a frame, keeps the best."""
 
 import numpy as np
 
@@ -8,16 +8,16 @@ from evad_jax.tubes.rules import Rule
 
 def suppress(
   frames: np.ndarray,  # (n,) int
-  boxes: np.ndarray,  # (n, 4) xyxy, in pixels where the rule has an extra pixel
+  boxes: np.ndarray,  # (n, 4) xyxy, in pixels if the rule has an extra pixel
   scores: np.ndarray,  # (n,)
   rule: Rule,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Boxes of one class -> the rows that stay and their scores, frame by frame, best first.
 
-  In falling score, each box of the queue acts on the worse ones of its frame that overlap it by
-  more than `suppression_iou`: they leave the queue, and are dropped, or (soft suppression) keep the
-  share 1 - IoU of their score. At most `max_boxes` of a frame stay. Of equal scores the first row
-  comes first, or the last where the rule says so.
+  In falling score, each box of the queue suppresses the worse ones of its frame that overlap it by
+  more than `suppression_iou`: they leave the queue and are dropped, or (soft suppression) have
+  their score multiplied by 1 - IoU. At most `max_boxes` per frame stay. For equal scores, the first
+  row comes first, or the last if the rule says so.
   """
   boxes, scores = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
   rows = _ranked(frames, scores, rule)

@@ -1,8 +1,8 @@
-"""Linking that looks ahead: the path of the largest sum through all frames, again and again.
+"""Offline linking: repeatedly extracts the path with the largest sum through all frames.
 
 The value of a path is the sum of its box scores and of the overlaps between neighbours, as in
 Finding Action Tubes (arXiv 1411.6031, section 4). A path may begin and end anywhere, and may miss
-frames as the rule allows. Only boxes on some path of the rule's least length take part.
+frames as the rule allows. Only boxes on some path of the rule's minimum length take part.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from evad_jax.tubes.rules import Rule
 
 
 def chains(graph: Graph, rule: Rule) -> list[list[int]]:
-  """The numbers of the boxes of every path, in the order in which paths start."""
+  """Indices of the boxes of every path, in the order in which paths start."""
   times = graph.times.tolist()
   breaks = np.flatnonzero(np.diff(graph.times) > rule.max_missing + 1) + 1  # no path crosses these
   paths = []
@@ -26,7 +26,7 @@ def chains(graph: Graph, rule: Rule) -> list[list[int]]:
 
 
 def _best_path(graph: Graph, left: list[int]) -> list[int]:
-  """The path of largest value among the boxes left; of equal ones that which ends first."""
+  """The path of largest value among the remaining boxes; for ties, the one that ends first."""
   value: dict[int, float] = {}
   came_from: dict[int, int | None] = {}
   for box in left:
@@ -43,7 +43,7 @@ def _best_path(graph: Graph, left: list[int]) -> list[int]:
 
 
 def _on_long_paths(graph: Graph, times: list[int], left: list[int], min_frames: int) -> list[int]:
-  """The boxes left that lie on some path of at least `min_frames` frames, misses included."""
+  """Remaining boxes that lie on some path of at least `min_frames` frames, misses included."""
   first: dict[int, int] = {}
   for box in left:
     starts = [first[before] for before in graph.earlier[box] if before in first]

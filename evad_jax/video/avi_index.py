@@ -1,7 +1,7 @@
-"""The index of an AVI file, which tells the numbers of its packets where some have been lost.
+"""The index of an AVI file: restores the times of packets after others have been lost.
 
-AVI files state no times: the demuxer counts packets, so each one that it loses would make all after
-it early.
+AVI files state no times: the demuxer counts packets, so each lost packet would make all later ones
+early.
 """
 
 import struct
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import av
 
-TAIL = 64 << 20  # bytes at the end of a file, where the index is looked for: four million packets
+TAIL = 64 << 20  # bytes at the end of a file to search for the index: four million packets
 
 
 class Entry(NamedTuple):
-  """A packet, as the index has it."""
+  """A packet as the index lists it."""
 
-  place: int  # byte in the file, of some counting
+  place: int  # byte offset in the file, from some origin
   size: int  # bytes
   time: int  # ticks
 
@@ -25,19 +25,19 @@ class AviIndex:
   """Follows the packets of a stream."""
 
   def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
-    """Empty for other containers, and where the index is lost, too."""
+    """Empty for other containers, and if the index is lost."""
     self._entries: list[Entry] = []
     if container.format.name == 'avi':
       entries = [Entry(entry.pos, entry.size, entry.timestamp) for entry in stream.index_entries]
-      if len(entries) < stream.frames:  # only what has been read: it is not where it should be
+      if len(entries) < stream.frames:  # only packets read so far: the index is misplaced
         entries = _at_the_end(container.name, stream.index)
       self._entries = entries
     self._next = 0  # entry
-    self._moved: int | None = None  # from a packet's place to its entry's
+    self._moved: int | None = None  # from a packet's offset to its entry's
     self._late = 0  # ticks
 
   def mend(self, packet: av.Packet) -> bool:
-    """Gives a packet, not an empty one, the time that the index has for it.
+    """Gives a non-empty packet the time that the index has for it.
 
     Returns whether packets before it are missing.
     """
@@ -46,7 +46,7 @@ class AviIndex:
     late = self._late
     for number in range(self._next, len(self._entries)):
       place, size, time = self._entries[number]
-      # Where bytes are gone, all behind them have come nearer than the index says.
+      # Where bytes are missing, everything after them lies earlier than the index says.
       if size == packet.size and (self._moved is None or place >= packet.pos + self._moved):
         self._next, self._moved = number + 1, place - packet.pos
         self._late = time - packet.dts
@@ -58,7 +58,7 @@ class AviIndex:
 
 
 def _at_the_end(path: str, stream: int) -> list[Entry]:
-  """The index where it is not at the byte that the header names."""
+  """The index if it is not at the byte that the header names."""
   if not Path(path).is_file():
     return []
   with open(path, 'rb') as file:

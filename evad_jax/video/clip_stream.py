@@ -1,13 +1,13 @@
-"""The clips of a video that arrives frame by frame, cut exactly as those of a whole one.
+"""Cuts clips from a video that arrives frame by frame, exactly as from a complete one.
 
     state = start()
     for frame in video:
       state, clips = push(state, frame, plan, place)
     clips = finish(state, plan, place)
 
-A clip reaches (T / 2 - 1) strides beyond its keyframe, so it comes that many frames later; before
-the first and after the last frame of the video these are repeated, as `clip_sampling` says. The
-state holds the frames of one clip's reach and no more, however long the video: frames that no clip
+A clip extends (T / 2 - 1) strides beyond its keyframe, so it is complete that much later. Before
+the first and after the last frame of the video, that frame is repeated, as in `clip_sampling`. The
+state holds the frames of one clip's span and no more, however long the video. Frames that no clip
 reaches, or that all clips step over, are never placed.
 """
 
@@ -20,59 +20,59 @@ import numpy as np
 from evad_jax.data.clip_sampling import clip_frame_numbers
 from evad_jax.errors import InputError
 
-Place = Callable[[Any], np.ndarray]  # a frame as it comes -> (H, W, 3) uint8 on its canvas
+Place = Callable[[Any], np.ndarray]  # a frame as it arrives -> (H, W, 3) uint8 on its canvas
 
 
 class Plan(NamedTuple):
-  """Which clips are wanted."""
+  """Which clips to cut."""
 
   clip_frames: int  # T
-  frame_stride: int  # frames between neighbours in a clip
-  keyframe_stride: int  # frames between neighbouring keyframes; the first is frame 0
+  frame_stride: int  # video frames from one frame of a clip to the next
+  keyframe_stride: int  # frames from one keyframe to the next; the first is frame 0
 
   def check(self) -> None:
-    """Raises InputError for a plan that makes no clips."""
+    """Raises InputError for a plan that yields no clips."""
     for name, value in self._asdict().items():
       if value < 1:
         raise InputError(f'{name}={value} must be 1 or more.')
 
   def grid(self) -> int:
-    """Frames whose number is no multiple of this are in no clip, unless they are the last."""
+    """Frames whose number is not a multiple of this are in no clip, except the last frame."""
     return math.gcd(self.frame_stride, self.keyframe_stride)
 
   def before(self) -> int:
-    """How many frames before its keyframe a clip begins."""
+    """Frames from the start of a clip to its keyframe."""
     return self.clip_frames // 2 * self.frame_stride
 
   def after(self) -> int:
-    """How many frames after its keyframe a clip ends: the delay of its detections."""
+    """Frames from the keyframe of a clip to its end: the delay of its detections."""
     return (self.clip_frames - 1 - self.clip_frames // 2) * self.frame_stride
 
 
 class Clip(NamedTuple):
-  """One clip to be looked at."""
+  """One complete clip."""
 
   keyframe: int  # number of the frame, from 0
   frames: tuple[np.ndarray, ...]  # T of (H, W, 3) uint8
 
 
 class State(NamedTuple):
-  """Where the cutting stands."""
+  """The frames held, and how far the clips have been cut."""
 
-  count: int  # frames that came
+  count: int  # frames received
   next_keyframe: int  # of the next clip
-  first: int  # number of the first frame that is held
+  first: int  # number of the first frame held
   placed: tuple[np.ndarray, ...]  # frames first, first + grid, ..., on their canvas
-  newest: Any  # the last frame as it came: it stands for all after the end
+  newest: Any  # the last frame as it arrived; repeated after the end
 
 
 def start() -> State:
-  """Before the first frame."""
+  """The state before the first frame."""
   return State(0, 0, 0, (), None)
 
 
 def push(state: State, frame: Any, plan: Plan, place: Place) -> tuple[State, list[Clip]]:
-  """Takes the next frame; returns the clips that are complete with it, at most one."""
+  """Takes the next frame; returns the clips that it completes, at most one."""
   number, placed = state.count, state.placed
   if number % plan.grid() == 0 and number >= state.first:
     placed = (*placed, place(frame))
@@ -85,7 +85,7 @@ def push(state: State, frame: Any, plan: Plan, place: Place) -> tuple[State, lis
 
 
 def finish(state: State, plan: Plan, place: Place) -> list[Clip]:
-  """The clips of the last keyframes, which reach beyond the last frame."""
+  """The clips of the last keyframes, which extend beyond the last frame."""
   clips, last = [], None
   while state.next_keyframe < state.count:
     if last is None and (state.count - 1) % plan.grid():
@@ -96,7 +96,7 @@ def finish(state: State, plan: Plan, place: Place) -> list[Clip]:
 
 
 def _clip(state: State, plan: Plan, last: np.ndarray | None = None) -> Clip:
-  """The next clip; last: the last frame of the video where it is off the grid."""
+  """The next clip; last: the last frame of the video if it is off the grid."""
   numbers = clip_frame_numbers(
     state.next_keyframe, state.count, plan.clip_frames, plan.frame_stride
   )
@@ -109,7 +109,7 @@ def _clip(state: State, plan: Plan, last: np.ndarray | None = None) -> Clip:
 
 
 def _forget(state: State, plan: Plan) -> State:
-  """Drops the frames before the reach of the next clip."""
+  """Discards the frames before the next clip."""
   first = max(0, state.next_keyframe - plan.before())  # a multiple of the grid
   gone = (first - state.first) // plan.grid()
   return state._replace(first=first, placed=state.placed[gone:])

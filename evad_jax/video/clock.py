@@ -1,55 +1,55 @@
-"""The one clock of a video: it rises, whatever the timestamps of the file do.
+"""One clock for a video, which rises whatever the timestamps of the file do.
 
-Times are ticks of the stream, at 0 where the file starts, with its sound too; so FFmpeg counts.
-Recordings that were joined start their clocks again: theirs go on at the pace. Formats whose clocks
-jump by nature (broadcast streams) are treated so when they jump ahead, too; in all others a long
-pause is a pause. A picture without a time follows the one before it at the pace.
+Times are ticks of the stream, 0 where the file starts, its sound included, as in FFmpeg. Where
+joined recordings restart their clocks, time continues at the frame interval. So it does after jumps
+ahead in formats whose clocks jump by nature (broadcast streams); in all others a long pause is a
+pause. A picture without a time follows the previous one by one frame interval.
 """
 
 from fractions import Fraction
 
 import av
 
-BROKEN = 30 * 3600  # seconds between pictures; more is a broken timestamp, as for FFmpeg
-NEW_CLOCK = 10  # seconds; more is another clock where clocks jump, as for FFmpeg
-NOTEWORTHY = 1  # second that a time may fall back; more is another clock
-LEAP = 1.5  # of the pace: a time that comes so late is looked at twice
+BROKEN = 30 * 3600  # seconds between pictures; more is a broken timestamp, as in FFmpeg
+NEW_CLOCK = 10  # seconds; more is a new clock in formats whose clocks jump, as in FFmpeg
+NOTEWORTHY = 1  # second that a time may fall back; more is a new clock
+LEAP = 1.5  # frame intervals: a later time is checked twice
 
 
 class Clock:
   """Reads the times of pictures in the order of display."""
 
   def __init__(self, origin: int, tick: Fraction, pace: int, jumps: bool):
-    """All at rest.
+    """Creates a clock that has read no picture.
 
     Args:
       origin: ticks on the file's clock at which it starts.
-      tick: seconds.
-      pace: ticks from picture to picture, about.
+      tick: seconds per tick.
+      pace: frame interval in ticks, approximately.
       jumps: whether clocks of this format jump ahead.
     """
     self.origin, self._pace = origin, pace
     self._most = int((NEW_CLOCK if jumps else BROKEN) / tick)
     self._noteworthy = int(NOTEWORTHY / tick)
-    self._shift, self._earlier = 0, 0  # ticks that are added, now and before the last change
+    self._shift, self._earlier = 0, 0  # ticks added, now and before the last change
     self._before: int | None = None
-    self.raw = origin  # of the last picture, as the file has it
-    self.changed = False  # whether another clock began with the last picture
-    self.changes: list[int] = []  # ticks by which clocks were other than expected
+    self.raw = origin  # of the last picture, as stored in the file
+    self.changed = False  # whether a new clock began with the last picture
+    self.changes: list[int] = []  # ticks by which new clocks differ from what was expected
 
   def peek(self, frame: av.VideoFrame) -> int | None:
-    """Ticks at which a picture would be, next or later; None where it does not say."""
+    """Ticks at which a coming picture would be shown; None if it states no time."""
     raw = time_of(frame)
     return None if raw is None else raw - self.origin + self._shift
 
   def leaps(self, ticks: int | None) -> bool:
-    """Whether the next picture would come much later than expected."""
+    """Whether the next picture would be much later than expected."""
     if ticks is None or self._before is None:
       return False
     return ticks > self._before + LEAP * self._pace
 
   def falls_back(self, ticks: int | None) -> bool:
-    """Whether a picture comes when it should have been over, by the same clock."""
+    """Whether a picture arrives after its time has passed, by the same clock."""
     if ticks is None or self._before is None:
       return False
     return self._before - self._noteworthy <= ticks < self._before + self._pace / 2
@@ -67,9 +67,9 @@ class Clock:
     return ticks
 
   def _out_of_pace(self, raw: int, ticks: int, before: int) -> int:
-    """Ticks of a picture that does not follow the last one at the pace."""
+    """Ticks of a picture that does not follow the last one by the frame interval."""
     if self._shift != self._earlier and before < raw + self._earlier <= before + LEAP * self._pace:
-      # The first clock goes on: only a timestamp was broken.
+      # The first clock continues: only one timestamp was broken.
       self._shift, self._earlier = self._earlier, self._shift
       if self.changes:
         self.changes.pop()
@@ -77,7 +77,7 @@ class Clock:
     if before < ticks <= before + self._most:
       return ticks  # a pause
     if before - self._noteworthy <= ticks <= before:
-      return before + max(1, self._pace // 4)  # until the next one has a time of its own
+      return before + max(1, self._pace // 4)  # until the next one with a valid time
     expected = before + self._pace
     self.changed = True
     self.changes.append(ticks - expected)
@@ -86,5 +86,5 @@ class Clock:
 
 
 def time_of(picture: av.VideoFrame | av.Packet) -> int | None:
-  """When it is shown, ticks on the file's own clock; AVI files state when it is decoded instead."""
+  """Presentation time, ticks on the file's own clock; AVI files state the decoding time instead."""
   return picture.dts if picture.pts is None else picture.pts

@@ -1,7 +1,8 @@
-"""Finds and opens videos, and reads their frames one after another, with PyAV.
+"""Finds and opens videos, and reads their frames in order, with PyAV.
 
-The frames of a video are what a player would show (`shown.py`), counted; or, at a given rate, what
-is on the screen at even times, from the first picture on, as FFmpeg's filter `fps` has it.
+The frames of a video are the pictures that a player would show (`shown.py`), counted; or, at a
+given rate, what is on the screen at even times from the first picture on, as FFmpeg's filter `fps`
+computes it.
 
 Containers lie: some headers say 0 frames, some metadata are not UTF-8. So frames are counted by
 decoding, and undecodable metadata are replaced.
@@ -24,31 +25,31 @@ from evad_jax.formats.video_lists import VIDEO_SUFFIXES
 from evad_jax.video import resample, shown
 from evad_jax.video.shown import Lost, Picture, Report, Shown, nobody
 
-# Texts of a header that are not UTF-8 keep their bytes as surrogates: PyAV 19 does so by itself.
+# Header texts that are not UTF-8 keep their bytes as surrogates; PyAV 19 does this by default.
 _OLD = int(av.__version__.split('.')[0]) < 19
 _KEEP_BYTES = {'metadata_errors': 'surrogateescape'} if _OLD else {}
-UNEVEN = 1.5  # frames by which a picture may be off an even pace
+UNEVEN = 1.5  # frames by which a picture may deviate from an even pace
 
 
 class VideoFile(NamedTuple):
-  """A video and how its frames are counted."""
+  """A video, and how its frames are counted."""
 
   path: Path
-  rate: Fraction | None = None  # frames a second; None: every picture is a frame
-  # Second of frame 0 where frames count from the file's start, not from its first picture; needs a
-  # rate. Earlier pictures are not shown, and the first later one stands in for those that miss.
+  rate: Fraction | None = None  # frames per second; None: every picture is a frame
+  # Second of frame 0 if frames count from the file's start, not from its first picture; needs a
+  # rate. Earlier pictures are not shown; the first later one stands in for missing ones.
   start: int | None = None
-  seconds: int | None = None  # length that is read; None: all; needs a rate
+  seconds: int | None = None  # length to read; None: all; needs a rate
 
   def frames(self, report: Report = nobody) -> Iterator[Picture | Lost]:
-    """Decodes the frames in the order of display; a picture that stays is yielded again.
+    """Decodes the frames in display order; a picture that stays on screen is yielded again.
 
     Args:
-      report: told 'broken metadata', 'header without frame count', 'variable frame rate', and what
-        `shown.Reader` notes, at the end.
+      report: called with 'broken metadata', 'header without frame count', 'variable frame rate',
+        and, at the end, with the notes of `shown.Reader`.
 
     Raises:
-      InputError: the file cannot be opened, has no video stream, or gives no picture at all.
+      InputError: the file cannot be opened, has no video stream, or yields no picture at all.
     """
     with decoding(self.path), open_container(self.path, report) as container:
       stream = shown.choose_stream(container, self.path)
@@ -66,17 +67,17 @@ class VideoFile(NamedTuple):
         report(kind, detail)
 
   def fps(self) -> float:
-    """Frames a second."""
+    """Frames per second."""
     return float(self.rate or frames_per_second(self.path))
 
   def identity(self) -> list:
-    """What tells the file from another one, without reading it, and how it is read."""
+    """What identifies the file without reading it, and how it is read."""
     return [self.path.name, self.path.stat().st_size, str(self.rate), self.start, self.seconds]
 
 
 @contextlib.contextmanager
 def decoding(name: object) -> Iterator[None]:
-  """Turns what goes wrong inside while decoding into InputError that names the video."""
+  """Turns decoding errors raised inside into an InputError that names the video."""
   try:
     yield
   except shown.VideoError as error:
@@ -88,7 +89,7 @@ def decoding(name: object) -> Iterator[None]:
 
 
 def find_videos(directory: str | os.PathLike) -> dict[str, Path]:
-  """All videos below a directory, by file name without suffix; of two alike, the preferred suffix.
+  """All videos below a directory by file name without suffix; for duplicates, the preferred suffix.
 
   Raises:
     InputError: no such directory, or no video in it.
@@ -103,26 +104,26 @@ def find_videos(directory: str | os.PathLike) -> dict[str, Path]:
 
 
 def videos_below(directory: Path) -> dict[str, Path]:
-  """As `find_videos`, but none is no error."""
+  """As `find_videos`, but finding none is no error."""
   found = [path for path in directory.rglob('*') if path.suffix.lower() in VIDEO_SUFFIXES]
   found.sort(key=lambda path: (VIDEO_SUFFIXES.index(path.suffix.lower()), path))
   return {stem_of(path.stem): path for path in reversed(found)}
 
 
 def stem_of(name: str) -> str:
-  """By which of its names a video is found: the last part, accents in one form."""
+  """The name that a video is found by: the last part of its path, accents in one form."""
   return unicodedata.normalize('NFC', name.rpartition('/')[2])
 
 
 def frames_per_second(path: str | os.PathLike) -> Fraction:
-  """The frame rate that the container states or lets guess, or 0 where it does not."""
+  """The frame rate that the container states or implies, or 0 if it does neither."""
   return _read_header(
     path, lambda _, stream: stream.guessed_rate or stream.average_rate
   ) or Fraction(0)
 
 
 def duration(path: str | os.PathLike) -> float | None:
-  """Seconds that the container states; None where it does not."""
+  """Seconds that the container states; None if it does not."""
 
   def seconds(container, stream) -> float | None:
     if container.duration:
@@ -145,32 +146,32 @@ def _read_header(path: str | os.PathLike, function: Callable):
 def open_container(
   source: str | os.PathLike | BinaryIO, report: Report = nobody, **options: Any
 ) -> av.container.InputContainer:
-  """Opens a file, an address or something to read from; options are those of `av.open`.
+  """Opens a file, an address or a readable object; options are those of `av.open`.
 
-  A path is a file whatever its name (see `local_file`); a str is what FFmpeg takes it for.
+  A path is a file whatever its name (see `local_file`); FFmpeg interprets a str.
   """
   source = local_file(source) if isinstance(source, os.PathLike) else source
   container = av.open(source, **_KEEP_BYTES, **options)
   texts = [container.metadata, *(stream.metadata for stream in container.streams)]
   try:
     ''.join(word for some in texts for pair in some.items() for word in pair).encode()
-  except UnicodeEncodeError:  # the surrogates that stand for bytes that are no text
-    report('broken metadata', 'texts of its header are not UTF-8; they are not needed')
+  except UnicodeEncodeError:  # surrogates, which stand for undecodable bytes
+    report('broken metadata', 'some texts of its header are not UTF-8; they are not needed')
   return container
 
 
 def local_file(path: str | os.PathLike) -> str:
-  """A path as FFmpeg takes it for one: without this, what stands before a colon is a protocol."""
+  """A path in the form that FFmpeg takes for a file: otherwise a colon would end a protocol."""
   return f'file:{os.fspath(path)}'
 
 
 def _paced(reader: shown.Reader, until: int | None, report: Report, taken: str) -> Iterator[Shown]:
-  """Passes on what is shown before second `until`, and reports an uneven pace."""
+  """Passes on what is shown before second `until`; reports an uneven pace."""
   times, last = [], None if until is None else until / reader.tick
   for place in reader:
     if last is not None and place.ticks >= last:
       break
-    if report is not nobody:  # no list of times otherwise, which would grow with the video
+    if report is not nobody:  # only then, since the list grows with the video
       times.append(place.ticks)
     yield place
   uneven = _frames_off_pace(times)
@@ -180,7 +181,7 @@ def _paced(reader: shown.Reader, until: int | None, report: Report, taken: str) 
 
 
 def _frames_off_pace(times: list[int]) -> float:
-  """How far a picture is from where it would be if all came at an even pace, in frames."""
+  """The largest deviation of a picture from an even pace, in frames."""
   times = np.array(times, np.float64)
   if len(times) < 3 or times[-1] <= times[0]:
     return 0.0

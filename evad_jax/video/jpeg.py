@@ -6,7 +6,7 @@ import simplejpeg
 
 
 def encode_frame(frame: np.ndarray, short_side: int | None, quality: int) -> bytes:
-  """(H, W, 3) uint8 RGB -> JPEG; made smaller first if its short side is larger than allowed."""
+  """(H, W, 3) uint8 RGB -> JPEG; first downscaled if its short side is larger than allowed."""
   height, width = frame.shape[:2]
   if short_side is not None and min(height, width) > short_side:
     scale = short_side / min(height, width)
@@ -19,20 +19,20 @@ def encode_frame(frame: np.ndarray, short_side: int | None, quality: int) -> byt
 
 
 def frame_size(data: bytes) -> tuple[int, int]:
-  """Height and width of a JPEG file in pixels; ValueError where it is none."""
+  """Height and width of a JPEG file in pixels; ValueError if it is not one."""
   height, width, _, _ = simplejpeg.decode_jpeg_header(data)
   return height, width
 
 
 def check(data: bytes) -> None:
-  """Raises ValueError unless the bytes are a JPEG file that decodes without a complaint.
+  """Raises ValueError unless the bytes are a JPEG file that decodes without an error.
 
-  Only what is damaged beyond the codec's notice passes: it is decoded whole, at an eighth of its
-  size and without colours, which finds the same faults.
+  Only damage that the codec does not notice passes. The complete picture is decoded, at an eighth
+  of its size and without colours, which finds the same faults.
   """
   simplejpeg.decode_jpeg(data, 'GRAY', min_height=1, min_width=1, min_factor=8)
 
 
 def plain(data: bytes) -> bool:
-  """Whether a JPEG file has the colours that every decoder shows alike: not those of print."""
+  """Whether a JPEG file has colours that every decoder shows alike, not those of print (CMYK)."""
   return simplejpeg.decode_jpeg_header(data)[2] in ('YCbCr', 'Gray', 'RGB')

@@ -1,8 +1,8 @@
-"""How a stored picture is turned, mirrored and stretched until it is seen as it was taken.
+"""Rotates, mirrors and stretches a stored picture so that it looks as it was taken.
 
-Phones store pictures as their sensors give them, with a note on how they were held: videos a
-display matrix, JPEG and PNG files the EXIF tag "orientation". Pixels of DVD and broadcast material
-are not square.
+Phones store pictures as the sensor reads them, with a note on how the phone was held: a display
+matrix in videos, the EXIF tag "orientation" in JPEG and PNG files. Pixels of DVD and broadcast
+material are not square.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-ALMOST = 1.0  # degrees from a right angle that are taken for it, as FFmpeg does
-MOST_STRETCHED = 8  # width to height of a pixel, or the other way round; more is a broken header
+ALMOST = 1.0  # degrees from a right angle that still count as one, as in FFmpeg
+MOST_STRETCHED = 8  # width to height of a pixel, or the inverse; more is a broken header
 ORIENTATION = 0x0112  # the EXIF tag
 _PNG = b'\x89PNG\r\n\x1a\n'
 _HEAD = 1 << 17  # bytes of a JPEG file in which its EXIF block begins
@@ -24,13 +24,13 @@ class Orientation(NamedTuple):
   """What to do with a stored picture, in this order."""
 
   transpose: bool = False  # rows become columns
-  mirror: bool = False  # left and right change places
-  flip: bool = False  # top and bottom change places
-  degrees: float = 0.0  # clockwise, about the middle; the corners that are left are black
+  mirror: bool = False  # swaps left and right
+  flip: bool = False  # swaps top and bottom
+  degrees: float = 0.0  # clockwise, about the centre; empty corners are black
 
 
 UPRIGHT = Orientation()
-EXIF = {  # its values, by what the picture needs
+EXIF = {  # value of the tag -> what the picture needs
   2: Orientation(mirror=True),
   3: Orientation(mirror=True, flip=True),
   4: Orientation(flip=True),
@@ -42,11 +42,11 @@ EXIF = {  # its values, by what the picture needs
 
 
 def of_matrix(matrix: bytes) -> Orientation:
-  """Of a display matrix: nine int32, of which x' = a x + c y, y' = b x + d y are looked at."""
+  """From a display matrix: nine int32, of which only x' = a x + c y, y' = b x + d y are used."""
   a, b, _, c, d = struct.unpack('=9i', matrix)[:5]
   across, down = math.hypot(a, c), math.hypot(b, d)
   if a * d == b * c:
-    return UPRIGHT  # it maps pictures to a line: nobody could have meant it
+    return UPRIGHT  # singular: it maps pictures to a line
   degrees = math.degrees(math.atan2(b / down, a / across))
   if not _is_right(degrees):
     return Orientation(degrees=degrees)
@@ -56,7 +56,7 @@ def of_matrix(matrix: bytes) -> Orientation:
 
 
 def of_degrees(clockwise: float) -> Orientation:
-  """Of a turn without mirroring."""
+  """From a rotation without mirroring."""
   if not _is_right(clockwise):
     return Orientation(degrees=clockwise)
   return (UPRIGHT, EXIF[6], EXIF[3], EXIF[8])[round(clockwise / 90) % 4]
@@ -67,7 +67,7 @@ def _is_right(degrees: float) -> bool:
 
 
 def of_exif(data: bytes) -> Orientation:
-  """Of a JPEG or PNG file; upright where it does not say."""
+  """From a JPEG or PNG file; upright if it does not say."""
   if data.startswith(_PNG):
     block = data.find(b'eXIf') + 4
   else:
@@ -83,7 +83,7 @@ def of_exif(data: bytes) -> Orientation:
       tag, _, _, value = struct.unpack_from(f'{order}HHIH', data, directory + 2 + 12 * entry)
       if tag == ORIENTATION:
         return EXIF.get(value, UPRIGHT)
-  except struct.error:  # it breaks off
+  except struct.error:  # truncated
     pass
   return UPRIGHT
 
@@ -94,7 +94,7 @@ def turned_size(size: tuple[int, int], orientation: Orientation) -> tuple[int, i
 
 
 def turn(picture: np.ndarray, orientation: Orientation) -> np.ndarray:
-  """(H, W, 3) uint8 as it is stored -> as it is seen, (W, H, 3) where it is transposed."""
+  """(H, W, 3) uint8 as stored -> as seen, (W, H, 3) if transposed."""
   if orientation == UPRIGHT:
     return picture
   if orientation.degrees:
@@ -110,11 +110,11 @@ def turn(picture: np.ndarray, orientation: Orientation) -> np.ndarray:
 
 
 def square_size(size: tuple[int, int], pixel: Fraction | None) -> tuple[int, int]:
-  """Height and width with square pixels: the side whose pixels are longer grows.
+  """Height and width with square pixels: the side with the longer pixels grows.
 
   Args:
     size: height and width as stored, pixels.
-    pixel: width over height of a pixel; None or 0 where nobody says.
+    pixel: width over height of a pixel; None or 0 if unknown.
   """
   height, width = size
   if not pixel or not Fraction(1, MOST_STRETCHED) <= pixel <= MOST_STRETCHED:

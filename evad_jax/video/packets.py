@@ -1,8 +1,8 @@
-"""A stream decoded packet by packet: damage costs the pictures that it hits, and is remembered.
+"""Decodes a stream packet by packet: damage costs only the pictures that it hits, and is recorded.
 
 FFmpeg reports damage in several ways, or not at all: packets that do not decode, pictures marked as
-corrupt, packets marked so where a broadcast stream has a gap, an end before the file's own count.
-The times of packets wait here for their pictures: those that are passed by got none.
+corrupt, packets marked so at a gap in a broadcast stream, an end before the file's own count. The
+times of packets wait here for their pictures; a packet passed by has yielded none.
 """
 
 import heapq
@@ -15,46 +15,46 @@ from av.codec.context import ThreadType
 from evad_jax.video.avi_index import AviIndex
 from evad_jax.video.clock import time_of
 
-ATTEMPTS = 16  # to read on behind damage
-HOLE = 32  # bytes between neighbouring packets of a Matroska file; where more are, packets were
-TABLED = ('mov', 'avi')  # formats that list all their packets: where none is, none was
-UNREAD = 4096  # bytes at the start or the end of a file that may be no packets
-MOST_THREADS = 16  # of a decoder, as FFmpeg has it
-REACH = 8  # pictures that a packet may be away from the place of its picture, by reordering
+ATTEMPTS = 16  # to read on after damage
+HOLE = 32  # bytes between neighbouring packets of a Matroska file; a larger gap held packets
+TABLED = ('mov', 'avi')  # formats that list all their packets: no unlisted packet is missing
+UNREAD = 4096  # bytes at the start or the end of a file that need not be packets
+MOST_THREADS = 16  # of a decoder, as in FFmpeg
+REACH = 8  # pictures by which reordering may move a packet from its picture's position
 
 
 class Packets:
-  """The packets of a stream from where its container stands."""
+  """The packets of a stream from the container's current position on."""
 
   def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
-    """Nothing is read yet."""
+    """Prepares to read; reads nothing yet."""
     self._container, self._stream = container, stream
     self._format = container.format.name
     self._contiguous = 'matroska' in self._format
     self._tabled = any(name in self._format for name in TABLED)
-    self._frames = stream.frames  # by its table; 0 where it has none
+    self._frames = stream.frames  # by its table; 0 if it has none
     self._index = AviIndex(container, stream)
-    self._waiting: list[int] = []  # a heap: times of packets whose pictures have not come
-    self._holes: list[tuple[int, int | None]] = []  # times before and behind; None: not known yet
+    self._waiting: list[int] = []  # a heap: times of packets whose pictures are still to come
+    self._holes: list[tuple[int, int | None]] = []  # times before and after; None: not known yet
     self._passed: int | None = None
     self._latest = 0  # time of a packet
     self._ends: dict[int, int] = {}  # of the last packets of all streams, in their ticks
-    self._size = container.size  # bytes; 0 or less where nobody knows
-    self._pushed = False  # whether pictures without a time are no pictures
+    self._size = container.size  # bytes; 0 or less if unknown
+    self._pushed = False  # whether pictures without a time are artefacts of `_held`
     self._begins_at: int | None = None  # byte in the file
-    self._read_to = 0  # the same
+    self._read_to = 0  # byte in the file
     self.first = b''  # the first packet
     self.begins_with_key = True
-    self.states_times = True  # when pictures are shown, and not only when they are decoded
-    self.seen = 0  # with pictures
+    self.states_times = True  # presentation times, not only decoding times
+    self.seen = 0  # packets with pictures
     self.hidden = 0  # of them, by an edit list
     self.errors = 0  # packets that did not decode
-    self.broken_off = False  # whether damage was the last that was read
-    self.damaged = False  # whether anything told so
+    self.broken_off = False  # whether reading ended in damage
+    self.damaged = False  # whether any damage was found
     self.error: av.FFmpegError | None = None  # the first
 
   def frames(self) -> Iterator[av.VideoFrame]:
-    """Decodes to the end; OSError for what is no damage: connections that break, say."""
+    """Decodes to the end; OSError for what is not damage, such as a broken connection."""
     for packet in self._read():
       yield from self._decode(packet)
     for frame in self._held():
@@ -62,11 +62,11 @@ class Packets:
         yield frame
 
   def _held(self) -> Iterator[av.VideoFrame]:
-    """The pictures that the decoder still holds, and maybe others without a time.
+    """The pictures that the decoder still holds, possibly with others that have no time.
 
-    Where it has several threads, PyAV gives up at the first that is damaged, with all that come
-    after it, once the decoder has been told of the end: so it gets the first picture again until
-    the last one is out.
+    With several threads, once the decoder is flushed, PyAV gives up at the first damaged picture
+    and loses all after it. So the decoder is fed the first packet again until the last picture is
+    out.
     """
     context = self._stream.codec_context
     threaded = context.is_open and ThreadType.FRAME in context.thread_type
@@ -88,13 +88,13 @@ class Packets:
       return []
 
   def _read(self) -> Iterator[av.Packet]:
-    # Of Matroska all packets, since those of the sound lie between those of the pictures.
+    # All packets of Matroska, since audio packets lie between those of the pictures.
     streams = () if self._contiguous else (self._stream,)
     end, attempts = None, 0
     while True:
       try:
         for packet in self._container.demux(*streams):
-          if not packet.size:  # the end, or in AVI files a picture that stays
+          if not packet.size:  # the end, or in AVI files a repeated picture
             continue
           if self._contiguous and packet.pos is not None:
             if end is not None and packet.pos - end > HOLE:
@@ -143,7 +143,7 @@ class Packets:
       heapq.heappush(self._waiting, time)
 
   def pass_by(self, time: int) -> int:
-    """How many packets between the last picture and the one of `time` have given none."""
+    """Counts the packets between the last picture and the one at `time` that yielded none."""
     count, last = 0, self._passed
     while self._waiting and self._waiting[0] <= time:
       waited = heapq.heappop(self._waiting)
@@ -152,13 +152,13 @@ class Packets:
     return count
 
   def hole_near(self, since: int, until: int, pace: int) -> bool:
-    """Whether packets may be missing between two times; holes before them are forgotten."""
+    """Whether packets may be missing between two times; discards holes before them."""
     reach = REACH * pace
     self._holes = [hole for hole in self._holes if hole[1] is None or hole[1] + reach >= since]
     return any(before - reach <= until for before, _ in self._holes)
 
   def starts_late(self) -> bool:
-    """Whether much of a file of a format that begins with its packets lies before the first."""
+    """Whether much of the file lies before the first packet, in formats that begin with packets."""
     name = self._format
     if (
       not self._begins_at
@@ -169,7 +169,7 @@ class Packets:
     return self._begins_at > max(UNREAD, self._size // 12)
 
   def stops_early(self) -> bool:
-    """Whether an MP4 file has more: by its table, or where fragments have none, by its length."""
+    """Whether an MP4 file holds more: by its table, or by its length if fragments have none."""
     if 'mov' not in self._format:
       return False
     if self._frames:
@@ -178,10 +178,10 @@ class Packets:
     return bool(self._read_to) and rest > max(UNREAD, self._size // 10)
 
   def end(self) -> Fraction:
-    """Seconds at which the last packet of all streams that were read ends."""
+    """Seconds at which the last packet of all streams read ends."""
     streams = self._container.streams
     return max((end * streams[n].time_base for n, end in self._ends.items()), default=Fraction(0))
 
   def behind(self) -> list[int]:
-    """Times of packets behind the last picture that gave none."""
+    """Times of packets after the last picture that yielded none."""
     return [time for time in self._waiting if self._passed is None or time > self._passed]

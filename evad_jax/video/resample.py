@@ -1,4 +1,4 @@
-"""What is on the screen at even times, by FFmpeg's own filter `fps`."""
+"""Samples what is on the screen at even times, with FFmpeg's own filter `fps`."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,26 +8,26 @@ import av
 
 from evad_jax.video.shown import Lost, Picture, Shown, VideoError
 
-LONGEST_PAUSE = 3600  # seconds between two pictures; more would be filled up with the same one
+LONGEST_PAUSE = 3600  # seconds between two pictures; copies would fill a longer pause
 FINEST = 1_000_000  # the largest denominator of a rate
 
 
 def at_rate(
   shown: Iterable[Shown], tick: Fraction, rate: Fraction, start: int | None = None
 ) -> Iterator[Picture | Lost]:
-  """The picture of every slot; one that stays is yielded again, the same object.
+  """Yields the picture of every time slot; a picture that stays is yielded again, the same object.
 
   Args:
     shown: what a stream shows.
-    tick: seconds, of its times.
-    rate: slots a second.
-    start: second of the first slot, on the stream's clock, at which the first picture stands in for
-      those before it; None: the slot of the first picture.
+    tick: seconds per tick of its times.
+    rate: slots per second.
+    start: second of the first slot on the stream's clock; the first picture stands in for missing
+      ones before it. None: the slot of the first picture.
 
   Raises:
     VideoError: pictures are further apart than LONGEST_PAUSE, or all end before half a slot.
   """
-  graph, source, sink = _graph(tick, rate, start)  # held: its filters go with it
+  graph, source, sink = _graph(tick, rate, start)  # kept: its filters live as long
   offset, before, empty = 0 if start is None else round(start / tick), None, True
   for place in shown:
     if before is not None and place.ticks - before > LONGEST_PAUSE / tick:
@@ -36,7 +36,7 @@ def at_rate(
         'can fill; read it without one, or cut it there'
       )
     before = place.ticks
-    # Pictures pass the filter as what a small frame carries: they may change their size.
+    # A small frame carries each picture through the filter, since pictures may change size.
     carrier = av.VideoFrame(16, 16, 'gray')
     carrier.pts, carrier.time_base = place.ticks - offset, tick
     carrier.duration, carrier.opaque = place.duration, place.picture
@@ -77,5 +77,5 @@ def _passed(sink: av.filter.context.FilterContext) -> Iterator[Picture | Lost]:
 
 
 def slots(seconds: int | None, rate: Fraction) -> int | None:
-  """How many slots a length has."""
+  """Number of slots in a length of time."""
   return None if seconds is None else math.ceil(seconds * rate)

@@ -1,10 +1,10 @@
-"""What a player would show, and when: the one place that answers it, for every reader of videos.
+"""Decides what a player would show, and when; every reader of videos uses it.
 
-Which stream: the one that FFmpeg takes by itself, of the largest pictures; cover art is no video.
-When: on the file's clock, in ticks of the stream, at 0 where the file starts (its sound, too). The
-clock goes on where a recording's starts again, and long pauses stay. Lost pictures (packets that do
-not decode, pictures that FFmpeg marks as corrupt, holes in the file) keep their places, so that no
-picture behind them moves; what was seen is told at the end.
+Which stream: FFmpeg's default, the one with the largest pictures; cover art is no video. When: on
+the file's clock, in ticks of the stream, 0 where the file starts (its sound included). The clock
+continues where a recording's clock restarts, and long pauses stay. Lost pictures (packets that do
+not decode, pictures that FFmpeg marks as corrupt, holes in the file) keep their positions, so that
+no later picture moves; everything odd is reported at the end.
 """
 
 import heapq
@@ -27,51 +27,51 @@ from evad_jax.video.jpeg import encode_frame
 from evad_jax.video.orientation import UPRIGHT, Orientation
 from evad_jax.video.packets import Packets
 
-DEFAULT_RATE = 25  # frames a second where nothing tells
-HELD = 16  # pictures that damage has moved ahead, and that wait for their time
-LONGEST_LOSS = 3600  # seconds of lost pictures that keep their places; more is a pause
-EARLIER = (0, 10, 60, 10**9)  # seconds: where an index leads too far, attempts start before
-UNEVEN = 0.5  # pictures that one may be off an even pace, by which lost ones are counted
+DEFAULT_RATE = 25  # frames per second if unknown
+HELD = 16  # pictures that damage has moved ahead and that wait for their time
+LONGEST_LOSS = 3600  # seconds of lost pictures that keep their positions; more is a pause
+EARLIER = (0, 10, 60, 10**9)  # seconds before the start to seek to, in turn: an index may overshoot
+UNEVEN = 0.5  # pictures of drift up to which the pace counts as even and gaps as lost pictures
 STILLS = ('mjpeg', 'png', 'webp')  # codecs whose packets are image files
 
-Report = Callable[[str, str], None]  # told the kind and the detail of what is odd about a file
+Report = Callable[[str, str], None]  # called with the kind and the detail of an oddity in a file
 
 
 def nobody(kind: str, detail: str) -> None:
-  """A `Report` to nobody."""
+  """A `Report` that discards everything."""
 
 
 class VideoError(ValueError):
-  """What is wrong with a video, told to whoever knows its name."""
+  """What is wrong with a video; raised again with its name where that is known."""
 
 
 class Picture(NamedTuple):
-  """A decoded frame, converted only when it is asked for."""
+  """A decoded frame, converted only on demand."""
 
   frame: av.VideoFrame
   orientation: Orientation = UPRIGHT
-  pixel: Fraction | None = None  # width over height of a stored pixel; None: nobody says
+  pixel: Fraction | None = None  # width over height of a stored pixel; None: unknown
 
   @property
   def size(self) -> tuple[int, int]:
-    """Height and width in the file's own pixels, upright: what boxes in files count."""
+    """Height and width in the file's own pixels, upright: the units of boxes in files."""
     return orientation.turned_size((self.frame.height, self.frame.width), self.orientation)
 
   def rgb(self) -> np.ndarray:
-    """(H, W, 3) uint8, upright, of square pixels."""
+    """(H, W, 3) uint8, upright, with square pixels."""
     stored = self.frame.to_ndarray(format='rgb24')
     square = orientation.with_square_pixels(stored, self.pixel)
     return orientation.turn(square, self.orientation)
 
   def jpeg(self, short_side: int | None, quality: int) -> bytes:
-    """As a JPEG file; see `encode_frame`."""
+    """The picture as a JPEG file; see `encode_frame`."""
     return encode_frame(self.rgb(), short_side, quality)
 
 
 class Lost(NamedTuple):
-  """The place of a picture that cannot be shown."""
+  """Stands for a picture that cannot be shown."""
 
-  number: int  # of the place
+  number: int  # its index in the video
 
   def rgb(self) -> np.ndarray:
     """Raises InputError."""
@@ -83,17 +83,17 @@ class Lost(NamedTuple):
 
 
 class Shown(NamedTuple):
-  """What is on the screen from `ticks` on; numbers count these from 0, without a gap."""
+  """What is on the screen from `ticks` on; indices count these from 0, without a gap."""
 
   ticks: int  # of the stream's time base; rising
   picture: Picture | Lost
-  duration: int  # ticks, about
+  duration: int  # ticks, approximately
 
 
 def choose_stream(container: av.container.InputContainer, name: object) -> av.VideoStream:
-  """The video stream that FFmpeg takes by itself; the others are not read any more.
+  """Chooses FFmpeg's default video stream; the others are no longer read.
 
-  Raises InputError where there is none, or none whose codec is known.
+  Raises InputError if there is none, or none with a known codec.
   """
   streams = container.streams.video
   if not streams:
@@ -103,7 +103,7 @@ def choose_stream(container: av.container.InputContainer, name: object) -> av.Vi
     raise InputError(f'{name}: holds a cover picture but no video; replace the file')
   known = [stream for stream in moving if stream.codec_context is not None]
   if not known:
-    raise InputError(f'{name}: its video is of a codec that is not known here; convert it')
+    raise InputError(f'{name}: its video codec is not supported here; convert it')
   chosen = max(known, key=_preference)
   for stream in streams:
     if stream is not chosen:
@@ -112,18 +112,18 @@ def choose_stream(container: av.container.InputContainer, name: object) -> av.Vi
 
 
 def _preference(stream: av.VideoStream) -> int:
-  """Pixels of a picture; a default stream beats others of up to five million pixels more."""
+  """Pixels per picture; a default stream beats others with up to five million pixels more."""
   pixels = stream.codec_context.width * stream.codec_context.height
   return pixels + 5_000_000 * bool(stream.disposition & Disposition.default)
 
 
 def frames_per_second(stream: av.VideoStream) -> Fraction:
-  """The rate that the container states or lets guess, or DEFAULT_RATE."""
+  """The rate that the container states or implies, or DEFAULT_RATE."""
   return stream.guessed_rate or stream.average_rate or Fraction(DEFAULT_RATE)
 
 
 class Reader:
-  """What a stream shows, from its start or a time on: iterate over it once."""
+  """What a stream shows from its start or a given time on; iterate over it once."""
 
   def __init__(
     self,
@@ -132,7 +132,7 @@ class Reader:
     start: int = 0,
   ):
     """start: seconds on the file's clock; nothing before it is shown."""
-    # PyAV has FFmpeg invent the times that packets do not state; AVI files get shuffled ones.
+    # PyAV makes FFmpeg invent missing packet times, which come out of order for AVI files.
     container.flags = int(container.flags) & ~Flags.gen_pts.value
     self._container, self._stream = container, stream
     self.tick = stream.time_base or Fraction(1, DEFAULT_RATE)  # seconds
@@ -142,24 +142,24 @@ class Reader:
     origin = round(Fraction(container.start_time or 0, av.time_base) / self.tick)
     jumps = bool(container.format.flags & FormatFlags.ts_discont.value)
     self._clock = Clock(origin, self.tick, self.pace, jumps)
-    # What is missing in broadcast streams and fragmented MP4 files leaves no trace but the time.
+    # Losses in broadcast streams and fragmented MP4 files leave no trace but a gap in time.
     fragmented = 'mov' in container.format.name and not stream.frames
     self._traceless = int(NEW_CLOCK / self.tick) if jumps or fragmented else 0
     self._packets = Packets(container, stream)
     self._looks: dict[tuple, tuple[Orientation, Fraction | None]] = {}
     self._before: int | None = None  # ticks of the last picture
-    self._drift = 0.0  # pictures that it is off an even pace
+    self._drift = 0.0  # pictures by which it is off an even pace
     self._even = True
     self._ended = False
-    self.count = 0  # places so far
+    self.count = 0  # pictures so far, lost ones included
     self.lost = 0  # of them
-    self.overtaken = 0  # pictures that came before one whose time is earlier
-    self.too_late = 0  # pictures that came when their time was over
+    self.overtaken = 0  # pictures that came before one with an earlier time
+    self.too_late = 0  # pictures that came after their time had passed
     self._first_lost = 0
-    self._before_first = 0  # pictures that a recording begins with and that lack their key picture
+    self._before_first = 0  # pictures at the start of a recording that lack their key picture
 
   def __iter__(self) -> Iterator[Shown]:
-    """Place by place, in the order of display; VideoError where nothing can be decoded."""
+    """Yields pictures in display order; VideoError if none can be decoded."""
     frames = self._sought() if self._start else self._packets.frames()
     for frame, last, ticks in self._timed(frames):
       passed = self._packets.pass_by(self._clock.raw)
@@ -181,10 +181,10 @@ class Reader:
     self._check_any()
 
   def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int, int]]:
-    """Frames in order, the file's time of the one before, and their ticks.
+    """Yields frames in order, the file's time of the previous one, and their ticks.
 
-    Damage disorders pictures, and breaks times: one that leaps ahead waits for those that should
-    come before it, and what comes when its time is over is not shown.
+    Damage reorders pictures and breaks times. A picture that leaps ahead waits for those that
+    should come before it; one that comes after its time has passed is not shown.
     """
     clock, waiting, count = self._clock, [], 0
     for frame in itertools.chain(frames, [None]):
@@ -202,19 +202,19 @@ class Reader:
         yield frame, clock.raw, clock.read(frame)
 
   def _in_time(self, frame: av.VideoFrame) -> bool:
-    """Whether a picture can still be shown: where nothing is damaged, all are."""
+    """Whether a picture can still be shown; without damage, every picture is."""
     if not self._packets.damaged or not self._clock.falls_back(self._clock.peek(frame)):
       return True
     self.too_late += 1
     return False
 
   def _lost_before(self, ticks: int, last: int, passed: int) -> int:
-    """Lost pictures between the last one and the one at `ticks`.
+    """Number of lost pictures between the last one and the one at `ticks`.
 
     Args:
       ticks: of the picture.
-      last: time of the one before it on the file's own clock.
-      passed: packets between them that gave no picture.
+      last: time of the previous picture on the file's own clock.
+      passed: packets between them that yielded no picture.
     """
     packets, before = self._packets, self._before
     if before is None:
@@ -236,7 +236,7 @@ class Reader:
     return lost
 
   def _lost_at_start(self, passed: int) -> int:
-    """Pictures before the first that is shown; recordings may begin between key pictures."""
+    """Number of lost pictures before the first shown; recordings may begin between key pictures."""
     packets = self._packets
     if self._start:
       return 0
@@ -245,15 +245,15 @@ class Reader:
       return 0
     if not packets.errors:
       return 0
-    # Without stated times a decoder's delay looks like packets that gave no picture.
+    # Without stated times, decoder delay looks like packets that yielded no picture.
     return passed if packets.states_times else min(passed, packets.errors)
 
   def _lost_at_end(self) -> int:
-    """Pictures behind the last that is shown, of which the file still tells."""
+    """Number of lost pictures after the last shown, as far as the file shows."""
     packets, behind = self._packets, self._packets.behind()
     if not self._even:
       return len(behind) if packets.errors else 0
-    ends = [self._clock.raw, *behind]  # when the last picture is shown, by whatever tells
+    ends = [self._clock.raw, *behind]  # when the last picture is shown, by every source
     if packets.broken_off and self._stream.frames > packets.seen:
       total = self._stream.frames - packets.hidden
       ends.append(self._clock.raw + (total - self.count) * self.pace)
@@ -264,18 +264,18 @@ class Reader:
     return missing if missing * self.pace <= self._longest_loss else 0
 
   def _stated_end(self) -> Fraction | None:
-    """Seconds at which a Matroska file says that the stream ends; others do not say it exactly."""
+    """Seconds at which a Matroska file says the stream ends; other formats are not exact."""
     if 'matroska' not in self._container.format.name:
       return None
     try:
       hours, minutes, seconds = self._stream.metadata.get('DURATION', '').split(':')
       return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except ValueError:  # the note is not there: it stands at the end of the file
+    except ValueError:  # no tag: it is written at the end of the file
       longest = Fraction(self._container.duration or 0, av.time_base)
       return longest if longest > self._packets.end() else None
 
   def _lose(self, places: int, until: int) -> Iterator[Shown]:
-    """Lost pictures, spread between the last picture and `until`; one is at `until`'s own place."""
+    """Yields lost pictures, spread between the last picture and `until`, or at `until` itself."""
     if places and not self.lost:
       self._first_lost = self.count
     since = until - (places + 1) * self.pace if self._before is None else self._before
@@ -295,12 +295,12 @@ class Reader:
       return orientation.of_exif(self._packets.first)
     try:
       matrix = frame.side_data.get('DISPLAYMATRIX')
-    except ValueError:  # PyAV does not know another note of FFmpeg's; turns it tells apart
+    except ValueError:  # side data unknown to PyAV; it still reads rotations
       return orientation.of_degrees(-frame.rotation)
     return UPRIGHT if matrix is None else orientation.of_matrix(bytes(matrix))
 
   def _sought(self) -> Iterator[av.VideoFrame]:
-    """Frames from one at or before the start on: an index may lead too far, or nowhere."""
+    """Yields frames from one at or before the start on; an index may overshoot or lead nowhere."""
     for earlier in (*EARLIER, None):
       try:
         if earlier is None:
@@ -326,33 +326,33 @@ class Reader:
       raise VideoError(f'not one picture of it can be decoded{why}; replace the file')
 
   def notes(self) -> list[tuple[str, str]]:
-    """What is odd about the file, as far as it has been read: kinds and details."""
+    """Kinds and details of everything odd about the file, as far as it has been read."""
     packets, changes, notes = self._packets, self._clock.changes, []
     if self.lost:
       notes.append(
         (
           'lost pictures',
           f'{self.lost} of {self.count} are damaged or missing, the first is number '
-          f'{self._first_lost} from 0; all others keep their numbers and times',
+          f'{self._first_lost}, counted from 0; all others keep their numbers and times',
         )
       )
     elif packets.errors and not self._before_first:
-      notes.append(('damaged packets', f'{packets.errors} gave no picture'))
+      notes.append(('damaged packets', f'{packets.errors} yielded no picture'))
     if self._before_first:
       detail = f'{self._before_first} pictures before its first key picture cannot be shown'
       notes.append(('starts between key pictures', detail))
     if self.overtaken or self.too_late:
       moved = f'{self.overtaken} pictures are moved to their times'
-      over = f'{self.too_late} not shown, whose time is over'
+      over = f'{self.too_late} came too late to be shown'
       notes.append(('times out of order', f'{moved}, and {over}'))
     if changes:
       more = f', and {len(changes) - 1} times more' if len(changes) > 1 else ''
       jump = f'its times jump by {float(changes[0] * self.tick):.3f} seconds{more}'
-      notes.append(('clock starts again', f'{jump}; they go on at the pace of the pictures'))
+      notes.append(('clock starts again', f'{jump}; they continue at the frame interval'))
     if packets.hidden and not self._start:
       notes.append(('hidden pictures', f'an edit list hides {packets.hidden}; they do not count'))
     if packets.starts_late() and not self._start:
-      notes.append(('starts late', 'much of the file before the first picture cannot be read'))
+      notes.append(('starts late', 'much of the file before its first picture cannot be read'))
     if packets.broken_off or (self._ended and not self._start and packets.stops_early()):
-      notes.append(('breaks off', 'it ends before all is read; what comes before is used'))
+      notes.append(('breaks off', 'it ends early; what comes before is used'))
     return notes

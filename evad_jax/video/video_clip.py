@@ -1,7 +1,7 @@
-"""The one clip of a video around a keyframe, which is named by number or by time.
+"""Reads the clip around one keyframe of a video, chosen by number or by time.
 
-The video is read once, from its start to the end of the clip, and no more of it is held than a clip
-spans.
+The video is read once, from its start to the end of the clip, and no more than the span of a clip
+is held in memory.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from evad_jax.video.video_source import OpenSource
 
 
 class VideoClip(NamedTuple):
-  """What was read."""
+  """A clip, and where it comes from."""
 
   frames: np.ndarray  # (T, H, W, 3) uint8 RGB
-  numbers: np.ndarray  # (T,) of the frames in the video, from 0; entry T // 2 is the keyframe
-  seconds: float  # of the keyframe, after the first frame
+  numbers: np.ndarray  # (T,) frame numbers in the video, from 0; entry T // 2 is the keyframe
+  seconds: float  # from the first frame to the keyframe
 
 
 def read_clip(
@@ -31,16 +31,16 @@ def read_clip(
   keyframe: int | None = None,
   seconds: float | None = None,
 ) -> VideoClip:
-  """Reads the clip of a keyframe; past either end of the video its first or last frame repeats.
+  """Reads the clip of a keyframe; beyond the ends of the video its first or last frame repeats.
 
   Args:
-    video: an open one, of which nothing has been read.
+    video: an open video, of which nothing has been read.
     clip_frames: T.
-    frame_stride: frames of the video between neighbours in the clip.
+    frame_stride: video frames from one frame of the clip to the next.
     keyframe: its number, from 0.
-    seconds: a time at which the keyframe is shown, after the first frame; instead of its number.
-      With neither it is the frame in the middle by what the header says, or else the first, and the
-      last where the header says too much.
+    seconds: time after the first frame at which the keyframe is shown, instead of its number.
+      With neither, the keyframe is the middle frame by the header, the first if the header does not
+      say, and the last if the header counts too many.
 
   Raises:
     InputError: the video has no such frame, cannot be decoded, or changes its size.
@@ -48,9 +48,9 @@ def read_clip(
   chosen = seconds is not None or keyframe is not None
   if not chosen:
     keyframe = (video.num_frames or 0) // 2
-  if (keyframe or 0) < 0 or not (seconds or 0) >= 0:  # not a number is not at least 0 either
+  if (keyframe or 0) < 0 or not (seconds or 0) >= 0:  # also rejects NaN
     wrong = f'frame {keyframe}' if seconds is None else f'{seconds} seconds'
-    raise InputError(f'{video.name}: {wrong} is no place in a video; give 0 or more.')
+    raise InputError(f'{video.name}: {wrong} is not a position in a video; give 0 or more.')
   plan = Plan(clip_frames, frame_stride, 1)
   held: dict[int, tuple[float, Picture]] = {}
   count = 0
@@ -69,11 +69,11 @@ def read_clip(
     keyframe = min(keyframe, count - 1)
   end = held[count - 1][0] + 1 / video.fps
   if keyframe is None and seconds < end:
-    keyframe = count - 1  # the last one, which stays as long as another
+    keyframe = count - 1  # the last one, which stays for one frame interval
   if keyframe is None or keyframe >= count:
     wrong = f'frame {keyframe}' if keyframe is not None else f'{seconds:g} seconds'
     raise InputError(
-      f'{video.name}: {wrong} is past its end, it has {count} frames, counted from 0, and '
+      f'{video.name}: {wrong} is past its end; it has {count} frames, counted from 0, and '
       f'{end:.2f} seconds; choose an earlier keyframe.'
     )
   numbers = clip_frame_numbers(keyframe, count, clip_frames, frame_stride)
@@ -82,7 +82,7 @@ def read_clip(
   if len(sizes) > 1:
     listed = ' and '.join(f'{h} x {w}' for h, w in sorted(sizes))
     raise InputError(
-      f'{video.name}: its frames change size around frame {keyframe}, {listed} (height x width); '
+      f'{video.name}: its frames change size around frame {keyframe}: {listed} (height x width); '
       'choose another keyframe.'
     )
   return VideoClip(np.stack([frames[n] for n in numbers.tolist()]), numbers, held[keyframe][0])

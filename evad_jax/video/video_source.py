@@ -1,7 +1,7 @@
-"""Whatever can be watched: a file, a pipe, an address on the network, a camera.
+"""Sources of video: a file, a pipe, a network address, a camera.
 
-A source is opened once and read once, from its first picture to its last, since most of them cannot
-be read again. Files can wait for their reader; cameras and live addresses cannot.
+A source is opened once and read once, from its first picture to its last, since most cannot be read
+again. Files can wait for their reader; cameras and live addresses cannot.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from evad_jax.video import decode, resample, shown
 from evad_jax.video.shown import Lost, Picture
 
 LIVE_ADDRESSES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'rtp', 'udp', 'srt', 'tcp')
-LONGEST_SILENCE = 30.0  # seconds that an address may take to answer, or to go on
-# The names under which FFmpeg reads a camera, by operating system; {} is the camera's number.
+LONGEST_SILENCE = 30.0  # seconds that an address may take to answer or to continue
+# FFmpeg's input format and device name of a camera, by operating system; {} is its number.
 CAMERAS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}')}
 
 
@@ -30,34 +30,34 @@ class TimedPicture(NamedTuple):
 
   seconds: float  # after the first; rising
   picture: Picture
-  lost: bool = False  # whether the file has lost this frame, and the one before it stays
+  lost: bool = False  # whether the file lacks this frame and the one before it stays
 
 
 class Source(NamedTuple):
   """What to open, and how."""
 
-  name: str  # for messages and results: it prints, and has no secrets
+  name: str  # for messages and results: printable, without secrets
   target: str | Path | BinaryIO
-  live: bool  # whether it goes on without waiting for its reader
-  options: dict[str, Any]  # of av.open
+  live: bool  # whether it continues without waiting for its reader
+  options: dict[str, Any]  # for av.open
 
 
 class OpenSource(NamedTuple):
   """A source that is being read."""
 
   name: str
-  fps: float  # frames a second, as stated, or DEFAULT_RATE
-  num_frames: int | None  # a guess from the header, for progress bars; None where it says nothing
+  fps: float  # frames per second as stated, or DEFAULT_RATE
+  num_frames: int | None  # an estimate from the header, for progress bars; None if unknown
   pictures: Iterator[TimedPicture]
-  notes: Callable[[], list[str]] = list  # what was odd until now
+  notes: Callable[[], list[str]] = list  # what has been odd so far
 
 
 def find(text: str, input_format: str | None = None) -> Source:
-  """What a user means by a file name, '-' (standard input), 'rtsp://...', or 'webcam:0'.
+  """Interprets a file name, '-' (standard input), 'rtsp://...', or 'webcam:0'.
 
-  input_format: FFmpeg's name of the format or the device, where it cannot be guessed.
+  input_format: FFmpeg's name of the format or the device, if it cannot be guessed.
 
-  Raises InputError where there is no such file, or no camera can be opened on this system.
+  Raises InputError if there is no such file, or if no camera can be opened on this system.
   """
   options = {'format': input_format} if input_format else {}
   if text == '-':
@@ -65,7 +65,7 @@ def find(text: str, input_format: str | None = None) -> Source:
   scheme, colon, rest = text.partition(':')
   if text.startswith('/dev/video'):
     return Source(text, text, True, {'format': 'v4l2'} | options)
-  if os.path.exists(text) and not os.path.isdir(text):  # whatever its name looks like
+  if os.path.exists(text) and not os.path.isdir(text):  # even if its name looks like an address
     return Source(printable.name_of(text), Path(text), False, options)
   if scheme == 'webcam' and colon:
     return _camera(text, rest)
@@ -95,15 +95,15 @@ def _camera(text: str, number: str) -> Source:
 def opened(source: Source, rate: Fraction | None = None) -> Iterator[OpenSource]:
   """Opens a source for reading.
 
-  rate: frames a second to read it at, by time; None: every picture is a frame.
+  rate: frames per second at which to sample it; None: every picture is a frame.
 
-  Raises InputError, here or while pictures are read, for what cannot be opened or decoded.
+  Raises InputError, here or while pictures are read, if it cannot be opened or decoded.
   """
   with decode.decoding(source.name):
     container = decode.open_container(source.target, **source.options)
   with container:
     stream = shown.choose_stream(container, source.name)
-    stream.thread_type = 'AUTO'  # decodes frames beside one another where the codec can
+    stream.thread_type = 'AUTO'  # decodes frames in parallel where the codec can
     fps = float(rate or shown.frames_per_second(stream))
     reader = shown.Reader(container, stream)
     pictures = _filled(_counted(reader) if rate is None else _resampled(reader, rate), source.name)
@@ -117,9 +117,9 @@ def opened(source: Source, rate: Fraction | None = None) -> Iterator[OpenSource]
 
 
 def middle(source: Source) -> int | None:
-  """Number of the frame in the middle of a file, by decoding it; None for what is read but once.
+  """Decodes a file to find its middle frame; None for sources that can be read only once.
 
-  Headers count frames that edit lists hide, or are wrong. Errors as of `opened`.
+  Headers count frames that edit lists hide, or are wrong. Raises the errors of `opened`.
   """
   if not Path(str(source.target)).is_file():
     return None
@@ -130,7 +130,7 @@ def middle(source: Source) -> int | None:
 def _expected(
   container: av.container.InputContainer, stream: av.VideoStream, fps: float, rate: Fraction | None
 ) -> int | None:
-  """Frames, as far as the header tells; it also counts those that an edit list hides."""
+  """Number of frames by the header, which also counts those that an edit list hides."""
   seconds = container.duration / av.time_base if container.duration else None
   if stream.duration:
     seconds = min(filter(None, (seconds, float(stream.duration * stream.time_base))))
@@ -141,7 +141,7 @@ def _expected(
 
 
 def _counted(reader: shown.Reader) -> Iterator[tuple[float, Picture | Lost]]:
-  """Every picture at its own time after the first."""
+  """Yields every picture with its own time after the first."""
   first, tick = None, float(reader.tick)
   for place in reader:
     first = place.ticks if first is None else first
@@ -154,7 +154,7 @@ def _resampled(reader: shown.Reader, rate: Fraction) -> Iterator[tuple[float, Pi
 
 
 def _filled(places: Iterable[tuple[float, Picture | Lost]], name: str) -> Iterator[TimedPicture]:
-  """On the place of a lost picture the one before it stays, or the first that is there."""
+  """Replaces each lost picture by the one before it, or by the first one available."""
   early, stays = [], None
   with decode.decoding(name):
     for seconds, picture in places:

@@ -1,8 +1,8 @@
-"""Writes an annotated video as it is made, so that it can be played whatever ends the writing.
+"""Writes an annotated video frame by frame; it stays playable however the writing ends.
 
-MP4 files are written in fragments and rearranged into a plain file when they are closed: one whose
-program was killed still plays up to its last fragment. For that the place of every picture is
-remembered, some 6 MB an hour. Videos without an end stay in fragments, and need no such memory.
+MP4 files are written in fragments and rearranged into a plain file when closed: after a kill, the
+file still plays up to its last fragment. Rearranging needs the position of every picture, some 6 MB
+per hour. Endless videos stay in fragments and need no such memory.
 """
 
 import os
@@ -18,8 +18,8 @@ from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.video.decode import local_file
 
-# By the end of the file's name: the options of the container. Packets go to the disk one by one:
-# what waits in memory is lost with the program, and of small videos that is all of it.
+# Container options by file suffix. Packets are flushed one by one: what is buffered in memory is
+# lost if the program is killed, and a small video would be lost entirely.
 CONTAINERS = {
   '.mp4': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
   '.mov': {'movflags': 'hybrid_fragmented', 'flush_packets': '1'},
@@ -27,31 +27,31 @@ CONTAINERS = {
 }
 ENDLESS = {'movflags': 'frag_keyframe+empty_moov+default_base_moof', 'flush_packets': '1'}
 CODEC = 'libx264'
-# Without B-frames pictures are stored at their own times: where they are, a file that is written in
-# fragments begins two pictures late.
+# No B-frames: pictures are stored at their own times. With them, a fragmented file begins two
+# pictures late.
 ENCODING = {'preset': 'veryfast', 'crf': '20', 'bf': '0'}
-HIGH_DEFINITION = (720, 1280)  # height or width, pixels, from which on players expect ...
-# ... its matrix from RGB; what is noted in the file: matrix (H.273's numbers), primaries, transfer.
+HIGH_DEFINITION = (720, 1280)  # height or width in pixels; from here on players expect BT.709.
+# The matrix from RGB, then what the file states: matrix (H.273's numbers), primaries, transfer.
 BT709 = Colorspace.ITU709, 1, ColorPrimaries.BT709, ColorTrc.BT709
 BT601 = Colorspace.ITU601, 6, ColorPrimaries.SMPTE170M, ColorTrc.SMPTE170M
-LONGEST = 16384  # pixels that a side can have in H.264
+LONGEST = 16384  # pixels, the largest side in H.264
 TIME_BASE = Fraction(1, 90000)  # seconds
 
 
 def check_name(path: Path) -> None:
-  """Raises InputError for an address, or a name whose end is no container that is known."""
+  """Raises InputError for an address, or a name without the suffix of a known container."""
   storage.refuse_address(path, 'A video to write')
   if path.suffix.lower() not in CONTAINERS:
-    raise InputError(f'{path}: a video ends with {", ".join(CONTAINERS)}; give it another name.')
+    raise InputError(f'{path}: a video name ends with {", ".join(CONTAINERS)}; rename it.')
 
 
 class VideoWriter:
-  """A video file that grows; close it, or use it as a context."""
+  """A video file written frame by frame; close it, or use it as a context manager."""
 
   def __init__(self, path: str | os.PathLike, fps: float, endless: bool = False):
-    """fps: about how many frames a second; every frame has its own time. endless: no memory grows.
+    """fps: approximate frames per second; every frame has its own time. endless: bounded memory.
 
-    Raises InputError for a name whose end is no container that is known, or a file that cannot be
+    Raises InputError for a name without the suffix of a known container, or a file that cannot be
     written.
     """
     self.path = Path(path)
@@ -71,9 +71,9 @@ class VideoWriter:
     self.num_frames = 0
 
   def write(self, frame: np.ndarray, seconds: float) -> None:
-    """Appends a frame, (H, W, 3) uint8 RGB of square pixels, that is shown from `seconds` on.
+    """Appends a frame, (H, W, 3) uint8 RGB with square pixels, shown from `seconds` on.
 
-    All frames have the size of the first; the codec wants even sides, so an odd one gets its last
+    All frames have the size of the first. The codec needs even sides, so an odd one gets its last
     row or column twice.
     """
     height, width = frame.shape[:2]
@@ -91,7 +91,7 @@ class VideoWriter:
     if max(height, width) > LONGEST:
       raise InputError(
         f'{self.path}: frames of {height} x {width} (height x width) are too large for a video, '
-        f'whose sides are at most {LONGEST}; make them smaller.'
+        f'whose sides are at most {LONGEST} pixels; make them smaller.'
       )
     self._stream = self._container.add_stream(CODEC, rate=self._fps, options=ENCODING)
     self._stream.height, self._stream.width = height, width
@@ -102,25 +102,25 @@ class VideoWriter:
     context = self._stream.codec_context
     context.colorspace, context.color_primaries, context.color_trc = map(int, noted)
     context.color_range = ColorRange.MPEG
-    # A fragment ends before each key picture: a killed program loses a few seconds at most.
+    # A fragment ends before each key picture, so a killed program loses a few seconds at most.
     self._stream.codec_context.gop_size = max(1, round(4 * self._fps))
 
   def _converted(self, frame: np.ndarray) -> av.VideoFrame:
-    """RGB to what players make the same RGB of."""
+    """Converts RGB to YUV that players convert back to the same RGB."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
     return picture.reformat(
       format='yuv420p', dst_colorspace=self._matrix, dst_color_range=ColorRange.MPEG
     )
 
   def close(self) -> None:
-    """Writes what the codec still holds, and the table of contents."""
+    """Writes what the codec still holds and the table of contents."""
     if self._container is None:
       return
     if self._stream is not None:
       self._container.mux(self._stream.encode())
     self._container.close()
     self._container = None
-    if self._stream is None:  # nothing was written: an empty file is no video
+    if self._stream is None:  # nothing was written: remove the empty file
       self.path.unlink(missing_ok=True)
 
   def __enter__(self) -> 'VideoWriter':
@@ -128,5 +128,5 @@ class VideoWriter:
     return self
 
   def __exit__(self, *exception: Any) -> None:
-    """Closes."""
+    """Closes the file."""
     self.close()

@@ -1,6 +1,7 @@
-"""The frames of a video and the people found on its keyframes, brought together again.
+"""Merges the frames of a video with the people found on its keyframes.
 
-Frames are kept until the people of the next keyframe are known, and are drawn between the two.
+Frames are held until the people of the next keyframe are known; boxes are interpolated between the
+two.
 """
 
 import collections
@@ -14,27 +15,27 @@ from evad_jax.visualization.draw_people import Figure, Style, annotate, between,
 
 
 class AnnotatedVideo:
-  """Writes every frame that passes and is not lost, with the people who are known by then."""
+  """Writes every frame that is not lost, with the people known at its time."""
 
   def __init__(
     self,
-    writer: VideoWriter | None,  # None: the frames pass, and only their times are kept
+    writer: VideoWriter | None,  # None: frames pass through, and only their times are kept
     classes: Sequence[str],
     style: Style | None = None,
     most_waiting: int | None = None,  # frames
   ):
-    """most_waiting: with a source that does not wait, the oldest frames are left out above it."""
+    """most_waiting: above it, the oldest frames are dropped; for sources that do not wait."""
     self._writer, self._classes, self._style = writer, classes, style or Style()
     self._most_waiting = most_waiting
     self._waiting: collections.deque[tuple[int, TimedPicture]] = collections.deque()
     self._known: tuple[int, list[Figure]] = (0, [])
-    self._seconds: dict[int, float] = {}  # of the frames that no keyframe has passed yet
-    self.count = 0  # frames that came
-    self.lost = 0  # of them, in the file
-    self.left_out = 0  # frames that could not be kept until they were drawn
+    self._seconds: dict[int, float] = {}  # of frames not yet passed by a keyframe
+    self.count = 0  # frames received
+    self.lost = 0  # of them, lost in the file
+    self.left_out = 0  # frames dropped before they were drawn
 
   def watch(self, pictures: Iterable[TimedPicture]) -> Iterator[Any]:
-    """Passes the frames on to the detector, keeping what will be drawn."""
+    """Passes the frames on to the detector and keeps those to be drawn."""
     for timed in pictures:
       self.lost += timed.lost
       if self._writer is not None and not timed.lost:
@@ -47,15 +48,15 @@ class AnnotatedVideo:
       yield timed.picture
 
   def seconds(self, frame: int) -> float:
-    """When a keyframe that was just found is shown; earlier frames are forgotten with it."""
+    """The time of a keyframe just processed; discards the times of earlier frames."""
     found = self._seconds[frame]
-    # A copy: the frames may come in from another thread.
+    # A copy: another thread may be adding frames.
     for number in [number for number in list(self._seconds) if number < frame]:
       del self._seconds[number]
     return found
 
   def add(self, people: People) -> None:
-    """Draws the frames up to a keyframe, whose people are known now."""
+    """Draws the frames up to a keyframe, now that its people are known."""
     figures = figures_of(people, self._classes, self._style)
     start, before = self._known
     while self._waiting and self._waiting[0][0] <= people.frame:
@@ -65,7 +66,7 @@ class AnnotatedVideo:
     self._known = (people.frame, figures)
 
   def finish(self) -> None:
-    """Draws what is left with the people known last."""
+    """Draws the remaining frames with the people last known."""
     while self._waiting:
       self._draw(self._waiting.popleft()[1], self._known[1])
 

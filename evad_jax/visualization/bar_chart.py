@@ -1,4 +1,4 @@
-"""Average precision of every class as a picture of bars."""
+"""A bar chart of the average precision of every class."""
 
 import os
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class Bar(NamedTuple):
 
 
 def write_bar_chart(path: str | os.PathLike, title: str, mean: float, bars: Sequence[Bar]) -> None:
-  """A PNG of the bars by falling value, with the mean as a line and the truth counted behind."""
+  """Writes a PNG of the bars in falling order, with the mean as a line and ground-truth counts."""
   write_picture(path, draw(title, mean, bars))
 
 
 def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:
-  """The picture."""
+  """Draws the chart."""
   font = font_of(FONT_SIZE)
   shown = sorted((bar for bar in bars if bar.value is not None), key=lambda bar: -bar.value)
   absent = len(bars) - len(shown)
@@ -56,7 +56,7 @@ def draw(title: str, mean: float, bars: Sequence[Bar]) -> Image.Image:
     font.write(pen, (end + 6, middle), count, INK, 'lm')
   x = left + LENGTH * mean
   pen.line((x, top - 4, x, bottom), MEAN_COLOUR, 2)
-  note = 'behind each bar: average precision in per cent (ground truth); red: mean'
+  note = 'after each bar: average precision in percent (ground-truth count); red: mean'
   if absent:
     note += f'; {absent} classes without ground truth are not shown'
   font.write(pen, (MARGIN, bottom + 10), note, INK)

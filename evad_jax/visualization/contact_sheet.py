@@ -1,8 +1,8 @@
-"""A picture of what the detector sees: key frames with true and predicted boxes and their names.
+"""A contact sheet: keyframes with ground-truth and predicted boxes and their class names.
 
-Every tile shows one key frame, enlarged where it is small, so that it is readable whatever the
-resolution. True boxes are dashed green and numbered, predicted ones solid orange and lettered; the
-names stand in a list below, where any number of people has room, above a strip of the clip.
+Every tile shows one keyframe, enlarged if small, so that it is readable at any resolution. Ground
+truth is dashed green and numbered, predictions are solid orange and lettered. A list below the
+picture holds the names, with room for any number of people, above a strip of the clip.
 """
 
 import os
@@ -25,39 +25,39 @@ from evad_jax.visualization.drawing import (
 
 TRUTH_COLOUR = (72, 224, 128)
 PREDICTED_COLOUR = (255, 158, 44)
-INDENT = 2  # of the names, in font sizes
+INDENT = 2  # of the names, in multiples of the font size
 GAP = 10  # pixels between tiles
-SMALLEST_TILE = 256  # pixels; below it names do not fit
+SMALLEST_TILE = 256  # pixels; names do not fit a smaller tile
 
 
 class Tile(NamedTuple):
-  """One key frame; boxes are xyxy in parts of the frame's width and height."""
+  """One keyframe; boxes are xyxy, as fractions of the frame's width and height."""
 
   frame: np.ndarray  # (H, W, 3) uint8 RGB
   truth_boxes: np.ndarray  # (G, 4)
   truth_labels: np.ndarray  # (G, A) multi-hot
-  boxes: np.ndarray  # (P, 4), those to be drawn
+  boxes: np.ndarray  # (P, 4), those to draw
   action_scores: np.ndarray  # (P, A) in [0, 1]
   title: str = ''
   strip: np.ndarray | None = None  # (n, h, w, 3) uint8 RGB, frames of the clip in order
 
 
 class Style(NamedTuple):
-  """How much is written on a tile, and how large."""
+  """How much text a tile has, and how large it is."""
 
   tile_width: int = 360  # pixels
   font_size: int = 14  # pixels
-  lowest_score: float = 0.3  # actions below are not named, except a box's best
+  lowest_score: float = 0.3  # lower-scored actions are not named, except a box's best
   most_names: int = 3  # actions named on one box
 
 
 def contact_sheet(
   tiles: Sequence[Tile], class_names: Sequence[str], columns: int = 4, style: Style | None = None
 ) -> Image.Image:
-  """Draws the tiles row by row under a legend; (width, height) follow from the tiles.
+  """Draws the tiles row by row under a legend; the size follows from the tiles.
 
-  Raises ValueError without a tile, for a tile narrower than 256 pixels, and where the labels of a
-  tile do not fit the names.
+  Raises ValueError without a tile, for tiles narrower than 256 pixels, and if the labels of a tile
+  do not match the names.
   """
   style = style or Style()
   _check(tiles, class_names, style)
@@ -84,21 +84,21 @@ def write_contact_sheet(
   columns: int = 4,
   style: Style | None = None,
 ) -> None:
-  """Writes the sheet as PNG; the file appears under its name only when it is whole."""
+  """Writes the sheet as PNG, atomically."""
   write_picture(path, contact_sheet(tiles, class_names, columns, style))
 
 
 def tiles_of_batch(
   batch: Batch,
   detections: Detections,
-  titles: Sequence[str] | None = None,  # B; the example's number where not given
+  titles: Sequence[str] | None = None,  # B; default: the example's number
   person_threshold: float = 0.7,
-  strip_frames: int = 0,  # frames of the clip shown below the key frame
+  strip_frames: int = 0,  # frames of the clip shown below the keyframe
 ) -> list[Tile]:
-  """The tiles of a batch's real examples, from host arrays; the key frame is frame T // 2.
+  """Makes the tiles of a batch's real examples from host arrays; the keyframe is frame T // 2.
 
-  Of the proposals those that reach the threshold are drawn, or the best where none does. Nothing
-  of the batch stays alive with the tiles.
+  Draws the proposals that reach the threshold, or the best one if none does. Copies what it needs,
+  so that the batch can be freed.
   """
   tiles = []
   num_frames = batch.clips.shape[1]
@@ -122,7 +122,7 @@ def tiles_of_batch(
 
 
 def draw_tile(tile: Tile, class_names: Sequence[str], style: Style) -> Image.Image:
-  """One tile of the style's width: title, picture with boxes, list of names, strip."""
+  """Draws one tile of the style's width: title, picture with boxes, list of names, strip."""
   parts = [_draw_lines([(TEXT_COLOUR, tile.title, '')], style)] if tile.title else []
   parts.append(_draw_people(tile, style))
   entries = _entries(tile, class_names, style)
@@ -139,7 +139,7 @@ def draw_tile(tile: Tile, class_names: Sequence[str], style: Style) -> Image.Ima
 
 
 def _draw_people(tile: Tile, style: Style) -> Image.Image:
-  """The picture with its boxes, then their badges, so that no line crosses one."""
+  """Draws the picture with its boxes, then the badges, so that no line crosses a badge."""
   picture = _enlarge(tile.frame, style.tile_width)
   left = (style.tile_width - picture.width) // 2
   stage = Image.new('RGB', (style.tile_width, picture.height), BACKGROUND)
@@ -179,7 +179,7 @@ def _letter(i: int) -> str:
 
 
 def _wrap(colour: tuple, badge: str, names: Sequence[str], style: Style) -> list[tuple]:
-  """Names behind the badge, as many to a line as fit; those that do not go on below."""
+  """Wraps the names after the badge into lines of the tile's width."""
   font, room = font_of(style.font_size), style.tile_width - INDENT * style.font_size - 2
   lines = ['']
   for i, name in enumerate(names):
@@ -193,7 +193,7 @@ def _wrap(colour: tuple, badge: str, names: Sequence[str], style: Style) -> list
 
 
 def _draw_lines(lines: Sequence[tuple], style: Style) -> Image.Image:
-  """(colour, badge or title, text) -> a picture of the tile's width; what does not fit is cut."""
+  """(colour, badge or title, text) -> a picture of the tile's width; truncates long lines."""
   font, height = font_of(style.font_size), line_height(style.font_size)
   picture = Image.new('RGB', (style.tile_width, height * len(lines) + 2), BACKGROUND)
   draw = ImageDraw.Draw(picture)
@@ -205,7 +205,7 @@ def _draw_lines(lines: Sequence[tuple], style: Style) -> Image.Image:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple, dash: int) -> None:
-  """A line two pixels wide on a dark one, inside the box; dashes of `dash` pixels where not 0."""
+  """Draws a 2-pixel line on a dark one, inside the box; dashes of `dash` pixels unless 0."""
   x1, y1, x2, y2 = (int(x) for x in box)
   draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=(0, 0, 0), width=4 if not dash else 3)
   for inset in (0, 1) if dash else (1, 2):
@@ -239,7 +239,7 @@ def _enlarge(frame: np.ndarray, width: int) -> Image.Image:
 
 
 def _draw_strip(frames: np.ndarray, width: int) -> Image.Image:
-  """The frames side by side over the whole width, with two pixels between them."""
+  """Draws the frames side by side over the full width, two pixels apart."""
   count = len(frames)
   left = [round(i * (width + 2) / count) for i in range(count + 1)]
   height = max(1, round(frames.shape[1] * (left[1] - 2) / frames.shape[2]))
@@ -251,7 +251,7 @@ def _draw_strip(frames: np.ndarray, width: int) -> Image.Image:
 
 
 def _legend(width: int, style: Style) -> Image.Image:
-  """One line that says which colour is which."""
+  """One line that explains the colours."""
   font, line = font_of(style.font_size), line_height(style.font_size)
   picture = Image.new('RGB', (width, line + 6), BACKGROUND)
   draw, x = ImageDraw.Draw(picture), 0

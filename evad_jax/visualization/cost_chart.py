@@ -1,4 +1,4 @@
-"""What a keep rate costs, as a picture of lines: multiply-adds and time against the keep rate."""
+"""A line chart of cost against keep rate: multiply-adds and time."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from evad_jax.visualization.lettering import Font
 
 FONT_SIZE = 14
 WIDTH, HEIGHT = 380, 260  # pixels of one panel
-MARGIN, LEFT, ROW = 20, 64, 20  # pixels: around all, for a panel's numbers, from line to line
+MARGIN, LEFT, ROW = 20, 64, 20  # pixels: outer margin, room for a panel's numbers, line height
 INK, PALE = '#202020', '#d8d8d8'
 COLOURS = ('#3b75af', '#c44e25', '#4f8a3c', '#8256a5', '#a8862b', '#4b9c9c', '#b4558a', '#666666')
 
@@ -40,9 +40,9 @@ def write_files(
   rows: Sequence[NamedTuple],
   panels: Sequence[Panel],
 ) -> None:
-  """The rows as JSON and the panels as a PNG, each where a path is given.
+  """Writes the rows as JSON and the panels as a PNG, each if its path is given.
 
-  Raises InputError where a file cannot be written.
+  Raises InputError if a file cannot be written.
   """
   try:
     if figures:
@@ -56,12 +56,12 @@ def write_files(
 
 
 def write_cost_chart(path: str | os.PathLike, title: str, panels: Sequence[Panel]) -> None:
-  """A PNG of the panels side by side; lines of one name have one colour."""
+  """Writes a PNG of the panels side by side; lines with the same name share a colour."""
   write_picture(path, draw(title, panels))
 
 
 def draw(title: str, panels: Sequence[Panel]) -> Image.Image:
-  """The picture."""
+  """Draws the chart."""
   font = font_of(FONT_SIZE)
   names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
   colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
@@ -88,7 +88,7 @@ def _draw_panel(
   top: int,
   colours: dict[str, str],
 ) -> None:
-  """Axes from zero, so that lengths may be compared, and the lines."""
+  """Draws the lines and axes that start at zero, so that lengths can be compared."""
   points = [point for line in panel.lines for point in line.points]
   highest = _round_up(max((cost for _, cost in points), default=1.0))
   bottom = top + HEIGHT
@@ -110,7 +110,7 @@ def _draw_panel(
 
 
 def _round_up(value: float) -> float:
-  """The next of 1, 2, 4, 8 times a power of ten: its quarters are short numbers."""
+  """The next of 1, 2, 4, 8 times a power of ten, whose quarters are short numbers."""
   if value <= 0:
     return 1.0
   scale = 1.0

@@ -1,4 +1,4 @@
-"""People, their ids and their actions, painted into a frame of any size."""
+"""Draws people, their ids and their actions on a frame of any size."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,30 +12,30 @@ from evad_jax.inference.person_tracks import People
 from evad_jax.video import video_writer
 from evad_jax.visualization.drawing import BACKGROUND, Panel, covered, fit, font_of, line_height
 
-READABLE = 400  # pixels that the short side of an annotated frame has at least
-GOLDEN = 0.618034  # of the circle of hues, between one id and the next
+READABLE = 400  # pixels, the smallest short side of an annotated frame
+GOLDEN = 0.618034  # share of the hue circle from one id to the next
 
 
 class Style(NamedTuple):
   """What is written on people."""
 
-  lowest_score: float = 0.3  # actions below are not named
+  lowest_score: float = 0.3  # lower-scored actions are not named
   most_names: int = 3  # actions named on one person
   panel_opacity: float = 0.65
 
 
 class Figure(NamedTuple):
-  """Somebody to be drawn."""
+  """A person to draw."""
 
   id: int
-  box: np.ndarray  # (4,) xyxy in parts of the frame's width and height
-  lines: tuple[str, ...]  # what he or she does
+  box: np.ndarray  # (4,) xyxy, as fractions of the frame's width and height
+  lines: tuple[str, ...]  # their actions
 
 
 def enlargement(height: int, width: int) -> float:
-  """By how much a frame is enlarged, so that what is written on it can be read.
+  """The factor by which a frame is enlarged to make the text on it readable.
 
-  A whole number; of frames so long that no video has room for them, below 1.
+  An integer; below 1 only for frames too long for a video.
   """
   longest = max(height, width)
   wanted = -(-READABLE // min(height, width, READABLE))
@@ -49,14 +49,14 @@ def colour_of(person_id: int) -> tuple[int, int, int]:
 
 
 def describe(action_scores: np.ndarray, classes: Sequence[str], style: Style) -> tuple[str, ...]:
-  """(A,) scores -> the best actions as 'walk 0.82', one a line, the best first."""
+  """(A,) scores -> the best actions as lines such as 'walk 0.82', best first."""
   ranked = np.argsort(-action_scores, kind='stable')[: style.most_names].tolist()
   shown = [action for action in ranked if action_scores[action] >= style.lowest_score]
   return tuple(f'{classes[action]} {action_scores[action]:.2f}' for action in shown)
 
 
 def figures_of(people: People, classes: Sequence[str], style: Style) -> list[Figure]:
-  """Everybody on a keyframe, by id."""
+  """Everyone on a keyframe, by id."""
   figures = [
     Figure(int(person), box, describe(scores, classes, style))
     for person, box, scores in zip(people.ids, people.boxes, people.action_scores, strict=True)
@@ -67,10 +67,10 @@ def figures_of(people: People, classes: Sequence[str], style: Style) -> list[Fig
 def between(
   before: Sequence[Figure], after: Sequence[Figure], share: float
 ) -> list[Figure]:  # by id
-  """Who stands where between two keyframes; share: of the way from the first, in [0, 1].
+  """Interpolates between two keyframes; share: of the way from the first, in [0, 1].
 
-  Those who are on both move evenly; those on one alone are drawn on its half of the way. Actions
-  are those of the nearer keyframe.
+  People on both keyframes move linearly; people on only one are drawn on its half of the way.
+  Actions are those of the nearer keyframe.
   """
   first, last = ({figure.id: figure for figure in side} for side in (before, after))
   figures = []
@@ -85,7 +85,7 @@ def between(
 
 
 def annotate(frame: np.ndarray, figures: Sequence[Figure], style: Style | None = None):
-  """Paints figures into a frame; (H, W, 3) uint8 RGB in and out, enlarged by `enlargement`."""
+  """Draws people on a frame; (H, W, 3) uint8 RGB in and out, enlarged by `enlargement`."""
   style = style or Style()
   height, width = frame.shape[:2]
   factor = enlargement(height, width)
@@ -110,7 +110,7 @@ def annotate(frame: np.ndarray, figures: Sequence[Figure], style: Style | None =
 
 
 def _pixels(box: np.ndarray, scale: np.ndarray, size: tuple[int, int]) -> tuple[int, ...]:
-  """A box inside the picture, in whole pixels, x1 <= x2 and y1 <= y2."""
+  """A box clipped to the picture, in integer pixels, x1 <= x2 and y1 <= y2."""
   x1, y1, x2, y2 = np.clip(np.round(box * scale), 0, [*size, *size]).astype(int).tolist()
   x1, y1 = min(x1, size[0] - 2), min(y1, size[1] - 2)
   return x1, y1, max(x1 + 1, min(x2, size[0] - 1)), max(y1 + 1, min(y2, size[1] - 1))
@@ -124,7 +124,7 @@ def _draw_panel(
   taken: Sequence[Panel],
   style: Style,
 ) -> Panel:
-  """The id and the actions beside the box; returns the panel's place."""
+  """Writes the id and the actions beside the box; returns the panel's xyxy."""
   font, line, pad = font_of(font_size), line_height(font_size), max(3, font_size // 5)
   badge = f'#{figure.id}'
   badge_width = int(font.getlength(badge)) + 2 * pad
@@ -149,9 +149,9 @@ def _draw_panel(
 def _place(
   box: tuple[int, ...], width: int, height: int, size: tuple[int, int], taken: Sequence[Panel]
 ) -> Panel:
-  """Above the box, below it, or inside: the first of these that covers least of other panels.
+  """Above the box, below it, or inside: the first of these that overlaps other panels least.
 
-  Fixed places, and not the best of all, so that panels stay where they are from frame to frame.
+  Candidates are fixed, so that panels do not jump from frame to frame.
   """
   x1, y1, x2, y2 = box
   spots = [(x1, y1 - height), (x1, y2), (x1, y1), (x2 - width, y1 - height), (x2 - width, y2)]

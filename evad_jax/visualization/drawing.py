@@ -1,4 +1,4 @@
-"""What all pictures that explain share: fonts, colours, text that fits, places for panels."""
+"""Shared by all annotated pictures: fonts, colours, text fitting, positions of panels."""
 
 import bisect
 import functools
@@ -20,17 +20,17 @@ Panel = tuple[int, int, int, int]  # xyxy pixels, exclusive at the far ends
 
 @functools.cache
 def font_of(size: int) -> Font:
-  """Text `size` pixels high, in whatever letters."""
+  """A font for text `size` pixels high, in any script."""
   return Font(size)
 
 
 def line_height(font_size: int) -> int:
-  """Pixels from one line to the next."""
+  """Line spacing in pixels."""
   return sum(font_of(font_size).getmetrics()) + 1
 
 
 def fit(text: str, width: float, font: Font) -> str:
-  """The text, or as much of it as fits into `width` pixels, with an ellipsis."""
+  """Truncates the text with an ellipsis if it is wider than `width` pixels."""
   if font.getlength(text) <= width:
     return text
   lengths = range(len(text))
@@ -45,9 +45,9 @@ def free_place(
   size: tuple[int, int],  # width and height of the picture
   taken: Sequence[Panel],
 ) -> Panel:
-  """Where to put a panel that belongs to a box.
+  """Finds a position for a panel that belongs to a box.
 
-  The first place along the box's edges, moved into the picture, that covers least of `taken`.
+  The first position along the box's edges, moved into the picture, that overlaps `taken` least.
   """
   x1, y1, x2, y2 = (int(x) for x in box)
   corners = [(x, y) for y in (y1, y2 - height + 1) for x in (x1, x2 - width + 1)]
@@ -60,16 +60,13 @@ def free_place(
 
 
 def covered(a: Panel, b: Panel) -> int:
-  """Pixels that two panels share."""
+  """Pixels in which two panels overlap."""
   width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
   return max(0, width) * max(0, height)
 
 
 def write_picture(path: str | os.PathLike, picture: Image.Image, **arguments: Any) -> None:
-  """Writes a picture, PNG unless the arguments of `save` say otherwise.
-
-  The file appears under its name only when it is whole.
-  """
+  """Writes a picture atomically, as PNG unless the arguments of `save` say otherwise."""
   storage.refuse_address(path, 'A picture to write')
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Text in pictures, each letter from the first font that has it.
 
-These are the font of the drawing library (Latin without accents), OpenCV's own (Latin, Greek,
-Cyrillic, Hebrew, Arabic, Chinese, Japanese, Korean), and what this machine has installed.
+In order: Pillow's font (Latin without accents), OpenCV's own (Latin, Greek, Cyrillic, Hebrew,
+Arabic, Chinese, Japanese, Korean), and the fonts installed on this machine.
 """
 
 import functools
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-OPENCV = 'OpenCV'  # stands for its font, beside paths of files; '' is the drawing library's
-WEIGHT = 350  # of OpenCV's font, from 100 to 900: about that of the drawing library's
-NO_LETTER = '\U0010ffff'  # no font has it: what is drawn instead shows which others it lacks
+OPENCV = 'OpenCV'  # stands for its font among file paths; '' is Pillow's
+WEIGHT = 350  # of OpenCV's font, from 100 to 900: about that of Pillow's
+NO_LETTER = '\U0010ffff'  # in no font: shows what a font draws for letters that it lacks
 FOLDERS = {
   'linux': ('~/.local/share/fonts', '~/.fonts', '/usr/local/share/fonts', '/usr/share/fonts'),
   'darwin': ('~/Library/Fonts', '/Library/Fonts', '/System/Library/Fonts'),
@@ -28,17 +28,17 @@ SUFFIXES = ('.ttf', '.otf', '.ttc')
 
 
 class Run(NamedTuple):
-  """Neighbouring letters of one font."""
+  """Consecutive letters in one font."""
 
   font: str
   text: str
 
 
 class Font:
-  """A size of text, in pixels."""
+  """Text of one size, in pixels."""
 
   def __init__(self, size: int):
-    """size: of an em."""
+    """size: of an em, pixels."""
     self.size = size
 
   def getmetrics(self) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class Font:
     colour: str | tuple[int, ...],
     anchor: str = 'la',
   ) -> None:
-    """Draws one line. anchor: Pillow's; l, m or r across, and a, t, m, s or b down."""
+    """Draws one line. anchor: as in Pillow; l, m or r across, and a, t, m, s or b down."""
     parts = runs(text)
     if all(run.font == '' for run in parts):
       whole = ''.join(run.text for run in parts)
@@ -81,9 +81,9 @@ class Font:
 
 @functools.lru_cache(4096)
 def runs(text: str) -> tuple[Run, ...]:
-  """The text cut where the font changes: between words, or within those that no one font has.
+  """Splits the text where the font changes: between words, or within words that no font covers.
 
-  Letters that none has are told once, and drawn as question marks.
+  Letters that no font has are reported once and drawn as question marks.
   """
   made: list[Run] = []
   lacking: list[str] = []
@@ -108,7 +108,7 @@ def runs(text: str) -> tuple[Run, ...]:
 
 
 def _clusters(word: str) -> list[str]:
-  """Letters with the marks that belong to them."""
+  """Letters with their combining marks."""
   clusters: list[str] = []
   for letter in word:
     if clusters and unicodedata.category(letter) in ('Mn', 'Mc', 'Me', 'Cf'):
@@ -120,7 +120,7 @@ def _clusters(word: str) -> list[str]:
 
 @functools.cache
 def _font_with(letters: str) -> str | None:
-  """The first font that has all of them."""
+  """The first font that has all of the letters."""
   if _free_type_has('', letters):
     return ''
   if all(_opencv_has(letter) for letter in letters):
@@ -130,9 +130,9 @@ def _font_with(letters: str) -> str | None:
 
 @functools.cache
 def _tell(letters: str) -> None:
-  """Says once which letters cannot be drawn."""
+  """Reports once which letters cannot be drawn."""
   print(
-    f'No font of this machine has {letters}: question marks stand for them in pictures; install a '
+    f'No font on this machine has {letters}: question marks stand for them in pictures; install a '
     'font that has them, such as Noto Sans.',
     file=sys.stderr,
     flush=True,
@@ -141,7 +141,7 @@ def _tell(letters: str) -> None:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-  """Font files of this machine, upright and sans serif first."""
+  """Font files on this machine, upright and sans serif first."""
   found = []
   for folder in FOLDERS.get(sys.platform, FOLDERS['linux']):
     folder = Path(os.path.expandvars(os.path.expanduser(folder)))
@@ -165,7 +165,7 @@ def _free_type_has(path: str, letters: str) -> bool:
     font = _free_type(path, 16)
     lacks = _pixels(font, NO_LETTER)
     return all(_pixels(font, letter) != lacks for letter in letters)
-  except (OSError, ValueError):  # no font, or one of fixed sizes
+  except (OSError, ValueError):  # not a font, or one of fixed sizes
     return False
 
 
@@ -182,7 +182,7 @@ def _opencv_has(letter: str) -> bool:
 
 @functools.lru_cache(4096)
 def _opencv_length(text: str, size: int) -> int:
-  """Where OpenCV's pen stands after the text."""
+  """Width of the text in OpenCV's font, pixels."""
   nowhere = np.zeros((1, 1), np.uint8)
   end, _ = cv2.putText(nowhere, text, (0, 0), 255, cv2.FontFace('sans'), size, WEIGHT)
   return int(end[0])

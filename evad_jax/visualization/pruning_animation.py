@@ -1,4 +1,4 @@
-"""A clip that plays, beside itself after every block that prunes, with dropped tokens dimmed."""
+"""Animates a clip beside its state after every pruning block, with dropped tokens dimmed."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from evad_jax.visualization.drawing import BACKGROUND, TEXT_COLOUR
 from evad_jax.visualization.picture_parts import FAINT_COLOUR, MARK_COLOUR
 from evad_jax.visualization.pruning_sheets import GAP, MARGIN, ROW_GAP, PrunedClip, stage_caption
 
-WIDTH = 1160  # aimed at, pixels
+WIDTH = 1160  # target, pixels
 WIDEST_PANEL = 340
 MOST_PANELS = 4  # side by side
-CELL_COLOUR = (58, 62, 70)  # of the frames that are not shown just now
+CELL_COLOUR = (58, 62, 70)  # of frames not shown at the moment
 CELL_GAP = 4
 
 
 def pruning_animation(clip: PrunedClip) -> list[Image.Image]:
-  """T pictures: the input beside every stage, at most four to a line, above where the clip stands.
+  """Draws T pictures: the input and every stage, at most four per row, above a progress bar.
 
-  No two are equal, so that no format takes two for one. Raises ValueError where there is no stage,
-  or frames, tokens and numbers do not fit each other.
+  No two are equal, so that no format merges them. Raises ValueError if there is no stage, or if
+  frames, tokens and numbers do not match.
   """
   clip.check()
   columns = min(1 + len(clip.stages), MOST_PANELS)
@@ -52,7 +52,7 @@ def _picture(clip: PrunedClip, frame: int, columns: int, panel_width: int) -> Im
 def _panels(
   clip: PrunedClip, frame: int, size: tuple[int, int]
 ) -> Sequence[tuple[str, str, np.ndarray]]:
-  """(caption, count, tile) of the input and of every stage."""
+  """(caption, count, tile) for the input and every stage."""
   t, h, w = clip.grid()
   tile = token_painting.enlarge(clip.frames[frame], size)
   panels = [(f'input: {t * h * w:,} tokens', f'here {h * w:,}', tile)]
@@ -65,12 +65,12 @@ def _panels(
 
 
 def _in_keyframe(clip: PrunedClip, frame: int) -> bool:
-  """Whether it shares its tokens with the keyframe."""
+  """Whether the frame shares its tokens with the keyframe."""
   return clip.keyframe() <= frame < clip.keyframe() + clip.tubelet
 
 
 def _draw_clock(draw: ImageDraw.ImageDraw, clip: PrunedClip, frame: int, top: int) -> None:
-  """T cells, the present one filled and those of the keyframe's tokens underlined, and a text."""
+  """Draws T cells, the current one filled and the keyframe's tubelet underlined, and a caption."""
   count, width = len(clip.frames), draw.im.size[0] - 2 * MARGIN
   edges = MARGIN + np.linspace(0, width + CELL_GAP, count + 1).round().astype(int)
   for i in range(count):

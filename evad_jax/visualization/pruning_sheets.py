@@ -1,9 +1,9 @@
-"""Pictures of keyframe-centric token pruning, as in the figures of the paper (section 3.2).
+"""Pictures of keyframe-centric token pruning, in the manner of the paper (section 3.2).
 
-`pruning_sheet` has a column for every slot of the clip and a row for every block that prunes, with
-dropped tokens dimmed; `importance_sheet` shows what decided it, as a heat map; `pruning_animation`
-has the same moving. What is small is enlarged, so that all of it is readable whatever the
-resolution. Tokens of padding lie outside the picture and are not shown.
+`pruning_sheet` has a column for every time step of the grid and a row for every pruning block, with
+dropped tokens dimmed. `importance_sheet` shows the importance that decided it, as a heat map.
+`pruning_animation` animates the first. Small pictures are enlarged, so that everything is readable
+at any resolution. Padding tokens lie outside the picture and are not shown.
 """
 
 from collections.abc import Sequence
@@ -18,53 +18,53 @@ from evad_jax.visualization.drawing import BACKGROUND, TEXT_COLOUR, font_of
 from evad_jax.visualization.picture_parts import FAINT_COLOUR, FONT_SIZE, MARK_COLOUR
 
 MARGIN = 14  # pixels around a picture
-GAP = 8  # between tiles; the mark of the keyframe stands in it
+GAP = 8  # between tiles; holds the mark of the keyframe
 ROW_GAP = 14
-SHEET_WIDTH = 1920  # aimed at; many slots make it wider
-NARROWEST = 760  # sheet; in less the texts do not fit
+SHEET_WIDTH = 1920  # target; many time steps make it wider
+NARROWEST = 760  # sheet; text does not fit a narrower one
 TILE_WIDTHS = (112, 300)  # smallest, where headings still fit, and largest
-TALLEST = 1.5  # height of a tile, in widths
-SCALE_WIDTH = 300  # of the heat map's colours
+TALLEST = 1.5  # largest height of a tile, in widths
+SCALE_WIDTH = 300  # of the heat map's colour scale
 
 
 class PrunedClip(NamedTuple):
-  """One clip and what became of its tokens."""
+  """One clip and what pruning did to its tokens."""
 
   frames: np.ndarray  # (T, H, W, 3) uint8 RGB, the picture without padding
-  stages: Sequence[PruningStage]  # of this clip alone, without the axis B; NumPy
+  stages: Sequence[PruningStage]  # of this clip, without axis B; NumPy
   patch: int  # height and width of a token, pixels of the picture
-  tubelet: int  # frames of a token
+  tubelet: int  # frames per token
   title: str = ''
-  frame_numbers: Sequence[int] | None = None  # T, of the frames in their video; from 0 if not given
+  frame_numbers: Sequence[int] | None = None  # T, of the frames in their video; default: from 0
 
   def grid(self) -> tuple[int, int, int]:
-    """t, h, w of the tokens that hold a pixel of the picture."""
+    """t, h, w of the tokens that contain a pixel of the picture."""
     frames, height, width = self.frames.shape[:3]
     return frames // self.tubelet, -(-height // self.patch), -(-width // self.patch)
 
   def on_picture(self, tokens: np.ndarray) -> np.ndarray:
-    """Cuts what a stage says of the tokens of the canvas to those of the picture."""
+    """Crops a stage's values from the tokens of the canvas to those of the picture."""
     t, h, w = self.grid()
     return tokens[:t, :h, :w]
 
   def keyframe(self) -> int:
-    """Its number in the clip; its slot goes on to keyframe + tubelet."""
+    """Its index in the clip; its time step ends before keyframe + tubelet."""
     return self.grid()[0] // 2 * self.tubelet
 
   def number(self, frame: int) -> int:
-    """Of a frame of the clip, in its video."""
+    """The number that a frame of the clip has in its video."""
     return int(frame if self.frame_numbers is None else self.frame_numbers[frame])
 
   def tile_size(self, width: int) -> tuple[int, int]:
-    """Width and height of the picture in a tile so wide; a tall one is narrower."""
+    """Width and height of the picture in a tile of that width; a tall picture is narrower."""
     height, full = self.frames.shape[1:3]
     scale = min(width / full, TALLEST * width / height)
     return max(1, round(full * scale)), max(1, round(height * scale))
 
   def check(self) -> None:
-    """Raises ValueError where there is no stage, or something does not fit the frames."""
+    """Raises ValueError if there is no stage, or if anything does not match the frames."""
     if not self.stages:
-      raise ValueError('there is no stage of pruning to draw.')
+      raise ValueError('there is no pruning stage to draw.')
     frames, height, width = self.frames.shape[:3]
     if not frames or frames % self.tubelet:
       raise ValueError(f'{frames} frames do not divide into tubelets of {self.tubelet}.')
@@ -84,13 +84,13 @@ class Row(NamedTuple):
 
   caption: str
   tiles: list[np.ndarray]  # t of (height, width, 3) uint8
-  counts: list[str]  # t, below the tiles; or none
+  counts: list[str]  # t, below the tiles; or empty
 
 
 def pruning_sheet(clip: PrunedClip) -> Image.Image:
-  """The first frame of every slot, and below it the same after every block that prunes.
+  """Draws the first frame of every time step, and below it the same after every pruning block.
 
-  Raises ValueError where there is no stage, or frames, tokens and numbers do not fit each other.
+  Raises ValueError if there is no stage, or if frames, tokens and numbers do not match.
   """
   clip.check()
   size = _tile_size(clip)
@@ -106,15 +106,15 @@ def pruning_sheet(clip: PrunedClip) -> Image.Image:
     ]
     counts = [f'{here.sum():,} of {here.size:,}' for here in kept]
     rows.append(Row(stage_caption(clip, stage), tiles, counts))
-  note = 'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.'
+  note = 'Dropped tokens are dimmed and hatched. Tokens of the keyframe (marked) are always kept.'
   return _sheet(clip, note, rows)
 
 
 def importance_sheet(clip: PrunedClip) -> Image.Image:
-  """What every block that prunes found important, over the first frame of every slot.
+  """Draws the importance in every pruning block over the first frame of every time step.
 
-  Importance is the attention that a token gets, here in multiples of the mean of the tokens of the
-  picture that came in. Raises ValueError as `pruning_sheet`.
+  Importance is the attention that a token gets, here in multiples of the mean over the picture's
+  tokens that enter the block. Raises ValueError as `pruning_sheet` does.
   """
   clip.check()
   size = _tile_size(clip)
@@ -131,18 +131,18 @@ def importance_sheet(clip: PrunedClip) -> Image.Image:
     dropped = entered - clip.on_picture(stage.kept).sum()
     caption = f'block {int(stage.block)} drops {dropped:,} of {entered:,} tokens'
     rows.append(Row(caption, tiles, []))
-  note = 'How much attention every token gets: those that get least are dropped, '
-  return _sheet(clip, note + 'but none of the keyframe, marked.', rows, _heat_legend(octaves))
+  note = 'How much attention every token gets: those with the least are dropped, '
+  return _sheet(clip, note + 'except in the keyframe (marked).', rows, _heat_legend(octaves))
 
 
 def stage_caption(clip: PrunedClip, stage: PruningStage) -> str:
-  """How many tokens of the picture are left."""
+  """Says how many tokens of the picture are left."""
   kept = clip.on_picture(stage.kept)
   return f'after block {int(stage.block)}: {kept.sum():,} of {kept.size:,} tokens'
 
 
 def _input_caption(clip: PrunedClip) -> str:
-  """How many tokens there are, and of what."""
+  """Says how many tokens there are, and what each holds."""
   total = int(np.prod(clip.grid()))
   what = f'{clip.patch} x {clip.patch} pixels of {clip.tubelet} frames each'
   padding = clip.stages[0].kept.size - total
@@ -151,20 +151,20 @@ def _input_caption(clip: PrunedClip) -> str:
 
 
 def _tile_size(clip: PrunedClip) -> tuple[int, int]:
-  """Width and height of all tiles of a sheet."""
+  """Width and height of every tile of a sheet."""
   room = (SHEET_WIDTH - 2 * MARGIN) // clip.grid()[0] - GAP
   return clip.tile_size(int(np.clip(room, *TILE_WIDTHS)))
 
 
 def _column_width(clip: PrunedClip) -> int:
-  """Of a tile, and of what is written above and below it."""
+  """Width of a tile and of the text above and below it."""
   return max(_tile_size(clip)[0], TILE_WIDTHS[0])
 
 
 def _sheet(
   clip: PrunedClip, note: str, rows: Sequence[Row], legend: Image.Image | None = None
 ) -> Image.Image:
-  """Title, note, rows of which the first has headings, legend."""
+  """Draws the title, a note, the rows (the first with headings) and a legend."""
   line, column = picture_parts.line_height(), _column_width(clip) + GAP
   tall = rows[0].tiles[0].shape[0]
   heights = [line + tall + (line if row.counts else 0) + ROW_GAP for row in rows]
@@ -191,7 +191,7 @@ def _sheet(
 def _draw_tiles(
   sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: int, column: int
 ) -> None:
-  """The tiles of a row, the keyframe's marked, with what is written below them."""
+  """Draws the tiles of a row, the keyframe's marked, with the counts below them."""
   for slot, tile in enumerate(row.tiles):
     left = MARGIN + slot * column
     box = picture_parts.paste(sheet, tile, left, top + 2, column - GAP)
@@ -203,7 +203,7 @@ def _draw_tiles(
 
 
 def _draw_headings(draw: ImageDraw.ImageDraw, clip: PrunedClip, top: int) -> None:
-  """Which frame every column shows."""
+  """Writes which frame every column shows."""
   width = _column_width(clip)
   for slot in range(clip.grid()[0]):
     frame = slot * clip.tubelet
@@ -215,7 +215,7 @@ def _draw_headings(draw: ImageDraw.ImageDraw, clip: PrunedClip, top: int) -> Non
 
 
 def _heat_legend(octaves: int) -> Image.Image:
-  """The scale of the heat map with its ticks, and what is dark."""
+  """Draws the scale of the heat map with its ticks, and explains the dark colour."""
   line = picture_parts.line_height()
   picture = Image.new('RGB', (SCALE_WIDTH + 290, 2 * line + 20), BACKGROUND)
   draw = ImageDraw.Draw(picture)

@@ -1,7 +1,7 @@
-"""What keyframe-centric token pruning did with a clip (paper section 3.2), stage by stage.
+"""Traces keyframe-centric token pruning of a clip (paper section 3.2), stage by stage.
 
-Blocks leave behind which tokens they kept and how important each was, in an order of their own.
-Here that becomes grids in time order, which `pruning_pictures` can draw.
+Blocks record which tokens they kept and how important each was, in their own order. This module
+turns the records into grids in time order, which `pruning_sheets` can draw.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def trace_pruning(
   clips: Array,  # (B, T, H, W, 3) uint8 on the canvas, as in Batch
   sizes: Array,  # (B, 2) int32, height and width of the picture
 ) -> list[PruningStage]:
-  """The stages of a batch, one for each block that prunes, in order; none where nothing is pruned.
+  """The stages of a batch, one per pruning block, in order; none if nothing is pruned.
 
-  A free function to jit with the model bound. Raises InputError where the model's keep rates do
-  not fit the clip.
+  A free function, to be jitted with the model bound. Raises InputError if the model's keep rates
+  do not fit the clip.
   """
   x = normalize_clips(clips, sizes, model.dtype)
   variables = {'params': params}
@@ -37,18 +37,18 @@ def trace_pruning(
 
 
 def of_clip(stages: Sequence[PruningStage], place: int) -> list[PruningStage]:
-  """The stages of one clip of the batch, for pictures: without the axis B, on the host."""
+  """The stages of one clip of the batch, for pictures: without axis B, on the host."""
   stages = jax.device_get(list(stages))
   return [PruningStage(int(s.block), s.kept[place], s.importance[place]) for s in stages]
 
 
 def pruning_stages(sown: dict[str, Any], grid: tuple[int, int, int]) -> list[PruningStage]:
-  """From what the encoder's blocks sowed to grids of t, h, w; order and errors as above."""
+  """Turns what the encoder's blocks sowed into grids of t, h, w; order and errors as above."""
   blocks = {int(name.removeprefix('block_')): leaves for name, leaves in sown.items()}
   stages, entering = [], None
   for block, leaves in sorted(blocks.items()):
     (importance,), (kept_places,) = leaves['importance'], leaves['kept_places']
-    if entering is None:  # before the first of them all are there, in order
+    if entering is None:  # all tokens enter the first one, in order
       entering = jnp.arange(importance.shape[1] - grid[1] * grid[2], dtype=jnp.int32)
       entering = jnp.broadcast_to(entering, (len(importance), len(entering)))
     num_kept = grid[1] * grid[2] + kept_places.shape[1]
@@ -60,5 +60,5 @@ def pruning_stages(sown: dict[str, Any], grid: tuple[int, int, int]) -> list[Pru
 
 
 def _to_grid(values: Array, places: Array, fill: Any, grid: tuple[int, int, int]) -> Array:
-  """(B, S + K) values, the keyframe's first, and (B, K) places -> (B, t, h, w)."""
+  """(B, S + K) values, the keyframe's first, and (B, K) indices -> (B, t, h, w)."""
   return restore_grid(values[..., None], places, jnp.full(1, fill, values.dtype), grid)[..., 0]

@@ -1,6 +1,6 @@
-"""Paints what happened to tokens onto a frame: dropped ones dimmed, or a heat map.
+"""Paints the state of tokens onto a frame: dropped ones dimmed, or a heat map.
 
-Frames are enlarged or reduced first and painted then, so that the edges of tokens stay sharp.
+Frames are resized first and painted afterwards, so that the edges of tokens stay sharp.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-GONE_COLOUR = (34, 36, 42)  # of tokens that are not there any more
+GONE_COLOUR = (34, 36, 42)  # of dropped tokens
 GONE_SHARE = 0.78  # of that colour in a dropped token; the rest is the grey of the frame
-HATCH = 6  # pixels from one line of the hatching to the next
-HATCH_LIGHT = 14  # grey levels by which they are lighter; dark frames would hide what is dropped
-FAINTEST = 0.7  # what is left of a heat map's colour where the frame is black
-GREY = (0.299, 0.587, 0.114)  # of red, green and blue
-# From little to much, all of them brighter than what is gone.
+HATCH = 6  # pixels between hatching lines
+HATCH_LIGHT = 14  # grey levels by which these are lighter, so that dark frames show what is dropped
+FAINTEST = 0.7  # share of a heat map's colour where the frame is black
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue
+# From low to high, all brighter than dropped tokens.
 HEAT = (
   (54, 72, 176),
   (44, 138, 200),
@@ -27,7 +27,7 @@ MOST_OCTAVES = 5
 
 
 def enlarge(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """(H, W, 3) uint8, enlarged or reduced -> (height, width, 3) uint8 of `size` (width, height)."""
+  """Resizes (H, W, 3) uint8 -> (height, width, 3) uint8; size: (width, height)."""
   larger = size[0] > frame.shape[1]
   resample = Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS
   return np.array(Image.fromarray(np.ascontiguousarray(frame)).resize(size, resample))
@@ -36,11 +36,11 @@ def enlarge(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def dim_dropped(
   frame: np.ndarray, kept: np.ndarray, patch: int, size: tuple[int, int]
 ) -> np.ndarray:
-  """The frame with the pixels of dropped tokens dimmed and all others as they are.
+  """The frame with the pixels of dropped tokens dimmed and all others unchanged.
 
   Args:
     frame: (H, W, 3) uint8 RGB.
-    kept: (h, w) bool; token (0, 0) begins at the top left corner.
+    kept: (h, w) bool; token (0, 0) is at the top left corner.
     patch: height and width of a token, pixels of the frame.
     size: width and height of the result.
 
@@ -63,7 +63,7 @@ def relative(importance: np.ndarray) -> np.ndarray:
 
 
 def octaves_of(stages: Sequence[np.ndarray]) -> int:
-  """How far a scale has to reach, up and down, for nearly all of what `relative` gave."""
+  """The range, up and down, that a scale needs for nearly all values of `relative`."""
   values = np.concatenate([stage[np.isfinite(stage)] for stage in stages])
   far = np.percentile(np.abs(values), 98) if values.size else 1
   return int(np.clip(np.ceil(far), 1, MOST_OCTAVES))
@@ -72,14 +72,14 @@ def octaves_of(stages: Sequence[np.ndarray]) -> int:
 def heat(
   frame: np.ndarray, importance: np.ndarray, patch: int, size: tuple[int, int], octaves: int
 ) -> np.ndarray:
-  """The frame in the colours of its tokens' importance, as light as it is; dark where that is NaN.
+  """The frame coloured by its tokens' importance, shaded by its brightness; dark for NaN.
 
   Args:
     frame: (H, W, 3) uint8 RGB.
-    importance: (h, w), in octaves, as `relative` gives it.
+    importance: (h, w), in octaves, as from `relative`.
     patch: height and width of a token, pixels of the frame.
     size: width and height of the result.
-    octaves: where the scale ends; what is beyond has the colour of its end.
+    octaves: where the scale ends; values beyond are clipped.
 
   Returns:
     (height, width, 3) uint8.
@@ -95,7 +95,7 @@ def heat(
 
 
 def heat_colours(importance: np.ndarray, octaves: int) -> np.ndarray:
-  """(...) in octaves -> (..., 3) RGB, 0 to 255, not rounded."""
+  """(...) in octaves -> (..., 3) RGB, 0 to 255, unrounded."""
   place = (np.clip(importance / octaves, -1, 1) + 1) / 2 * (len(HEAT) - 1)
   colours = np.array(HEAT, float)
   channels = [np.interp(place, np.arange(len(HEAT)), colours[:, c]) for c in range(3)]
@@ -105,7 +105,7 @@ def heat_colours(importance: np.ndarray, octaves: int) -> np.ndarray:
 def _spread(
   tokens: np.ndarray, shape: tuple[int, ...], patch: int, size: tuple[int, int]
 ) -> np.ndarray:
-  """(h, w, ...) values of tokens -> (height, width, ...), for each pixel that of its token."""
+  """(h, w, ...) token values -> (height, width, ...), each pixel with its token's value."""
   row, column = (
     ((np.arange(long) + 0.5) * (side / long) // patch).astype(int)
     for side, long in zip(shape[:2], (size[1], size[0]), strict=True)

@@ -66,5 +66,5 @@ def test_sums_by_kind():
 
 
 def test_an_unknown_way_of_writing_groups_is_no_silent_zero():
-  with pytest.raises(ValueError, match='No groups'):
+  with pytest.raises(ValueError, match='No replica groups'):
     hlo_collectives.read('%a = f32[8]{0} all-reduce(%x), channel_id=1')

@@ -81,7 +81,7 @@ def test_a_preparation_that_fails_leaves_the_old_one(source, made, output, monke
 
   with monkeypatch.context() as patch:
     patch.setattr(shard_writer.ShardWriter, 'write', full)
-    with pytest.raises(InputError, match=f'{output}: the disk is full; make room and give the sam'):
+    with pytest.raises(InputError, match=f'{output}: the disk is full; make room and run the sam'):
       custom.main(command(source, 'new', output, '--overwrite'))
   assert files(output) == made['old']
   RecordIndex.open(output, 'train')
@@ -131,7 +131,7 @@ def test_the_same_command_finishes_what_was_all_but_done(source, made, output, c
   assert files(output) == made['old']
   capsys.readouterr()
   custom.main(mine)
-  assert 'is prepared already, by the same plan' in capsys.readouterr().out
+  assert 'is already prepared with the same plan' in capsys.readouterr().out
   assert hashes(output) == made['new']
 
 

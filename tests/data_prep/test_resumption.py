@@ -134,7 +134,7 @@ def test_killed_at_many_moments_one_after_the_other(source, undisturbed, tmp_pat
   kill(mine, 'delete', 'after', 2)
   assert parts(output) == 3
   custom.main(mine)
-  assert 'is prepared already' in capsys.readouterr().out
+  assert 'is already prepared' in capsys.readouterr().out
   assert hashes(output) == undisturbed
 
 
@@ -147,7 +147,7 @@ def test_killed_once_with_two_threads(source, undisturbed, tmp_path, count, caps
   assert whole >= (count - 2) // 2
   custom.main(mine)
   told = capsys.readouterr().out  # of two threads, which finishes what before the kill is open
-  assert (f'going on: {whole} of 5 shards are there' in told) == (whole > 0)
+  assert (f'resuming: {whole} of 5 shards are complete' in told) == (whole > 0)
   assert hashes(output) == undisturbed
 
 
@@ -158,7 +158,7 @@ def test_a_complete_directory_is_left_alone(source, undisturbed, tmp_path, capsy
   capsys.readouterr()
   custom.main(command(source, output))
   printed = capsys.readouterr().out
-  assert 'is prepared already, by the same plan; nothing to do' in printed
+  assert 'is already prepared with the same plan; nothing to do' in printed
   assert 'problems: 1 annotation beyond the end, 1 undecodable video' in printed
   assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == times
   (output / 'custom-train.tfrecord-00001-of-00003').unlink()
@@ -194,7 +194,7 @@ def test_a_part_of_another_plan_is_kept_until_told(source, undisturbed, tmp_path
   second = command(source, output, '--workers', '1')
   kill(second, 'rename', 'after', 4)  # nothing was whole, so the second plan may have the place
   assert parts(output) == 1
-  with pytest.raises(InputError, match='a part of another plan .other annotations.; give the arg'):
+  with pytest.raises(InputError, match='a part of another plan .other annotations.; use its argum'):
     custom.main(first)
   assert parts(output) == 1
   kill([*first, '--overwrite'], 'rename', 'after', 4)
@@ -235,7 +235,7 @@ def test_an_error_in_one_thread_stops_the_others(source, tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(shard_writer.ShardWriter, 'write', full)
-  with pytest.raises(InputError, match='the disk is full; make room and give the same command'):
+  with pytest.raises(InputError, match='the disk is full; make room and run the same command'):
     custom.main(command(source, tmp_path / 'out', '--workers', '3'))
   assert not list((tmp_path / 'out').glob('.writing-*'))
 

@@ -105,7 +105,7 @@ def test_boxes_are_where_people_are():
     (['--seconds', 'nan'], '--seconds nan'),
     (['--seconds', 'inf'], '--seconds inf'),
     (['--seed', '-1'], '--seed -1: .* a seed of 0 or more'),
-    (['--output', 'people.avi'], 'people.avi: a video ends with .mp4, .mov, .mkv'),
+    (['--output', 'people.avi'], 'people.avi: a video name ends with .mp4, .mov, .mkv'),
   ],
 )
 def test_bad_flags(tmp_path, monkeypatch, flags, words):

@@ -109,5 +109,6 @@ def test_a_damaged_jpeg_is_found(tmp_path, flags, kind):
   reader, told = prepare(tmp_path, entry, *flags)
   assert reader.index.keyframes.tolist() == [0, 1, 2, 7, 8, 9]
   assert (
-    list(told) == ['unreadable frame'] and '00005.jpg: is not a whole' in told['unreadable frame']
+    list(told) == ['unreadable frame']
+    and '00005.jpg: is not a complete' in told['unreadable frame']
   )

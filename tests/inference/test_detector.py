@@ -146,7 +146,10 @@ def test_settings_that_are_older_or_newer(tmp_path):
     ({'keep_rate': 0.0}, r'keep_rate=0.0 must be in \(0, 1\]'),
     ({'keep_rate': (0.7, 0.7, 0.7)}, r'keep_rate=\(0.7, 0.7, 0.7\) has 3 rates for 2 prune_blocks'),
     ({'dtype': 'float8'}, "dtype='float8' is not one of float32, bfloat16"),
-    ({'frame_strid': 2}, 'frame_strid is no setting of clips; these are clip_frames, frame_stride'),
+    (
+      {'frame_strid': 2},
+      'frame_strid is not a clip setting; choose from clip_frames, frame_stride',
+    ),
     ({'frame_stride': 0}, 'frame_stride=0 must be at least 1'),
     ({'clip_frames': 0}, 'clip_frames=0 must be at least 1'),
     ({'short_side': -32}, 'short_side=-32 must be at least 1'),
@@ -173,7 +176,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
   bare = micro_checkpoint.write(tmp_path / 'bare', clip={})
   with pytest.raises(InputError, match='bare/0: .* give clip_frames and frame_stride'):
     Detector.from_checkpoint(bare)
-  with pytest.raises(InputError, match='bare/0: .* no size of pictures; give short_side'):
+  with pytest.raises(InputError, match='bare/0: .* states no picture size; give short_side'):
     Detector.from_checkpoint(bare, clip_frames=8, frame_stride=1)
   sizeless = micro_checkpoint.write(tmp_path / 'none', clip={'clip_frames': 8})
   with pytest.raises(InputError, match='none/0: .* cut; give frame_stride'):

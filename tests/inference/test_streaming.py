@@ -269,7 +269,7 @@ def test_a_second_pass_is_the_first_again(live):
 def test_an_iterator_is_not_read_twice():
   stream = Stream(FakeDetector(), map(grey, range(8)), Settings(keyframe_stride=4))
   assert len(list(stream)) == 2
-  with pytest.raises(InputError, match='an iterator, which gives them once, and it was begun befo'):
+  with pytest.raises(InputError, match='from an iterator that has already been read; give a list'):
     list(stream)
 
 

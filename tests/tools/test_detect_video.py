@@ -283,7 +283,7 @@ def test_the_first_signal_ends_the_source_and_the_second_everything(capsys):
     ({'video': 'hello.srt'}, [], 'hello.srt: holds no video stream'),
     ({'video': 'noise.mp4'}, [], 'noise.mp4: cannot be decoded'),
     ({'checkpoint': 'nowhere'}, [], 'nowhere: there is no such checkpoint directory'),
-    ({'output': 'seen.avi'}, [], 'seen.avi: a video ends with .mp4, .mov, .mkv'),
+    ({'output': 'seen.avi'}, [], 'seen.avi: a video name ends with .mp4, .mov, .mkv'),
     ({'output': 'hello.srt/seen.mp4'}, [], 'the results cannot be written'),
     ({'output': 'a.mp4'}, ['--overwrite'], 'a.mp4 is the input itself; give another --output'),
     ({}, ['--keep-rate', '1.5'], 'keep_rate=1.5 must be in (0, 1]'),

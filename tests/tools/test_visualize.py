@@ -67,7 +67,7 @@ def test_what_is_drawn_is_the_picture_and_its_tokens(folder):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'flags': ['--keyframe', '12']}, r'walk\.mp4: frame 12 is past its end, it has 12 frames'),
+    ({'flags': ['--keyframe', '12']}, r'walk\.mp4: frame 12 is past its end; it has 12 frames'),
     ({'flags': ['--keep-rate', '1']}, r'keeps every token \(keep rate 1\.0\).* --keep-rate below'),
     ({'checkpoint': 'none'}, r'none: none of its blocks prunes'),
     ({'flags': ['--keep-rate', 'nan']}, r'keep_rate=nan must be in \(0, 1\]'),

@@ -303,5 +303,5 @@ def test_pairs_in_falling_overlap_against_a_slow_search(frames_of_corners):
 
 
 def test_people_are_linked_online_alone():
-  with pytest.raises(ValueError, match="the rule 'people' links online, frame by frame, alone"):
+  with pytest.raises(ValueError, match="the rule 'people' only links online, frame by frame"):
     link([0], [(0, 0, 1, 1)], [0.9], PEOPLE)

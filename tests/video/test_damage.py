@@ -151,7 +151,7 @@ def test_folders_of_damaged_pictures(tmp_path):
     try:
       data = frame.jpeg(None, 95)
     except InputError as error:
-      assert number % 2 == 0 and f'{number:05d}.jpg: is not a whole picture' in str(error)
+      assert number % 2 == 0 and f'{number:05d}.jpg: is not a complete picture' in str(error)
       found += 1
     else:
       assert numbered.number_of(simplejpeg.decode_jpeg(data)) in (number, None)

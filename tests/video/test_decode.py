@@ -190,7 +190,7 @@ def test_a_cut_picture_is_refused_and_an_appended_byte_is_not(tmp_path):
   frames = list(find_folder(tmp_path).frames())
   assert frames[1].jpeg(None, 95) == data + b'\n'
   for frame in (frames[0], frames[2], frames[3]):
-    with pytest.raises(InputError, match=f'{frame.path.name}: is not a whole picture'):
+    with pytest.raises(InputError, match=f'{frame.path.name}: is not a complete picture'):
       frame.jpeg(None, 95)
 
 
@@ -202,7 +202,7 @@ def test_png_pictures_keep_their_colours(tmp_path):
   decoded = simplejpeg.decode_jpeg(frame.jpeg(None, 95)).reshape(-1, 3).mean(0)
   np.testing.assert_allclose(decoded, [200, 0, 0], atol=4)
   (tmp_path / '00002.png').write_bytes(b'\x89PNG cut')
-  with pytest.raises(InputError, match='00002.png: is not a whole picture'):
+  with pytest.raises(InputError, match='00002.png: is not a complete picture'):
     list(find_folder(tmp_path).frames())[1].jpeg(None, 95)
 
 

@@ -354,5 +354,5 @@ def test_a_damaged_png_is_found(tmp_path):
   data[len(data) // 2] ^= 8
   path.write_bytes(data)
   (frame,) = frame_folder.find_folder(tmp_path).frames()
-  with pytest.raises(InputError, match='1.png: is not a whole picture'):
+  with pytest.raises(InputError, match='1.png: is not a complete picture'):
     frame.jpeg(None, 95)

@@ -62,12 +62,12 @@ def test_only_what_a_clip_needs_is_decoded(path):
   [
     (
       {'keyframe': 20},
-      'frame 20 is past its end, it has 20 frames, counted from 0, and 0.80 seconds',
+      'frame 20 is past its end; it has 20 frames, counted from 0, and 0.80 seconds',
     ),
-    ({'seconds': 0.81}, '0.81 seconds is past its end, it has 20 frames'),
-    ({'keyframe': -1}, 'frame -1 is no place in a video'),
-    ({'seconds': -0.5}, '-0.5 seconds is no place in a video'),
-    ({'seconds': float('nan')}, 'nan seconds is no place in a video'),
+    ({'seconds': 0.81}, '0.81 seconds is past its end; it has 20 frames'),
+    ({'keyframe': -1}, 'frame -1 is not a position in a video; give'),
+    ({'seconds': -0.5}, '-0.5 seconds is not a position in a video; give'),
+    ({'seconds': float('nan')}, 'nan seconds is not a position in a video; give'),
   ],
 )
 def test_no_such_keyframe(path, keyframe, message):
@@ -84,7 +84,7 @@ def test_a_video_without_pictures(path):
 def test_frames_that_change_their_size(path):
   with video_source.opened(video_source.find(str(path))) as video:
     pictures = (timed._replace(picture=Grey(i)) for i, timed in enumerate(video.pictures))
-    with pytest.raises(InputError, match='change size around frame 9, 4 x 6 and 8 x 6'):
+    with pytest.raises(InputError, match='change size around frame 9: 4 x 6 and 8 x 6'):
       read_clip(video._replace(pictures=pictures), 4, 1, keyframe=9)
 
 

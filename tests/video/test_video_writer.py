@@ -110,8 +110,8 @@ def test_without_a_frame_there_is_no_file(tmp_path):
 @pytest.mark.parametrize(
   'name, words',
   [
-    ('a.avi', r'a.avi: a video ends with .mp4, .mov, .mkv; give it another name'),
-    ('a', r'a: a video ends with .mp4, .mov, .mkv'),
+    ('a.avi', r'a.avi: a video name ends with .mp4, .mov, .mkv; rename it'),
+    ('a', r'a: a video name ends with .mp4, .mov, .mkv'),
     ('folder.mp4', 'folder.mp4: cannot be written'),
     ('file/a.mp4', 'a.mp4: cannot be written'),
   ],

@@ -70,7 +70,7 @@ def test_letters_that_no_font_has_are_told_once(nothing_installed, capsys):
   assert [run.font for run in lettering.runs(text)] == [OPENCV, '']
   lettering.runs('\u091a \u0e01 0.7')
   told = capsys.readouterr().err
-  assert told.count('\n') == 1 and f'No font of this machine has {letter}: question marks' in told
+  assert told.count('\n') == 1 and f'No font on this machine has {letter}: question marks' in told
   np.testing.assert_array_equal(drawn('\u091a'), drawn('\u0e01'))
   assert ndimage.label(drawn('\u091a') > 100)[1] == 2  # a question mark
 

@@ -62,7 +62,7 @@ def test_what_is_written_on_a_sheet(written):
   pruning_sheets.pruning_sheet(hand_made(title='walk', frame_numbers=[30, 34, 38, 42]))
   assert written == [
     'walk',
-    'Dropped tokens are dimmed and hatched. Those of the keyframe, marked, are always kept.',
+    'Dropped tokens are dimmed and hatched. Tokens of the keyframe (marked) are always kept.',
     'input: 8 tokens, 4 x 4 pixels of 2 frames each',
     'frame 30',
     'keyframe 38',
@@ -158,7 +158,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'stages': []}, 'no stage'),
+    ({'stages': []}, 'no pruning stage'),
     ({'tubelet': 3}, '4 frames do not divide into tubelets of 3'),
     ({'patch': 2}, r'block 3 has tokens of shape \(2, 2, 2\), but .* have \(2, 4, 4\)'),
     ({'tubelet': 4}, r'have \(1, 2, 2\)'),
