@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats.annotation_types import Annotations
+from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.tube_csv import VideoTruth
 from evad_jax.formats.video_lists import Listed
 from evad_jax.tubes.overlap import Tube
@@ -21,8 +23,6 @@ def read(path: Path, split: int = 1) -> VideoTruth:
   Raises InputError for a file that cannot be read or has another layout, for a split it lacks, and
   for a box that ends before it starts.
   """
-  from evad_jax.formats.annotations import read_annotations  # preparation is above evaluation
-
   annotations = read_annotations(path)
   names = _test_videos(annotations, path, split)
   missing = [name for name in names if name not in annotations.videos]
@@ -53,7 +53,7 @@ def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
   return truth._replace(tubes={name: truth.tubes[name] for name in listed.known})
 
 
-def _test_videos(annotations: Any, path: Path, split: int) -> Sequence[str]:
+def _test_videos(annotations: Annotations, path: Path, split: int) -> Sequence[str]:
   if annotations.splits is not None:
     return annotations.splits.get('test', list(annotations.videos))
   if annotations.test_videos is None:

@@ -87,7 +87,7 @@ def touch(path: str) -> None:
 def test_code_is_refused_by_name_and_not_run(tmp_path, protocol):
   victim = tmp_path / 'victim'
   bad = {NAME: pyannot_entry() | {'numf': Hostile(touch, str(victim))}}
-  with pytest.raises(InputError, match=r'asks for tests\.data_prep\.test_annotations\.touch'):
+  with pytest.raises(InputError, match=r'asks for tests\.formats\.test_annotations\.touch'):
     read_annotations(save(tmp_path / 'bad.pkl', bad, protocol))
   assert not victim.exists()
 
