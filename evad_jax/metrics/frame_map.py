@@ -117,8 +117,7 @@ def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_T
 
 def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
   """Targets in pixels of pictures of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
-  scale = np.asarray(sizes, np.float32)[:, None, [1, 0, 1, 0]]
-  return targets._replace(boxes=targets.boxes / scale)
+  return targets._replace(boxes=box_ops.normalise(targets.boxes, sizes[:, None]))
 
 
 def update(
