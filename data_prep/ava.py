@@ -30,7 +30,8 @@ from data_prep.common.clip_records import Source
 from data_prep.common.sources import Found, Frames, find_frames, with_empty_keyframes
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.formats import class_lists
-from evad_jax.formats.ava_files import AvaRows, read_exclusions, read_label_map, read_truth
+from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.problems import Problems
 from evad_jax.video import decode
 from evad_jax.video.decode import VideoFile
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
       )
   if not rows:
     raise InputError('no ground truth is given; give --train-csv, --val-csv, or both')
-  names = sorted({name for mine in rows.values() for name in mine.videos.tolist()})
+  names = sorted({name for mine in rows.values() for name in mine.video.tolist()})
   found, video_time = locate(names, args, problems)
   sources = {
     split: plan_split(mine, ids, found, split != 'train', problems) for split, mine in rows.items()
@@ -90,13 +91,13 @@ def scored_classes(classes: tuple[str, ...], ids: list[int], path: str) -> list[
   return [name for name, number in zip(classes, ids, strict=True) if number in scored]
 
 
-def read_split(truth: str, exclusions: str | None) -> tuple[AvaRows, int]:
+def read_split(truth: str, exclusions: str | None) -> tuple[BoxTable, int]:
   """The rows of a split without its excluded seconds, and how many keyframes these were."""
   rows = read_truth(truth)
   excluded = read_exclusions(exclusions) if exclusions else set()
-  keyframes = list(zip(rows.videos.tolist(), rows.seconds.tolist(), strict=True))
+  keyframes = list(zip(rows.video.tolist(), rows.frame.tolist(), strict=True))
   kept = np.array([keyframe not in excluded for keyframe in keyframes], bool)
-  return AvaRows(*(column[kept] for column in rows)), len(excluded.intersection(keyframes))
+  return rows.select(kept), len(excluded.intersection(keyframes))
 
 
 def locate(
@@ -120,16 +121,15 @@ def locate(
 
 
 def plan_split(
-  rows: AvaRows, ids: list[int], found: Found, keep_empty: bool, problems: Problems
+  rows: BoxTable, ids: list[int], found: Found, keep_empty: bool, problems: Problems
 ) -> list[Source]:
   """The videos of a split that can be prepared; the others, and odd rows, are reported."""
   sources = []
-  order = np.argsort(rows.videos, kind='stable')
-  names, starts = np.unique(rows.videos[order], return_index=True)
+  order = np.argsort(rows.video, kind='stable')
+  names, starts = np.unique(rows.video[order], return_index=True)
   for name, mine in zip(names.tolist(), np.split(order, starts[1:]), strict=True):
     if name in found.frames:
-      video_rows = AvaRows(*(column[mine] for column in rows))
-      sources += plan_video(name, video_rows, ids, found.frames[name], keep_empty, problems)
+      sources += plan_video(name, rows.select(mine), ids, found.frames[name], keep_empty, problems)
     elif name not in problems.names('undecodable video'):
       found.report_missing(name, problems)
   return sources
@@ -137,25 +137,26 @@ def plan_split(
 
 def plan_video(
   name: str,
-  rows: AvaRows,
+  rows: BoxTable,
   ids: list[int],
   frames: Frames,
   keep_empty: bool,
   problems: Problems,
 ) -> list[Source]:
   """One video with its boxes and keyframes, from its rows; nothing where no row is usable."""
-  early = rows.seconds < ORIGIN
+  early = rows.frame < ORIGIN
   if early.any():
     detail = f'{early.sum()} rows before second {ORIGIN} dropped'
     problems.report('second out of range', name, detail)
-    rows = AvaRows(*(column[~early] for column in rows))
-  numbers = (rows.seconds - ORIGIN) * RATE
-  people = rows.has_box_mask & np.isin(rows.action_ids, ids)
-  unknown = np.unique(rows.action_ids[rows.has_box_mask & ~people])
+    rows = rows.select(~early)
+  numbers = (rows.frame - ORIGIN) * RATE
+  has_box = rows.label > 0
+  people = has_box & np.isin(rows.label, ids)
+  unknown = np.unique(rows.label[has_box & ~people])
   if len(unknown):
     told = ', '.join(map(str, unknown))
     problems.report('unknown label', name, f'rows of action ids {told} dropped')
-  labels = np.searchsorted(ids, rows.action_ids)
+  labels = np.searchsorted(ids, rows.label)
   boxes, found = gather_boxes(numbers[people], rows.boxes[people], labels[people], len(ids))
   for kind, detail in found.items():
     problems.report(kind, name, detail)

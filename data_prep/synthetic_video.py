@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 
 from evad_jax.errors import InputError, exit_on_input_error
-from evad_jax.files.replacement import Replacement
+from evad_jax.files import storage
+from evad_jax.files.atomic_files import replacing, writing
 from evad_jax.synthetic import clips, stick_figures
 from evad_jax.synthetic.stick_figures import ACTIONS, Motion, Person, Pose
-from evad_jax.video.video_writer import VideoWriter
+from evad_jax.video.video_writer import VideoWriter, check_name
 
 FPS = 8
 SIZE = 64  # pixels, both sides, as in the demo's clips
@@ -101,27 +102,23 @@ def _fits(person: Person, end: Pose) -> bool:
 def write(output: Path, seconds: float, people: int, seed: int) -> None:
   """Writes the video and OUTPUT_truth.csv; earlier ones stay until these are complete."""
   truth = output.with_name(f'{output.stem}_truth.csv')
-  outputs = Replacement([output, truth], overwrite=True)
-  try:
-    _write(outputs.place(output), outputs.place(truth), output.name, frames(seconds, people, seed))
-  except BaseException:
-    outputs.discard()
-    raise
-  outputs.finish()
-
-
-def _write(output: Path, truth: Path, name: str, made: Iterator) -> None:
-  with VideoWriter(output, FPS) as video, open(truth, 'w', encoding='utf-8', newline='') as file:
+  check_name(output)
+  with (
+    storage.told(output, 'another --output'),
+    replacing(output) as place,
+    VideoWriter(place, FPS) as video,
+    writing(truth) as file,
+  ):
     rows = csv.writer(file, lineterminator='\n')
     rows.writerow('video,frame,x1,y1,x2,y2,label,tube_id'.split(','))
-    for number, (frame, found) in enumerate(made):
+    for number, (frame, found) in enumerate(frames(seconds, people, seed)):
       size = (ENLARGED * SIZE, ENLARGED * SIZE)
       video.write(cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST), number / FPS)
       for person, (box, labels) in enumerate(found):
         corners = (ENLARGED * box).tolist()
         for label in np.flatnonzero(labels).tolist():
           # A tube of the ground truth is one action of one person.
-          rows.writerow([name, number + 1, *corners, label, f'{person}.{number // PERIOD}'])
+          rows.writerow([output.name, number + 1, *corners, label, f'{person}.{number // PERIOD}'])
 
 
 def main(argv: list[str] | None = None) -> None:

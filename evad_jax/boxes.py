@@ -14,6 +14,23 @@ def from_cxcywh(boxes: Array) -> Array:
   return xp.concat([centre - size / 2, centre + size / 2], axis=-1)
 
 
+def to_pixels(boxes: Array, sizes: Array) -> Array:
+  """Parts of a picture -> pixels: (..., 4) times the sizes, heights and widths, (..., 2)."""
+  return boxes * _sides(boxes, sizes)
+
+
+def normalise(boxes: Array, sizes: Array) -> Array:
+  """Pixels -> parts of a picture: (..., 4) divided by the sizes, heights and widths, (..., 2)."""
+  return boxes / _sides(boxes, sizes)
+
+
+def _sides(boxes: Array, sizes: Array) -> Array:
+  """(..., 4) width, height, width, height, of the type of the boxes."""
+  xp = boxes.__array_namespace__()
+  sizes = xp.asarray(sizes, dtype=boxes.dtype)
+  return xp.stack([sizes[..., 1], sizes[..., 0]] * 2, axis=-1)
+
+
 def area(boxes: Array) -> Array:
   """(..., 4) -> (...), no extra pixel: a box from 0 to 1 has length 1."""
   return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
@@ -89,6 +106,6 @@ def to_annotated(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
   pixel, which is what float32 gives: so boxes that were equal in a file are equal again, and what
   is computed here is what is computed from a file.
   """
-  scaled = boxes.astype(np.float64) * np.asarray(sizes)[:, [1, 0, 1, 0]]
+  scaled = to_pixels(boxes.astype(np.float64), sizes)
   normalised = (np.asarray(sizes) <= 1).all(axis=1)[:, None]
   return np.where(normalised, scaled.round(6), scaled.round(3))

@@ -44,19 +44,6 @@ OWN = {
     'b': {'file': 'x/b.mp4', 'normalised': True, 'boxes': []},
   },
 }
-SAMPLE = {
-  'labels': ['walk', 'wave'],
-  'annotation_height': 40,
-  'annotation_width': 80,
-  'videos': {
-    'a': {
-      'label': 1,
-      'num_frames': 9,
-      'splits': ['train', 'test', 'test'],
-      'tubes': [{'start': 1, 'end': 3, 'boxes_xyxy': [[1, 2, 3, 4]] * 2}, [[2, 1, 2, 3, 4]]],
-    }
-  },
-}
 AVA = b'v,0902,0.1,0.2,0.3,0.4,12,0\nv,0903\n"w, 2",904,0.1,0.2,0.3,0.4,3,1\n'
 AVA_FOUND = b'video,timestamp,x1,y1,x2,y2,action_id,score\nv,0902,0.1,0.2,0.3,0.4,12,0.5\n'
 TUBES = b'v,1,1,2,30,40,0,a\nv,2,1,2,31,40,0,a\nw,1,5,5,9,9,1,b\n'
@@ -336,7 +323,7 @@ def readers(place):
     'JSON of own data': (jsons(OWN), at(root / 'a.json', prepare)),
     'JSON to score': (jsons(OWN), at(root / 'a.json', ground_truth.read)),
     'JSON of ACT': (jsons(act_as_json()), at(root / 'a.json', ground_truth.read)),
-    'JSON of samples': (jsons(SAMPLE), at(root / 'a.json', prepare)),
+    'JSON of ACT to prepare': (jsons(act_as_json()), at(root / 'a.json', prepare)),
     'csv of AVA': (wrong_bytes(AVA), at(root / 'b.csv', ava_files.read_truth)),
     'csv of exclusions': (
       wrong_bytes(b'v,0902\nw,3\n'),

@@ -60,6 +60,16 @@ def test_clip_by_hand(xp):
 
 
 @pytest.mark.parametrize('xp', [np, jnp])
+def test_pixels_by_hand(xp):
+  parts = xp.asarray([[[0, 0.25, 0.5, 1]], [[0.5, 0.5, 1, 0.75]]], dtype=xp.float32)
+  pixels = [[[0, 10, 30, 40]], [[40, 10, 80, 15]]]
+  sizes = xp.asarray([[40, 60], [20, 80]])[:, None]  # height, width
+  np.testing.assert_array_equal(boxes.to_pixels(parts, sizes), pixels)
+  np.testing.assert_array_equal(boxes.normalise(xp.asarray(pixels, dtype=xp.float32), sizes), parts)
+  assert boxes.to_pixels(parts, (40, 60)).dtype == parts.dtype
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
 def test_flip_centre_and_area_by_hand(xp):
   given = xp.asarray([[1.0, 2, 4, 9], [0, 0, 9, 9]])
   flipped = boxes.flip_horizontally(given, 10)

@@ -91,7 +91,8 @@ def place(tmp_path_factory):
 
 NAMES = (
   *('pickles to score', 'pickles to prepare', 'JSON of own data', 'JSON to score', 'JSON of ACT'),
-  *('JSON of samples', 'csv of AVA', 'csv of exclusions', 'csv of detections', 'csv to score, AVA'),
+  *('JSON of ACT to prepare', 'csv of AVA', 'csv of exclusions', 'csv of detections'),
+  'csv to score, AVA',
   *('csv to score, frames', 'csv to score, videos', 'label maps', 'lists of videos', 'manifests'),
   *('indices', 'tubes', 'records', 'safetensors, header', 'safetensors, text'),
   *('settings of checkpoints', 'seals of checkpoints', 'figures of checkpoints'),

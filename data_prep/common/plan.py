@@ -93,16 +93,3 @@ def fingerprint(plan: Plan) -> dict[str, dict]:
 def digest(fingerprint: dict[str, dict]) -> str:
   """A fingerprint as 64 hexadecimal digits."""
   return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
-
-
-def differences(old: dict, new: dict[str, dict]) -> str:
-  """Describes how a fingerprint (or a manifest that contains one) differs from another."""
-  told = []
-  for part, values in new.items():
-    was = old.get(part, {})
-    changed = [key for key, value in values.items() if was.get(key) != value]
-    if part == 'fingerprint':
-      told += [f'other {key}' for key in changed]
-    else:
-      told += [f'{key} {was.get(key)} there, {values[key]} now' for key in changed]
-  return '; '.join(told)

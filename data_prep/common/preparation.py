@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.common import resumption
 from data_prep.common.clip_records import Source, Stopped, video_records
-from data_prep.common.plan import Plan, Shard, cut_into_shards, differences, digest, fingerprint
-from evad_jax.data import data_set_directory, record_writer, shard_writer, tube_index
-from evad_jax.data.record_index import read_manifest
+from data_prep.common.plan import Plan, Shard, cut_into_shards, digest, fingerprint
+from evad_jax.data import data_set_directory, record_writer, tube_index
+from evad_jax.data.data_set_directory import differences
+from evad_jax.data.record_index import MANIFEST, RecordIndex, read_manifest
 from evad_jax.data.records import Record
 from evad_jax.errors import InputError
 from evad_jax.formats.problems import Problems
@@ -50,19 +50,17 @@ def prepare(
   for split, sources in plan.splits.items():
     if not sources:
       raise _nothing_to_prepare(split, problems)
-  record_writer.make_directory(directory)
   print_of_plan = fingerprint(plan)
-  with data_set_directory.alone_in(directory):
-    data_set_directory.check_owner(directory, plan.name)
-    if data_set_directory.settle(directory, plan.name):  # completed a killed process's work
+  with data_set_directory.alone_in(directory, plan.name) as settled:
+    if settled:  # completed the work of a killed process
       manifest = read_manifest(directory, f'python -m data_prep.{plan.name} --overwrite')
       overwrite &= bool(differences(manifest, print_of_plan))
-    if not overwrite and resumption.is_complete(directory, plan, print_of_plan):
+    if not overwrite and _is_complete(directory, plan, print_of_plan):
       data_set_directory.tidy(directory)
       problems.extend(read_manifest(directory, '')['problems'])
       print(f'{directory}: is already prepared with the same plan; nothing to do')
       return
-    place = resumption.claim(directory, plan, print_of_plan, overwrite)
+    place = data_set_directory.claim(directory, plan.name, print_of_plan, overwrite)
     shards = cut_into_shards(plan, place)
     try:
       _make_missing(shards, plan, digest(print_of_plan), problems, workers)
@@ -74,8 +72,27 @@ def prepare(
         f'{directory}: the disk is full; make room and run the same command again, which keeps '
         'the complete shards'
       ) from error
-    data_set_directory.tidy(place)
-    data_set_directory.settle(directory, plan.name)
+    data_set_directory.finish(directory, plan.name)
+
+
+def _is_complete(directory: Path, plan: Plan, print_of_plan: dict) -> bool:
+  """Whether the plan is carried out, with all its shards.
+
+  Raises:
+    InputError: another plan of this data set is, or a shard is gone.
+  """
+  if not (directory / MANIFEST).is_file():
+    return False
+  command = f'python -m data_prep.{plan.name} --overwrite'
+  different = differences(read_manifest(directory, command), print_of_plan)
+  if different:
+    raise InputError(
+      f'{directory}: holds a prepared data set of another plan ({different}); pass --overwrite to '
+      'replace it, or choose another output directory'
+    )
+  for split in plan.splits:
+    RecordIndex.open(directory, split, command)
+  return True
 
 
 def _make_missing(
@@ -109,7 +126,7 @@ def _make_missing(
 
 
 def _is_whole(shard: Shard, plan_digest: str) -> bool:
-  part = shard_writer.read_part(shard.path)
+  part = record_writer.read_part(shard.path)
   return part is not None and part[1].get('plan') == plan_digest
 
 
@@ -122,19 +139,19 @@ def _make_shard(
   shard: Shard,
 ) -> None:
   found, counts, lengths = problems.part(), _Counts(len(plan.classes)), {}
-  with shard_writer.ShardWriter(shard.path, len(plan.classes)) as writer:
-    for source in shard.sources:
-      report = functools.partial(_report, found, source.name)
-      try:
+  try:
+    with record_writer.ShardWriter([shard.path], len(plan.classes)) as writer:
+      for source in shard.sources:
+        report = functools.partial(_report, found, source.name)
         for record in video_records(source, plan.settings, shard.path.parent, report, stopped):
           writer.write(record)
           counts.add(record)
           lengths[record.video] = record.num_frames
-      except Stopped:
-        return
-      count_video()
-    about = {'plan': plan_digest, 'problems': found.entries, 'counts': counts.as_json()}
-    writer.finish(about | {'num_frames': lengths})
+        count_video()
+  except Stopped:
+    return
+  about = {'plan': plan_digest, 'problems': found.entries, 'counts': counts.as_json()}
+  record_writer.write_part(shard.path, writer.columns(), about | {'num_frames': lengths})
 
 
 def _report(problems: Problems, name: str, kind: str, detail: str) -> None:
@@ -147,7 +164,7 @@ def _finish(
   """Joins the shards' parts: writes the indices, the metadata, and finally the manifest."""
   counts = {split: _Counts(len(plan.classes)) for split in plan.splits}
   for split, mine in counts.items():
-    parts = [shard_writer.read_part(shard.path) for shard in shards if shard.split == split]
+    parts = [record_writer.read_part(shard.path) for shard in shards if shard.split == split]
     for _, about in parts:
       problems.extend(about['problems'])
       mine.join(about['counts'])
@@ -155,7 +172,7 @@ def _finish(
       raise _nothing_to_prepare(split, problems)
     sources = {source.name: source for source in plan.splits[split]}
     columns = [columns | _annotated(columns, sources) for columns, _ in parts]
-    shard_writer.join_shards(directory, split, columns)
+    record_writer.join_shards(directory, split, columns)
     tubes = list(_true_tubes(plan.splits[split], columns))
     if tubes:
       lengths = {name: frames for _, about in parts for name, frames in about['num_frames'].items()}

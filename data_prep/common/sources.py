@@ -15,6 +15,7 @@ from data_prep.common import clip_records, frame_folder
 from data_prep.common.boxes import Boxes, gather_boxes
 from data_prep.common.clip_records import Settings, Source
 from data_prep.common.frame_folder import FrameFolder
+from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.formats import video_lists
@@ -166,9 +167,9 @@ def tubes_in(
   annotation: VideoAnnotation, size: tuple[int, int], num_classes: int
 ) -> tuple[Tube, ...]:
   """The tubes in the form of boxes: normalised, inside the frame, with area, of known classes."""
-  pixels, tubes = np.array([size[1], size[0]] * 2, np.float32), []
+  tubes = []
   for tube in annotation.tubes:
-    boxes = np.clip(tube.boxes.astype(np.float32) / pixels, 0, 1)
+    boxes = np.clip(box_ops.normalise(tube.boxes.astype(np.float32), size), 0, 1)
     real = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     if real.any() and 0 <= tube.label < num_classes:
       tubes.append(Tube(tube.label, tube.frames[real], boxes[real]))
@@ -193,8 +194,7 @@ def _boxes_of(
     ),
     np.concatenate([np.zeros(0, np.int64), *(np.full(len(t.frames), t.label) for t in tubes)]),
   )
-  pixels = np.array([size[1], size[0]] * 2, np.float32)
-  boxes, found = gather_boxes(rows[0], rows[1] / pixels, rows[2], num_classes)
+  boxes, found = gather_boxes(rows[0], box_ops.normalise(rows[1], size), rows[2], num_classes)
   for kind, detail in found.items():
     problems.report(kind, name, detail)
   return boxes

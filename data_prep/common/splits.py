@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from evad_jax.errors import InputError
 from evad_jax.formats import video_lists
-from evad_jax.formats.annotations import Annotations
+from evad_jax.formats.annotation_types import Annotations
 from evad_jax.formats.problems import Problems
 
 

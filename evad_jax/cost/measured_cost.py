@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from evad_jax import boxes as box_ops
 from evad_jax.distributed import sharding
 from evad_jax.inference.predict import predict
 from evad_jax.model import multiply_adds
@@ -115,7 +116,7 @@ def random_batch(config: ConfigDict) -> Batch:
   height, width = config.clip.canvases[0]
   low = rng.uniform(0, 0.5, (batch, PEOPLE, 2))
   boxes = np.concatenate([low, low + rng.uniform(0.1, 0.5, low.shape)], axis=-1)
-  pixels = (boxes * [width, height, width, height]).astype(np.float32)
+  pixels = box_ops.to_pixels(boxes, (height, width)).astype(np.float32)
   labels = (rng.random((batch, PEOPLE, config.model.num_actions)) < 0.1).astype(np.float32)
   return Batch(
     rng.integers(0, 256, (batch, config.clip.clip_frames, height, width, 3), np.uint8),

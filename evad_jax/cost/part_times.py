@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from evad_jax import boxes as box_ops
 from evad_jax.cost import measured_cost
 from evad_jax.cost.report_scale import ENOUGH, ROUNDS, Scale, make_config, tell_error
 from evad_jax.cost.stage_runs import Stage
@@ -151,7 +152,7 @@ def pyramid_and_boxes(model: EVAD, config: ConfigDict) -> tuple[list[Array], Arr
     levels.append(jnp.asarray(rng.standard_normal(shape, np.float32), model.dtype))
   low = rng.uniform(0, 0.6, (batch, model.num_proposals, 2))
   boxes = np.concatenate([low, low + rng.uniform(0.05, 0.4, low.shape)], axis=-1)
-  return levels, jnp.asarray(boxes * [width, height, width, height], jnp.float32)
+  return levels, jnp.asarray(box_ops.to_pixels(boxes, (height, width)), jnp.float32)
 
 
 def padded_targets(targets: Any, length: int) -> Any:

@@ -136,7 +136,7 @@ def transform_boxes(
   Returns:
     (M, 4) float64 xyxy, x in [0, picture width - 1], y in [0, picture height - 1].
   """
-  pixels = boxes.astype(np.float64) * np.array([width, height, width, height], np.float64)
+  pixels = box_ops.to_pixels(boxes.astype(np.float64), (height, width))
   pixels = box_ops.clip(pixels, height, width)
   if flip:
     pixels = box_ops.flip_horizontally(pixels, width)

@@ -1,35 +1,47 @@
-"""Whose a directory is, and how a data set in it is replaced: only when another one is whole.
+"""Whose a directory is, how far a preparation has come in it, and how a data set is replaced.
 
-The new one is made in the directory STAGING, inside of the old one's. When its manifest is there,
-it takes the place of the old one; what a killed process did of that is finished by the next.
+While a preparation is under way, PROGRESS holds its plan's fingerprint; the manifest replaces it
+when all is done. A whole data set is replaced only when another one is: the new one is made in the
+directory STAGING, inside of the old one's. When its manifest is there, it takes the place of the
+old one; what a killed process did of that is finished by the next.
 """
 
 import contextlib
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
-from evad_jax.data import shard_writer
 from evad_jax.data.record_index import MANIFEST
-from evad_jax.data.record_writer import TFDS_FILES
+from evad_jax.data.record_writer import PART, TFDS_FILES
 from evad_jax.errors import InputError
-from evad_jax.files import directory_lock, text_files
-from evad_jax.files.atomic_files import TEMPORARY
+from evad_jax.files import directory_lock, storage, text_files
+from evad_jax.files.atomic_files import TEMPORARY, write_json
 
 STAGING = '.replacement'
 PROGRESS = '.preparation.json'  # of a preparation that is under way
 _SHARD = re.compile(r'([^.].*)-[^-]+\.tfrecord-\d{5,}-of-\d{5,}')  # of the data set group 1
 
 
-def check_owner(directory: Path, name: str) -> None:
-  """Raises InputError where a directory holds files of another data set than `name`.
+@contextlib.contextmanager
+def alone_in(directory: str | os.PathLike, name: str) -> Iterator[bool]:
+  """Keeps other preparations out of the directory of a data set, which is made if need be.
 
-  That is also so where files have names that this one would replace, and are not known to be its.
+  Yields whether a killed process had left a whole replacement, which is in its place now.
+
+  Raises:
+    InputError: it cannot be made or written to, another process prepares there, or it holds files
+      of another data set than `name`, or some that it would replace and are not known to be its.
   """
-  if not directory.is_dir():
-    return
+  storage.refuse_address(directory, 'The directory of a data set')
+  directory = Path(directory)
+  with directory_lock.held(directory, 'preparing a data set', 'another output directory'):
+    _check_owner(directory, name)
+    yield settle(directory, name)
+
+
+def _check_owner(directory: Path, name: str) -> None:
   shards = {found[1] for path in directory.iterdir() if (found := _SHARD.fullmatch(path.name))}
   others, ours = sorted(shards - {name}), name in shards
   if (directory / MANIFEST).exists():
@@ -53,36 +65,76 @@ def check_owner(directory: Path, name: str) -> None:
     )
 
 
-def claim(directory: str | os.PathLike, name: str, overwrite: bool) -> None:
-  """Makes sure that a data set can be written to a directory.
+def claim(directory: Path, name: str, fingerprint: dict[str, dict], overwrite: bool) -> Path:
+  """Makes a directory a plan's, and keeps what it has of it; returns where to write.
+
+  That is a directory inside, where a whole data set is to be replaced.
 
   Args:
-    directory: new, empty, or with `overwrite` one that holds a part of this data set.
+    directory: that this process is `alone_in`.
     name: of the data set.
-    overwrite: delete what belongs to it, the manifest first; anything else is left alone.
+    fingerprint: of the plan, JSON.
+    overwrite: delete what belongs to the data set and is of another plan; anything else stays.
 
   Raises:
-    InputError: it holds something and `overwrite` is False, or is no directory.
+    InputError: it holds something else, which may not be deleted.
   """
-  directory = Path(directory)
-  if directory.exists() and not directory.is_dir():
-    raise InputError(f'{directory}: is a file; choose another output directory')
-  names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-  names = [name for name in names if name not in (directory_lock.NAME, STAGING)]
-  if not overwrite and not all(name.startswith(TEMPORARY) for name in names):
-    state = 'holds a prepared data set' if (directory / MANIFEST).exists() else 'is not empty'
-    raise InputError(f'{directory}: {state}; pass --overwrite or choose another output directory')
-  for path in _files(directory, name):
-    path.unlink()
-  shard_writer.delete_unfinished(directory)
+  place = directory
+  if (directory / MANIFEST).exists():
+    place = directory / STAGING
+    place.mkdir(exist_ok=True)
+  path = place / PROGRESS
+  started = _started(path, overwrite) if path.is_file() else None
+  if started == fingerprint:
+    _delete(place, TEMPORARY)
+    return place
+  if started is None and not overwrite:
+    others = {path.name for path in place.iterdir()} - {directory_lock.NAME, STAGING}
+    if not all(other.startswith(TEMPORARY) for other in others):
+      raise InputError(
+        f'{directory}: is not empty; pass --overwrite or choose another output directory'
+      )
+  if started is not None and not overwrite and any(place.glob(f'{PART}*')):
+    raise InputError(
+      f'{directory}: holds a part of another plan ({differences(started, fingerprint)}); use its '
+      'arguments to resume it, pass --overwrite to replace it, or choose another '
+      'output directory'
+    )
+  for file in _files(place, name):
+    file.unlink()
+  _delete(place, TEMPORARY, PART)
+  write_json(path, fingerprint)
+  return place
 
 
-def place_to_write(directory: Path) -> Path:
-  """The directory itself, or where a whole data set is in it, the one that will replace it."""
-  if not (directory / MANIFEST).exists():
-    return directory
-  (directory / STAGING).mkdir(exist_ok=True)
-  return directory / STAGING
+def _started(path: Path, overwrite: bool) -> dict:
+  """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
+  try:
+    started = text_files.read_json(path, 'another output directory, or pass --overwrite')
+  except InputError:
+    if not overwrite:
+      raise
+    started = None
+  return started if isinstance(started, dict) else {}
+
+
+def differences(old: dict, new: dict[str, dict]) -> str:
+  """In words, what tells a fingerprint (or a manifest that contains one) from another."""
+  told = []
+  for part, values in new.items():
+    was = old.get(part, {})
+    changed = [key for key, value in values.items() if was.get(key) != value]
+    if part == 'fingerprint':
+      told += [f'other {key}' for key in changed]
+    else:
+      told += [f'{key} {was.get(key)} there, {values[key]} now' for key in changed]
+  return '; '.join(told)
+
+
+def finish(directory: Path, name: str) -> None:
+  """When the manifest of a claimed directory is written: tidies, and replaces an older data set."""
+  if not settle(directory, name):
+    tidy(directory)
 
 
 def replace(directory: Path, name: str) -> None:
@@ -107,11 +159,6 @@ def _files(directory: Path, name: str) -> list[Path]:
   return [path for pattern in patterns for path in sorted(directory.glob(pattern))]
 
 
-def alone_in(directory: Path) -> AbstractContextManager[None]:
-  """Keeps a second preparation out of the directory, for as long as this process lives."""
-  return directory_lock.held(directory, 'preparing a data set', 'another output directory')
-
-
 def settle(directory: Path, name: str) -> bool:
   """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
   staging = directory / STAGING
@@ -124,5 +171,11 @@ def settle(directory: Path, name: str) -> bool:
 
 def tidy(directory: Path) -> None:
   """Deletes what only an unfinished preparation needs."""
-  shard_writer.delete_unfinished(directory)
+  _delete(directory, TEMPORARY, PART)
   (directory / PROGRESS).unlink(missing_ok=True)
+
+
+def _delete(directory: Path, *beginnings: str) -> None:
+  for beginning in beginnings:
+    for path in directory.glob(f'{beginning}*'):
+      path.unlink()

@@ -1,24 +1,34 @@
 """Writes a prepared data set: TFRecord shards, sidecar indices, TFDS metadata, the manifest.
 
 Everything is written under temporary names and renamed when complete, the manifest last, so that
-what was half-written is never read as done. The same records give the same bytes in every process,
-because maps are serialised in the order of their keys.
+what was half-written is never read as done. A split that is made shard by shard keeps the index of
+each beside it until `join_shards` makes one of all. The same records give the same bytes in every
+process, because maps are serialised in the order of their keys.
 """
 
+import contextlib
+import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from evad_jax.data import example_proto, tfrecord
-from evad_jax.data.record_index import INDEX_COLUMNS, MANIFEST, index_name, shard_name
+from evad_jax.data.record_index import (
+  INDEX_COLUMNS,
+  MANIFEST,
+  OPTIONAL_COLUMNS,
+  index_name,
+  shard_name,
+)
 from evad_jax.data.records import Record, check_record
-from evad_jax.errors import InputError
-from evad_jax.files.atomic_files import temporary, write_arrays, write_json
-from evad_jax.files.storage import refuse_address
+from evad_jax.files import array_files
+from evad_jax.files.atomic_files import write_arrays, write_json, writing
 
 TFDS_FILES = ('features.json', 'dataset_info.json')
+PART = '.part-'  # what the name of a shard's own index begins with
+_PART_COLUMNS = INDEX_COLUMNS | {'about': ('U', 0)}
 
 
 def features_dict(num_classes: int):
@@ -60,110 +70,121 @@ def serialize(record: Record) -> bytes:
   return message.SerializeToString(deterministic=True)
 
 
-class IndexRows:
-  """Makes the sidecar index of records as they are appended to their shards."""
+class ShardWriter:
+  """Writes records to shards, to each in turn; a context manager.
 
-  def __init__(self, num_shards: int):
-    self.shard_bytes = [0] * num_shards
+  The shards have their names when the block has ended well; until then, and after an exception,
+  there is nothing but temporary files.
+  """
+
+  def __init__(self, paths: Sequence[Path], num_classes: int):
+    """paths: of the shards, whose directory exists; num_classes: A, length of a label row."""
+    self.num_classes = num_classes
+    self._shard_bytes = [0] * len(paths)
     self._rows: dict[str, list] = {key: [] for key in INDEX_COLUMNS if key != 'shard_bytes'}
+    self._open = contextlib.ExitStack()
+    self._files = [self._open.enter_context(writing(path, 'wb')) for path in paths]
 
-  def append(self, file: BinaryIO, shard: int, record: Record) -> None:
-    """Writes the record at the end of the shard's file, and its row."""
-    data = serialize(record)
-    footer = tfrecord.footer(data)
-    file.writelines((tfrecord.header(data), data, footer))
-    rows = self._rows
-    rows['example_record'].extend([len(rows['record_shard'])] * len(record.keyframes))
+  def __enter__(self) -> 'ShardWriter':
+    """Itself."""
+    return self
+
+  def __exit__(self, *exception) -> None:
+    """Gives the shards their names, or deletes them after an exception."""
+    self._open.__exit__(*exception)
+
+  def write(self, record: Record) -> None:
+    """Appends one record; raises ValueError if it contradicts itself."""
+    check_record(record, self.num_classes)
+    data, rows = serialize(record), self._rows
+    footer, number = tfrecord.footer(data), len(rows['record_shard'])
+    shard = number % len(self._files)
+    self._files[shard].writelines((tfrecord.header(data), data, footer))
+    rows['example_record'].extend([number] * len(record.keyframes))
     rows['keyframes'].extend(record.keyframes.tolist())
     rows['record_shard'].append(shard)
-    rows['record_offset'].append(self.shard_bytes[shard])
+    rows['record_offset'].append(self._shard_bytes[shard])
     rows['record_length'].append(len(data))
     rows['record_crc'].append(int.from_bytes(footer, 'little'))
     rows['record_video'].append(record.video)
     rows['record_size'].append((record.height, record.width))
-    self.shard_bytes[shard] += tfrecord.HEADER_BYTES + len(data) + tfrecord.FOOTER_BYTES
+    self._shard_bytes[shard] += tfrecord.HEADER_BYTES + len(data) + tfrecord.FOOTER_BYTES
 
   def columns(self) -> dict[str, np.ndarray]:
-    """The arrays of INDEX_COLUMNS."""
-    rows = self._rows | {'shard_bytes': self.shard_bytes}
+    """The index of what was written: the arrays of INDEX_COLUMNS."""
+    rows = self._rows | {'shard_bytes': self._shard_bytes}
     kinds = {'record_shard': np.int32, 'record_crc': np.uint32, 'record_size': np.int32}
     kinds['record_video'] = np.str_
     columns = {key: np.array(rows[key], kinds.get(key, np.int64)) for key in INDEX_COLUMNS}
     return columns | {'record_size': columns['record_size'].reshape(-1, 2)}
 
 
-class RecordWriter:
-  """Writes one split; a context manager. Leaving it by an exception leaves nothing behind."""
+def write_split(
+  directory: str | os.PathLike,
+  name: str,
+  split: str,
+  num_classes: int,
+  num_shards: int,
+  records: Iterable[Record],
+) -> None:
+  """Writes a split with its index; after an exception nothing of it is there.
 
-  def __init__(
-    self, directory: str | os.PathLike, name: str, split: str, num_classes: int, num_shards: int
-  ):
-    """Opens `num_shards` temporary files in `directory`, which is made if need be.
-
-    Args:
-      directory: of the data set.
-      name, split: lower-case words, as in NAME-SPLIT.tfrecord-00000-of-00004.
-      num_classes: A, length of a label row.
-      num_shards: at least 1; record i goes to shard i % num_shards.
-
-    Raises:
-      InputError: the directory cannot be made.
-    """
-    self.directory, self.split, self.num_classes = Path(directory), split, num_classes
-    make_directory(self.directory)
-    names = [shard_name(name, split, shard, num_shards) for shard in range(num_shards)]
-    self._paths = [self.directory / shard for shard in names]
-    self._files = [open(temporary(path), 'wb') for path in self._paths]  # noqa: SIM115
-    self._rows, self._count = IndexRows(num_shards), 0
-
-  def write(self, record: Record) -> None:
-    """Appends one record; raises ValueError if it contradicts itself."""
-    check_record(record, self.num_classes)
-    shard = self._count % len(self._files)
-    self._rows.append(self._files[shard], shard, record)
-    self._count += 1
-
-  def close(self) -> None:
-    """Gives the shards their names, then writes the sidecar index; a second call does nothing."""
-    if not self._files:
-      return
-    self._close_files()
-    for path in self._paths:
-      temporary(path).replace(path)
-    write_arrays(self.directory / index_name(self.split), self._rows.columns())
-
-  def abandon(self) -> None:
-    """Deletes what was written."""
-    self._close_files()
-    for path in self._paths:
-      temporary(path).unlink(missing_ok=True)
-
-  def __enter__(self) -> 'RecordWriter':
-    """Returns itself."""
-    return self
-
-  def __exit__(self, kind, error, traceback) -> None:
-    """Closes after success, abandons after an exception."""
-    if kind is None:
-      self.close()
-    else:
-      self.abandon()
-
-  def _close_files(self) -> None:
-    for file in self._files:
-      file.close()
-    self._files = []
+  Args:
+    directory: of the data set, which is made if need be.
+    name, split: lower-case words, as in NAME-SPLIT.tfrecord-00000-of-00004.
+    num_classes: A, length of a label row.
+    num_shards: at least 1; record i goes to shard i % num_shards.
+    records: all, in order.
+  """
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  names = [shard_name(name, split, shard, num_shards) for shard in range(num_shards)]
+  with ShardWriter([directory / name for name in names], num_classes) as writer:
+    for record in records:
+      writer.write(record)
+  join_shards(directory, split, [writer.columns()])
 
 
-def make_directory(directory: Path) -> None:
-  """Makes a directory for a data set; raises InputError where that cannot be."""
-  refuse_address(directory, 'The directory of a data set')
+def write_part(shard: Path, columns: dict[str, np.ndarray], about: dict) -> None:
+  """Writes the index of a shard beside it, so that it outlives a killed process.
+
+  The shard is whole from here on; `about` (JSON) is kept with it, for `read_part`.
+  """
+  write_arrays(part_path(shard), columns | {'about': np.array(json.dumps(about))})
+
+
+def part_path(shard: Path) -> Path:
+  """The index of a shard alone, while the split is not finished."""
+  return shard.with_name(PART + shard.name)
+
+
+def read_part(shard: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+  """The index columns of a finished shard and what was said about it; None if it is not whole."""
   try:
-    directory.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      f'{directory}: cannot be made a directory ({error.strerror}); choose another output'
-    ) from error
+    columns = array_files.read(part_path(shard), _PART_COLUMNS, {}, 'prepare it again')
+    about = json.loads(str(columns.pop('about')))
+    whole = isinstance(about, dict) and shard.stat().st_size == columns['shard_bytes'][0]
+  except (OSError, ValueError, IndexError, RecursionError):  # InputError is a ValueError
+    return None
+  return (columns, about) if whole else None
+
+
+def join_shards(directory: Path, split: str, parts: list[dict[str, np.ndarray]]) -> None:
+  """Writes the sidecar index of a split from those of its shards, in order.
+
+  parts: INDEX_COLUMNS, and of OPTIONAL_COLUMNS those that all of them have.
+  """
+  joined, records = [], 0
+  for shard, part in enumerate(parts):
+    moved = {
+      'record_shard': part['record_shard'] + np.int32(shard),
+      'example_record': part['example_record'] + records,
+    }
+    joined.append(part | moved)
+    records += len(part['record_shard'])
+  keys = [key for key in (*INDEX_COLUMNS, *OPTIONAL_COLUMNS) if all(key in part for part in joined)]
+  columns = {key: np.concatenate([part[key] for part in joined]) for key in keys}
+  write_arrays(Path(directory) / index_name(split), columns)
 
 
 def write_dataset_metadata(

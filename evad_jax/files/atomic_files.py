@@ -13,21 +13,30 @@ TEMPORARY = '.writing-'  # what a name begins with until then
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
-  """A file to be written inside; it gets its name, and replaces another, when the block ends well.
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+  """The name to write a file under; it gets its own, and replaces another, when all went well.
 
-  mode: 'w' for UTF-8 with lines ended by newlines, or 'wb'. An exception leaves nothing.
+  An exception leaves nothing.
   """
-  path = Path(path)
-  encoding, newline = (None, None) if 'b' in mode else ('utf-8', '')
+  place = temporary(Path(path))
   try:
-    with open(temporary(path), mode, encoding=encoding, newline=newline) as file:
-      yield file
-      flush_to_disk(file)
-    temporary(path).replace(path)
+    yield place
+    place.replace(path)
   except BaseException:
-    temporary(path).unlink(missing_ok=True)
+    place.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
+  """The same as an open file, which is on the disk before it has its name.
+
+  mode: 'w' for UTF-8 with lines ended by newlines, or 'wb'.
+  """
+  encoding, newline = (None, None) if 'b' in mode else ('utf-8', '')
+  with replacing(path) as place, open(place, mode, encoding=encoding, newline=newline) as file:
+    yield file
+    flush_to_disk(file)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

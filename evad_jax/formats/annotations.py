@@ -13,21 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from evad_jax import limits
 from evad_jax.errors import InputError
 from evad_jax.files import text_files
 from evad_jax.files.plain_pickle import load_plain_pickle
-from evad_jax.formats import json_annotations, sample_annotations
-from evad_jax.formats.annotation_types import (
-  Annotations,
-  Tube,
-  VideoAnnotation,
-  checked_tube,
-  numbered,
-  video_annotation,
-)
-from evad_jax.formats.problems import Problems
-
-__all__ = ['Annotations', 'Tube', 'VideoAnnotation', 'read_annotations']
+from evad_jax.formats import json_annotations
+from evad_jax.formats.annotation_types import Annotations, Tube, VideoAnnotation
+from evad_jax.formats.problems import Problems, complain
 
 UCF101_SIZE = (240, 320)  # height, width in pixels of every frame that pyannot.pkl annotates
 # What content of another form raises where it is read.
@@ -63,8 +55,6 @@ def _of_content(content: Any, is_json: bool, problems: Problems | None) -> Annot
   try:
     if isinstance(content, dict) and 'gttubes' in content:
       return _from_act(content, problems)
-    if is_json:
-      return sample_annotations.read_sample(content)
     if isinstance(content, dict) and content and all('annotations' in v for v in content.values()):
       videos = {str(n): _from_pyannot(str(n), entry, problems) for n, entry in content.items()}
       return Annotations(videos, None, None, None)
@@ -82,9 +72,11 @@ def _from_pyannot(name: str, entry: dict, problems: Problems | None) -> VideoAnn
   for tube in entry['annotations']:
     boxes = np.asarray(tube['boxes']).astype(np.float32)  # unsigned, so x + w would wrap at 256
     boxes[:, 2:] += boxes[:, :2]
-    frames = numbered(name, tube['sf'], tube['ef'], boxes)
-    tubes += checked_tube(name, int(tube['label']), frames, boxes, problems)
-  return video_annotation(name, entry['numf'], *UCF101_SIZE, tubes)
+    first, end = int(tube['sf']), int(tube['ef'])
+    if end - first != len(boxes):
+      raise InputError(f'{name}: bad tube: frames {first} to {end - 1} have {len(boxes)} boxes')
+    tubes += _checked_tube(name, int(tube['label']), np.arange(first, end), boxes, problems)
+  return _video(name, entry['numf'], *UCF101_SIZE, tubes)
 
 
 def _from_act(content: dict, problems: Problems | None) -> Annotations:
@@ -97,12 +89,58 @@ def _from_act(content: dict, problems: Problems | None) -> Annotations:
       rows = np.asarray(rows, np.float64)
       rows = rows if rows.size else np.zeros((0, 5))
       frames, boxes = rows[:, 0] - 1, rows[:, 1:]
-      tubes += checked_tube(str(name), int(label), frames, boxes, problems, len(classes))
+      tubes += _checked_tube(str(name), int(label), frames, boxes, problems, len(classes))
     height, width = (0, 0) if sizes is None else sizes[name]
     count = content['nframes'][name]
-    videos[str(name)] = video_annotation(str(name), count, height, width, tubes)
+    videos[str(name)] = _video(str(name), count, height, width, tubes)
   train, test = (
     [[str(name) for name in names] for names in content[key]] if content.get(key) else None
     for key in ('train_videos', 'test_videos')
   )
   return Annotations(videos, classes, train, test)
+
+
+def _video(
+  name: str, num_frames: int, height: int, width: int, tubes: list[Tube]
+) -> VideoAnnotation:
+  """The same, of the numbers that a file has; InputError where there are no such videos."""
+  for what, number, most in (
+    ('frames', num_frames, limits.LARGEST_FRAME),
+    ('rows of pixels', height, limits.LARGEST_SIDE),
+    ('columns of pixels', width, limits.LARGEST_SIDE),
+  ):
+    if not 0 <= int(number) <= most:
+      raise InputError(f'{name}: has {number} {what}, not 0 to {most}')
+  return VideoAnnotation(int(num_frames), int(height), int(width), tubes)
+
+
+def _checked_tube(
+  name: str,
+  label: int,
+  frames: np.ndarray,  # (n,) numbers from 0
+  boxes: np.ndarray,  # (n, 4) numbers
+  problems: Problems | None,
+  num_classes: int = limits.LARGEST_CLASS + 1,
+) -> list[Tube]:
+  """The tube, of every frame its first row; or none, if it is beyond repair."""
+  fault = ''
+  if not 0 <= label < num_classes:
+    fault = f'there is no class {label}; they go from 0 to {num_classes - 1}'
+  elif boxes.shape != (len(frames), 4):
+    fault = f'{len(frames)} frames have boxes of shape {boxes.shape}'
+  elif not (np.abs(boxes) <= limits.LARGEST_COORDINATE).all():
+    fault = 'a box is not finite, or beyond any picture'
+  elif not np.isfinite(frames).all() or (frames % 1 != 0).any():
+    fault = 'its frames are no whole numbers'
+  elif len(frames) and (frames[0] < 0 or (np.diff(frames) < 0).any()):
+    fault = 'its frames do not increase from 0'
+  elif len(frames) and frames[-1] > limits.LARGEST_FRAME:
+    fault = f'no video has a frame {frames[-1]:.0f}'
+  if fault:
+    complain(problems, 'bad tube', name, fault, 'left out')
+    return []
+  first = np.diff(frames, prepend=-1) > 0
+  if not first.all():
+    fault = f'{(~first).sum()} rows repeat a frame of their tube'
+    complain(problems, 'duplicate row', name, fault, 'left out')
+  return [Tube(label, frames[first].astype(np.int64), boxes[first])]

@@ -7,12 +7,12 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.formats import csv_columns
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.csv_columns import Lines
 from evad_jax.limits import LARGEST_CLASS, LARGEST_FRAME
 
@@ -36,23 +36,15 @@ _ENTRY = re.compile(r'(?:label|item)\s*(?=\{)')
 _FIELD = re.compile(r'(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|[\w.+-]+)')
 
 
-class AvaRows(NamedTuple):
-  """A ground-truth file, a row for each box and action, in the order of the file."""
-
-  videos: np.ndarray  # (N,) str
-  seconds: np.ndarray  # (N,) int64
-  boxes: np.ndarray  # (N, 4) float64, normalised xyxy; 0 where there is no box
-  action_ids: np.ndarray  # (N,) int64, from 1; 0 where there is no box
-  person_ids: np.ndarray  # (N,) int64, -1 where the file has none
-  has_box_mask: np.ndarray  # (N,) bool; False for a keyframe that is listed without people
-  lines: np.ndarray  # (N,) int64, line of the file, from 1, for messages
-
-
-def read_truth(path: str | os.PathLike) -> AvaRows:
+def read_truth(path: str | os.PathLike) -> BoxTable:
   """Reads `video,second,x1,y1,x2,y2,action_id[,person_id]`, or `video,second` for no box.
 
   Seconds may be padded with zeros, or end in zeros as 903.000000 does; trailing fields may be
   missing or empty. A first line may name the columns, in any order and among others.
+
+  Returns:
+    Rows with normalised boxes, frames in seconds and action ids as labels; 0 is the label of a
+    keyframe that is listed without people, and its box.
 
   Raises:
     InputError: the file cannot be read or is empty; or, with its line, a row with another number
@@ -80,15 +72,7 @@ def read_truth(path: str | os.PathLike) -> AvaRows:
   check_seconds(lines, columns['second'])
   check_boxes(lines, boxes)
   check_action_ids(lines, np.where(has_box, columns['action_id'], 1))
-  return AvaRows(
-    videos=columns['video'],
-    seconds=columns['second'],
-    boxes=boxes,
-    action_ids=columns['action_id'],
-    person_ids=columns['person_id'],
-    has_box_mask=has_box,
-    lines=lines.numbers,
-  )
+  return BoxTable(columns['second'], boxes, columns['action_id'], video=columns['video'])
 
 
 def read_exclusions(path: str | os.PathLike) -> set[tuple[str, int]]:

@@ -20,6 +20,7 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 from evad_jax.formats import ava_files, csv_columns
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.csv_columns import Lines
 
 NOUN = 'a csv file of detections'
@@ -35,18 +36,11 @@ COLUMNS = {
 }
 
 
-class DetectionTable(NamedTuple):
-  """One row a box and class, in the order of the file, which decides between equal scores."""
-
-  videos: np.ndarray  # (N,) str
-  timestamps: np.ndarray  # (N,) int64
-  boxes: np.ndarray  # (N, 4) float64, normalised xyxy
-  action_ids: np.ndarray  # (N,) int64, from 1
-  scores: np.ndarray  # (N,) float64
-
-
 class ScoredDetections(NamedTuple):
-  """What an evaluation has scored: N boxes, each with a score for all of A classes."""
+  """What an evaluation has scored: N boxes, each with a score for all of A classes.
+
+  As a table of a row a class it would take A times the memory.
+  """
 
   columns: tuple[str, ...]  # names of the eight columns of a file
   videos: np.ndarray  # (N,) str
@@ -81,15 +75,17 @@ def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
       yield *head, number, f'{score:.9g}'
 
 
-def read_detections(path: str | os.PathLike) -> DetectionTable:
-  """Reads a file of this format; empty lines are skipped.
+def read_detections(path: str | os.PathLike) -> BoxTable:
+  """Reads a file of AVA: frames in seconds, normalised boxes, and action ids as labels.
+
+  Empty lines are skipped.
 
   Raises InputError for a file that cannot be read or is empty, and for a bad row, naming its line.
   """
   return read_with_lines(path)[0]
 
 
-def read_with_lines(path: str | os.PathLike) -> tuple[DetectionTable, Lines]:
+def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
   """The same with the lines that the rows came from, for messages."""
   lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
   heads = csv_columns.header(lines, COLUMNS)
@@ -102,13 +98,10 @@ def read_with_lines(path: str | os.PathLike) -> tuple[DetectionTable, Lines]:
     kinds = csv_columns.named_columns(lines, heads, COLUMNS)
     lines = csv_columns.without_header(lines, NOUN)
   columns = csv_columns.parse(lines, kinds)
-  table = DetectionTable(
-    videos=columns['video'],
-    timestamps=columns['timestamp'],
-    boxes=np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1),
-    action_ids=columns['action_id'],
-    scores=columns['score'],
+  boxes = np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1)
+  ava_files.check_boxes(lines, boxes)
+  ava_files.check_action_ids(lines, columns['action_id'])
+  frame, label, score, video = (
+    columns[name] for name in ('timestamp', 'action_id', 'score', 'video')
   )
-  ava_files.check_boxes(lines, table.boxes)
-  ava_files.check_action_ids(lines, table.action_ids)
-  return table, lines
+  return BoxTable(frame, boxes, label, score, video), lines

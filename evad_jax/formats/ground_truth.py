@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats.annotation_types import Annotations
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.tube_csv import VideoTruth
 from evad_jax.formats.video_lists import Listed
@@ -52,7 +53,7 @@ def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
   return truth._replace(tubes={name: truth.tubes[name] for name in listed.known})
 
 
-def _test_videos(annotations: Any, path: Path, split: int) -> Sequence[str]:
+def _test_videos(annotations: Annotations, path: Path, split: int) -> Sequence[str]:
   if annotations.splits is not None:
     return annotations.splits.get('test', list(annotations.videos))
   if annotations.test_videos is None:

@@ -33,8 +33,7 @@ class _Fault(ValueError):
 
 def is_own(content: Any) -> bool:
   """Whether the content of a JSON file is to be of this format, and of no other that is known."""
-  others = {'labels', 'gttubes'}
-  return not isinstance(content, dict) or 'classes' in content or not others & {*content}
+  return not isinstance(content, dict) or 'classes' in content or 'gttubes' not in content
 
 
 def read_own(content: Any, problems: Problems | None = None) -> Annotations:

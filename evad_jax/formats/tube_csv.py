@@ -16,7 +16,7 @@ import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.formats import csv_columns
-from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes, of_frames
+from evad_jax.formats.box_table import BoxTable, Counted
 from evad_jax.formats.csv_columns import Lines
 from evad_jax.limits import LARGEST_CLASS, LARGEST_COORDINATE, LARGEST_FRAME
 from evad_jax.tubes.overlap import Tube
@@ -37,16 +37,6 @@ class VideoTruth(NamedTuple):
   sizes: dict[str, tuple[int, int]] | None = None  # height, width of the frames that were annotated
   single_boxes: dict[str, list[Tube]] = {}  # of one frame each, of people who are not followed
   empty_frames: dict[str, np.ndarray] = {}  # (n,) int64 from 1, where somebody saw nobody
-
-
-class Rows(NamedTuple):
-  """A detection file in its own order, which decides between equal scores."""
-
-  video: np.ndarray  # (N,) int64, place in the list of videos
-  frames: np.ndarray  # (N,) int64, from 1
-  boxes: np.ndarray  # (N, 4) float64 xyxy, pixels
-  labels: np.ndarray  # (N,) int64, from 0
-  scores: np.ndarray  # (N,) float64
 
 
 def read_truth(path: str | os.PathLike) -> VideoTruth:
@@ -82,8 +72,11 @@ def read_detections(
   videos: Sequence[str],
   num_classes: int,
   num_frames: dict[str, int] | None = None,
-) -> Rows:
+) -> BoxTable:
   """Reads a csv file of detections in these videos and classes.
+
+  Returns:
+    Rows with frames from 1, boxes in pixels, labels from 0, and videos as indices into `videos`.
 
   Raises:
     InputError: as `read_truth`; and, with its line, a video that is not one of these, a frame
@@ -107,19 +100,10 @@ def read_detections(
         f'there is no frame {frames[row]} in {videos[video[row]]}, which has {ends[row]} frames.'
       ),
     )
-  return Rows(video, frames, columns['boxes'], labels, columns['score'])
+  return BoxTable(frames, columns['boxes'], labels, columns['score'], video)
 
 
-class FrameSet(NamedTuple):
-  """Detections and ground truth of the frames that count; `frame` is video * stretch + number."""
-
-  detections: ScoredBoxes
-  truth: TrueBoxes
-  num_frames: int
-  num_elsewhere: int  # detections on frames that do not count
-
-
-def frame_set(truth: VideoTruth, rows: Rows, all_frames: bool = False) -> FrameSet:
+def frame_set(truth: VideoTruth, rows: BoxTable, all_frames: bool = False) -> Counted:
   """What frame-mAP counts: the frames that were annotated, or all frames of the videos."""
   tubes = [
     (number, tube)
@@ -127,30 +111,31 @@ def frame_set(truth: VideoTruth, rows: Rows, all_frames: bool = False) -> FrameS
     for tube in (*some, *truth.single_boxes.get(video, ()))
   ]
   empty = [truth.empty_frames.get(video, NO_FRAMES) for video in truth.tubes]
-  frames = [rows.frames, *(tube.frames for _, tube in tubes), *empty]
+  frames = [rows.frame, *(tube.frames for _, tube in tubes), *empty]
   last = max(int(some.max(initial=0)) for some in frames)
   stretch = last + 1
-  true = TrueBoxes(
+  true = BoxTable(
     frame=_joined([number * stretch + tube.frames for number, tube in tubes], np.int64),
     boxes=_joined([tube.boxes for _, tube in tubes], np.float64).reshape(-1, 4),
     label=_joined([np.full(len(tube.frames), tube.label) for _, tube in tubes], np.int64),
   )
-  detections = ScoredBoxes(rows.video * stretch + rows.frames, rows.boxes, rows.labels, rows.scores)
+  detections = rows._replace(frame=rows.video * stretch + rows.frame, video=None)
   looked_at = [number * stretch + some for number, some in enumerate(empty)]
   annotated = np.unique(np.concatenate([true.frame, *looked_at]))
   if not all_frames:
-    counted = of_frames(detections, annotated)
-    return FrameSet(counted, true, len(annotated), len(rows.frames) - len(counted.frame))
-  if truth.num_frames is not None:
+    num_frames = len(annotated)
+    detections = detections.select(np.isin(detections.frame, annotated))
+  elif truth.num_frames is not None:
     num_frames = sum(truth.num_frames[video] for video in truth.tubes)
   else:
     num_frames = len(np.union1d(annotated, detections.frame))
-  return FrameSet(detections, true, num_frames, 0)
+  left_out = {'detections_on_other_frames': len(rows.frame) - len(detections.frame)}
+  return Counted(detections, true, num_frames, left_out)
 
 
 def exclude(
-  truth: VideoTruth, rows: Rows, excluded: set[tuple[str, int]]
-) -> tuple[VideoTruth, Rows]:
+  truth: VideoTruth, rows: BoxTable, excluded: set[tuple[str, int]]
+) -> tuple[VideoTruth, BoxTable]:
   """Both without these frames (video, number); a tube of which nothing is left goes."""
   videos = list(truth.tubes)
   out = {video: {number for name, number in excluded if name == video} for video in videos}
@@ -166,23 +151,12 @@ def exclude(
     for video, frames in truth.empty_frames.items()
     if video in out
   }
-  places = zip(rows.video.tolist(), rows.frames.tolist(), strict=True)
+  places = zip(rows.video.tolist(), rows.frame.tolist(), strict=True)
   keep = np.array([(videos[number], frame) not in excluded for number, frame in places], bool)
   truth = truth._replace(
     tubes=left(truth.tubes), single_boxes=left(truth.single_boxes), empty_frames=empty
   )
-  return truth, Rows(*(column[keep] for column in rows))
-
-
-def keep_highest_per_frame(rows: Rows, number: int) -> Rows:
-  """The `number` highest rows of every frame, whatever their class; of equal scores the first."""
-  order = np.lexsort((-rows.scores, rows.frames, rows.video))  # stable
-  starts = np.any(
-    [np.diff(column[order], prepend=-1) != 0 for column in (rows.video, rows.frames)], axis=0
-  )
-  first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-  keep = np.sort(order[np.arange(len(order)) - first < number])
-  return Rows(*(column[keep] for column in rows))
+  return truth, rows.select(keep)
 
 
 def _without(tube: Tube, frames: set[int]) -> Tube:

@@ -1,7 +1,6 @@
 """Raw outputs to detections (paper section 3.5), inside jit."""
 
 import jax
-import jax.numpy as jnp
 
 from evad_jax import boxes as box_ops
 from evad_jax.structures import Detections, Outputs
@@ -18,9 +17,8 @@ def detections(outputs: Outputs, sizes: Array) -> Detections:
   boxes = outputs.boxes[-1]  # (B, P, 4)
   sizes = sizes.astype(boxes.dtype)
   clipped = box_ops.clip(boxes, sizes[:, None, 0], sizes[:, None, 1])
-  whwh = jnp.stack([sizes[:, 1], sizes[:, 0]] * 2, axis=-1)[:, None]
   return Detections(
-    boxes=clipped / whwh,
+    boxes=box_ops.normalise(clipped, sizes[:, None]),
     person_scores=jax.nn.softmax(outputs.person_logits[-1], axis=-1)[..., 0],
     action_scores=jax.nn.sigmoid(outputs.action_logits[-1]),
   )

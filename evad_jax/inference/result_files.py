@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 from evad_jax.formats import class_lists
 from evad_jax.formats.video_lists import VIDEO_SUFFIXES
@@ -92,7 +93,7 @@ class DetectionFiles:
   def add(self, people: People, seconds: float, size: tuple[int, int]) -> None:
     """Writes the people of a keyframe; size: height and width of the video's frames, pixels."""
     frame, seconds = people.frame + 1, round(seconds, 4)
-    pixels = people.boxes.astype(np.float64) * [size[1], size[0], size[1], size[0]]
+    pixels = box_ops.to_pixels(people.boxes.astype(np.float64), size)
     listed = []
     for place, person in enumerate(people.ids.tolist()):
       box = pixels[place].round(2).tolist()

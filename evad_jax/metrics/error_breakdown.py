@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.box_pairs import Pairs, overlapping_pairs
-from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics.average_precision import envelope_area
 from evad_jax.metrics.frame_map import Actions, Truth
 from evad_jax.metrics.scored_boxes import rows_by_label
@@ -60,7 +60,7 @@ class _Judged(NamedTuple):
 
 
 def of_rows(
-  detections: ScoredBoxes, truth: TrueBoxes, num_classes: int, iou_threshold: float = 0.5
+  detections: BoxTable, truth: BoxTable, num_classes: int, iou_threshold: float = 0.5
 ) -> Breakdown:
   """The errors of a set of rows."""
   groups = rows_by_label(detections.label, num_classes)
@@ -256,7 +256,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
   return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _people(truth: TrueBoxes, num_classes: int) -> Truth:
+def _people(truth: BoxTable, num_classes: int) -> Truth:
   """Rows of one box and label -> people with all their labels.
 
   Rows with the same frame and box are one person, unless they have the same label too.

@@ -19,6 +19,7 @@ from evad_jax import box_pairs
 from evad_jax import boxes as box_ops
 from evad_jax.box_pairs import Pairs
 from evad_jax.errors import InputError
+from evad_jax.formats.box_table import highest_per_frame
 from evad_jax.metrics.average_precision import (
   AveragePrecision,
   average_precision,
@@ -116,8 +117,7 @@ def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_T
 
 def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
   """Targets in pixels of pictures of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
-  scale = np.asarray(sizes, np.float32)[:, None, [1, 0, 1, 0]]
-  return targets._replace(boxes=targets.boxes / scale)
+  return targets._replace(boxes=box_ops.normalise(targets.boxes, sizes[:, None]))
 
 
 def update(
@@ -179,7 +179,7 @@ def compute(
   kept = None
   if max_per_frame is not None:
     kept = np.zeros(actions.scores.shape, bool)
-    kept[:, classes] = _highest(actions.frame, actions.scores[:, classes], max_per_frame)
+    kept[:, classes] = highest_per_frame(actions.frame, actions.scores[:, classes], max_per_frame)
   per_class = tuple(
     _class_average_precision(action, actions, truth, pairs, kept) for action in classes
   )
@@ -262,19 +262,6 @@ def _class_average_precision(
     pairs, scores = pairs._replace(detection=place[pairs.detection]), scores[kept[:, action]]
   best = box_pairs.best_of_each(pairs)
   return claims_average_precision(best.detection, best.truth, scores, int(true.sum()))
-
-
-def _highest(frame: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
-  """(R, A) bool: the `number` highest scores of every frame, of equal ones the first.
-
-  `frame` (R,) must rise.
-  """
-  kept = np.zeros(scores.shape, bool)
-  for rows in np.split(np.arange(len(frame)), np.flatnonzero(np.diff(frame)) + 1):
-    some = scores[rows].ravel()
-    best = np.argsort(-some, kind='stable')[:number]
-    kept[rows[best // scores.shape[1]], best % scores.shape[1]] = True
-  return kept
 
 
 def _chunk(state: State, detections: Detections, targets: Targets, keys: tuple) -> Chunk:

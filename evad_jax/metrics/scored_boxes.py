@@ -1,13 +1,13 @@
 """The metrics of detections and ground truth that are rows, one for each box and class.
 
-This is the form of files (`formats.box_rows`), and of anything that is not a pass over a split (see
-`frame_map` for that).
+This is the form of files (`formats.box_table`), and of anything that is not a pass over a split
+(see `frame_map` for that).
 """
 
 import numpy as np
 
 from evad_jax.box_pairs import best_of_each, overlapping_pairs
-from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes, scored_rows
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics.average_precision import (
   AveragePrecision,
   average_precision,
@@ -21,8 +21,8 @@ AS_GIVEN = 'given scores'
 
 
 def compute(
-  detections: ScoredBoxes,
-  truth: TrueBoxes,
+  detections: BoxTable,
+  truth: BoxTable,
   num_classes: int,
   num_frames: int,
   iou_threshold: float = 0.5,
@@ -30,11 +30,11 @@ def compute(
   """Mean and per-class average precision, and person AP, of a set of rows.
 
   Frames without ground truth count: their detections are false positives. Leave the rows out where
-  a protocol does not want that (`of_frames`). Raises ValueError for NaN.
+  a protocol does not want that. Raises ValueError for NaN.
   """
   per_class = class_average_precisions(detections, truth, num_classes, iou_threshold)
   people = merge_classes(detections)
-  true_people = merge_classes(ScoredBoxes(*truth, np.zeros(len(truth.frame))))
+  true_people = merge_classes(truth._replace(score=np.zeros(len(truth.frame))))
   return FrameMap(
     scoring=AS_GIVEN,
     iou_threshold=iou_threshold,
@@ -55,11 +55,11 @@ def compute(
 
 
 def class_average_precisions(
-  detections: ScoredBoxes, truth: TrueBoxes, num_classes: int, iou_threshold: float = 0.5
+  detections: BoxTable, truth: BoxTable, num_classes: int, iou_threshold: float = 0.5
 ) -> tuple[AveragePrecision, ...]:
   """The average precision of every class."""
   check_finite(detections.boxes, detections.score, truth.boxes)
-  detections, truth = (scored_rows(rows) for rows in (detections, truth))
+  detections, truth = (rows.select(rows.label >= 0) for rows in (detections, truth))
   # A frame and a class together are a place where boxes can meet.
   places = (rows.frame * num_classes + rows.label for rows in (detections, truth))
   detection_places, truth_places = places
@@ -84,7 +84,7 @@ def rows_by_label(label: np.ndarray, num_classes: int) -> list[np.ndarray]:
   return [order[start:end] for start, end in zip(limits[:-1], limits[1:], strict=True)]
 
 
-def merge_classes(detections: ScoredBoxes) -> ScoredBoxes:
+def merge_classes(detections: BoxTable) -> BoxTable:
   """Every different box of a frame once, with its highest score, in order of appearance; label 0.
 
   The people of a file that has no person scores: who has an action for certain is there.
@@ -97,7 +97,5 @@ def merge_classes(detections: ScoredBoxes) -> ScoredBoxes:
   starts = np.flatnonzero(np.append(True, differs))
   score = np.maximum.reduceat(detections.score[order], starts)
   by_appearance = np.argsort(order[starts])
-  rows = order[starts][by_appearance]
-  return ScoredBoxes(
-    detections.frame[rows], detections.boxes[rows], np.zeros_like(rows), score[by_appearance]
-  )
+  people = detections.select(order[starts][by_appearance])
+  return people._replace(label=np.zeros_like(people.label), score=score[by_appearance])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evad_jax.errors import InputError
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics.average_precision import (
   AveragePrecision,
   claims_average_precision,
@@ -92,18 +93,17 @@ def thresholds(figure: str) -> list[float]:
 
 
 def link_rows(
-  videos: Sequence[str],  # the name of every video number
-  video: np.ndarray,  # (N,) int64 numbers
-  frames: np.ndarray,  # (N,) int64 within the video
-  labels: np.ndarray,  # (N,) int64
-  boxes: np.ndarray,  # (N, 4) xyxy
-  scores: np.ndarray,  # (N,)
+  table: BoxTable,  # with indices into `videos`
+  videos: Sequence[str],
   rule: Rule,
 ) -> Iterator[tuple[str, list[Tube]]]:
-  """Rows of scored boxes -> the tubes of each video that has any row."""
-  for rows in _rows_of_each(video):
-    tubes = offline.link(frames[rows], labels[rows], boxes[rows], scores[rows], rule)
-    yield videos[video[rows[0]]], tubes
+  """Scored boxes -> the tubes of each video that has any row."""
+  for rows in _rows_of_each(table.video):
+    some = table.select(rows)
+    yield (
+      videos[some.video[0]],
+      offline.link(some.frame, some.label, some.boxes, some.score, rule),
+    )
 
 
 def link_actions(

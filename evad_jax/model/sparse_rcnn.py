@@ -169,10 +169,10 @@ class PersonDetector(nn.Module):
     features = self.param(
       'proposal_features', nn.initializers.normal(1.0), (self.num_proposals, width)
     )
-    whwh = jnp.stack([sizes[:, 1], sizes[:, 0]] * 2, axis=-1).astype(wide)  # (B, 4)
     # Scaled before the corners are made: the gradients of two opposite corners then cancel exactly
     # where a centre does not matter. After it, a rounding error is left, which Adam would magnify.
-    boxes = box_ops.from_cxcywh(normalised.astype(wide) * whwh[:, None])  # (B, P, 4)
+    boxes = box_ops.to_pixels(normalised.astype(wide), sizes[:, None])
+    boxes = box_ops.from_cxcywh(boxes)  # (B, P, 4)
     x = jnp.broadcast_to(features.astype(self.dtype), (batch, *features.shape))
     sheet = sheet_of(pyramid)
     maps = lay(pyramid, sheet)

@@ -18,7 +18,7 @@ import ml_dtypes  # lets NumPy know the type bfloat16
 import numpy as np
 
 from evad_jax.errors import InputError
-from evad_jax.files import storage
+from evad_jax.files import atomic_files, storage
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
 FLOATS = ('float32', 'float16', 'bfloat16')  # what float32 holds without loss
@@ -224,16 +224,12 @@ def write(path: str | os.PathLike, kind: str, tensors: dict, container: str, cfg
   path = Path(path)
   tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
   text = json.dumps(cfg)  # JSON is YAML, which is what published files have there
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   path.parent.mkdir(parents=True, exist_ok=True)
-  try:
+  with atomic_files.replacing(path) as place:
     if kind == 'torch':
       torch = _import_torch()
       # Copies: arrays of a checkpoint may be read-only, which PyTorch does not know.
       tensors = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
-      torch.save({container: tensors, 'cfg': text}, temporary)
+      torch.save({container: tensors, 'cfg': text}, place)
     else:
-      _import_safetensors().numpy.save_file(tensors, temporary, metadata={'cfg': text})
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+      _import_safetensors().numpy.save_file(tensors, place, metadata={'cfg': text})

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from evad_jax import boxes as box_arithmetic
+from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 from evad_jax.synthetic import stick_figures
 from evad_jax.synthetic.stick_figures import ACTIONS, Person
@@ -89,8 +90,7 @@ def make_clip(rng: np.random.Generator, settings: Settings) -> Clip:
     for person in people:
       stick_figures.draw_person(frame, person, stick_figures.pose_at(person, time))
   masks = [stick_figures.person_mask(shape, p, p.pose) for p in people]
-  boxes = np.array([tight_box(mask) for mask in masks], np.float32)
-  boxes /= np.array([shape[1], shape[0]] * 2, np.float32)
+  boxes = box_ops.normalise(np.array([tight_box(mask) for mask in masks], np.float32), shape)
   return Clip(frames, boxes, np.array([p.labels for p in people]), people)
 
 

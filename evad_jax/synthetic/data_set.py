@@ -60,47 +60,39 @@ def generate(directory: str | Path, settings: Settings, *, overwrite: bool = Fal
   The manifest is written last: a directory without one is incomplete and is written again.
   """
   directory = Path(directory)
-  with data_set_directory.alone_in(directory):
-    _generate(directory, settings, overwrite)
+  plan = {'settings': {k: v for k, v in dataclasses.asdict(settings).items() if k != 'workers'}}
+  with data_set_directory.alone_in(directory, NAME):
+    if (directory / MANIFEST).exists() and not overwrite:
+      raise InputError(
+        f'{directory} already holds a data set: choose another --output or add --overwrite.'
+      )
+    place = data_set_directory.claim(directory, NAME, plan, overwrite)
+    counts = f'{settings.train} + {settings.test}'
+    print(f'Making {counts} synthetic clips in {directory}', flush=True)
+    _write(place, settings, plan)
+    data_set_directory.finish(directory, NAME)
 
 
-def _generate(directory: Path, settings: Settings, overwrite: bool) -> None:
-  data_set_directory.check_owner(directory, NAME)
-  data_set_directory.settle(directory, NAME)
-  if (directory / MANIFEST).exists() and not overwrite:
-    raise InputError(
-      f'{directory} already holds a data set: choose another --output or add --overwrite.'
-    )
-  place = data_set_directory.place_to_write(directory)
-  _write(place, directory, settings)
-  data_set_directory.settle(directory, NAME)
-
-
-def _write(place: Path, directory: Path, settings: Settings) -> None:
-  """Writes both splits to `place`; `directory` is their final location."""
+def _write(place: Path, settings: Settings, plan: dict) -> None:
   counts = {'train': settings.train, 'test': settings.test}
-  print(f'Making {counts["train"]} + {counts["test"]} synthetic clips in {directory}', flush=True)
   label_counts = {}
   with tqdm(total=sum(counts.values()), unit='clip', desc=NAME) as bar:
-    for split, count in counts.items():
-      label_counts[split] = np.zeros(len(ACTIONS), np.int64)
-      with record_writer.RecordWriter(place, NAME, split, len(ACTIONS), SHARDS[split]) as writer:
-        for record in _make_records(split, count, settings):
-          writer.write(record)
-          label_counts[split] += record.labels.sum(0, dtype=np.int64)
-          bar.update()
-  extra = {
-    'flip_keeps_labels': FLIP_KEEPS_LABELS,
-    'label_counts': {
-      s: dict(zip(ACTIONS, c.tolist(), strict=True)) for s, c in label_counts.items()
-    },
-    'settings': {k: v for k, v in dataclasses.asdict(settings).items() if k != 'workers'},
-  }
+
+    def counted(split: str) -> Iterator[Record]:
+      total = np.zeros(len(ACTIONS), np.int64)
+      for record in _make_records(split, counts[split], settings):
+        yield record
+        total += record.labels.sum(0, dtype=np.int64)
+        bar.update()
+      label_counts[split] = dict(zip(ACTIONS, total.tolist(), strict=True))
+
+    for split in counts:
+      record_writer.write_split(place, NAME, split, len(ACTIONS), SHARDS[split], counted(split))
   record_writer.write_dataset_metadata(
     place,
     NAME,
     list(ACTIONS),
-    extra,
+    {'flip_keeps_labels': FLIP_KEEPS_LABELS, 'label_counts': label_counts} | plan,
     clip_frames=settings.clip_frames,
     frame_stride=settings.frame_stride,
   )

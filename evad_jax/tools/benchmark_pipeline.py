@@ -15,7 +15,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from evad_jax.data import augment, clip_sampling, pipeline
 from evad_jax.data.aspect_buckets import choose_canvas
 from evad_jax.data.clips import ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Example, Record, RecordReader
 from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.files import atomic_files
@@ -60,7 +60,8 @@ def write_records(directory: Path, clips: int, height: int, width: int, settings
   texture += rng.integers(-5, 6, texture.shape, np.int16)
   texture = np.clip(texture, 0, 255).astype(np.uint8)
   stride, frames = settings.frame_stride, settings.clip_frames
-  with RecordWriter(directory, 'benchmark', 'train', 1, num_shards=2) as writer:
+
+  def records() -> Iterator[Record]:
     for clip in tqdm(range(clips), 'making records', unit='clip', leave=False):
       starts = (clip * 37 + 3 * np.arange(frames)) % width
       jpegs = [
@@ -71,7 +72,7 @@ def write_records(directory: Path, clips: int, height: int, width: int, settings
       ]
       low = rng.uniform(0, 0.5, (3, 2))
       boxes = np.concatenate([low, low + rng.uniform(0.1, 0.5, (3, 2))], axis=1)
-      record = Record(
+      yield Record(
         f'video_{clip}',
         25.0,
         stride * frames,
@@ -84,7 +85,8 @@ def write_records(directory: Path, clips: int, height: int, width: int, settings
         np.zeros(3, np.int64),
         np.ones((3, 1), np.uint8),
       )
-      writer.write(record)
+
+  write_split(directory, 'benchmark', 'train', 1, 2, records())
   write_dataset_metadata(
     directory, 'benchmark', ['person'], clip_frames=frames, frame_stride=stride
   )

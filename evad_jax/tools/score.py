@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from evad_jax.errors import InputError, exit_on_input_error
@@ -35,7 +36,8 @@ from evad_jax.formats import (
   tube_csv,
   video_lists,
 )
-from evad_jax.formats.tube_csv import Rows, VideoTruth
+from evad_jax.formats.box_table import BoxTable, Counted
+from evad_jax.formats.tube_csv import VideoTruth
 from evad_jax.metrics import ava_map, error_breakdown, report, scored_boxes, video_map
 from evad_jax.tubes.rules import RULES
 from evad_jax.visualization import bar_chart
@@ -96,23 +98,8 @@ def _score_ava(options: argparse.Namespace) -> Scoring:
   ava_map.check_detections(detections, lines, truth, list(names))
   excluded = ava_files.read_exclusions(options.excluded) if options.excluded else set()
   chosen = ava_map.select(truth, detections, list(names), excluded, options.max_per_frame)
-  threshold = _one_threshold(options.iou)
-  result = scored_boxes.compute(
-    chosen.detections, chosen.truth, len(names), chosen.num_frames, threshold
-  )
   class_names = class_lists.distinct(list(names.values()), list(names))
-  results = {'protocol': 'ava', **report.as_dictionary(result, class_names, 'mAP')}
-  results['counts'] |= {
-    'detections_of_unlisted_classes': chosen.num_unlisted,
-    'detections_on_excluded_keyframes': chosen.num_excluded,
-    'detections_beyond_the_highest': chosen.num_beyond,
-  }
-  tables = [report.format_table(result, class_names)]
-  if options.errors:
-    errors = error_breakdown.of_rows(chosen.detections, chosen.truth, len(names), threshold)
-    results['errors'] = report.errors_as_dictionary(errors, class_names)
-    tables.append(report.format_errors(errors))
-  return Scoring(results, tables)
+  return _score_boxes(options, chosen, class_names, 'mAP')
 
 
 def _score_videos(options: argparse.Namespace, detections: Path, split: int) -> Scoring:
@@ -122,21 +109,22 @@ def _score_videos(options: argparse.Namespace, detections: Path, split: int) -> 
   if options.excluded:
     truth, rows = tube_csv.exclude(truth, rows, ava_files.read_exclusions(options.excluded))
   if options.max_per_frame is not None:
-    rows = tube_csv.keep_highest_per_frame(rows, options.max_per_frame)
-  score = _score_frames if options.protocol == 'frame' else _score_tubes
-  return score(options, truth, rows, class_names)
-
-
-def _score_frames(
-  options: argparse.Namespace, truth: VideoTruth, rows: Rows, class_names: list[str]
-) -> Scoring:
+    rows = rows.select(rows.highest_per_frame(options.max_per_frame))
+  if options.protocol == 'video':
+    return _score_tubes(options, truth, rows, class_names)
   chosen = tube_csv.frame_set(truth, rows, options.all_frames)
+  return _score_boxes(options, chosen, class_names, 'frame_mAP')
+
+
+def _score_boxes(
+  options: argparse.Namespace, chosen: Counted, class_names: list[str], figure: str
+) -> Scoring:
   threshold = _one_threshold(options.iou)
   result = scored_boxes.compute(
     chosen.detections, chosen.truth, len(class_names), chosen.num_frames, threshold
   )
-  results = {'protocol': 'frame', **report.as_dictionary(result, class_names)}
-  results['counts']['detections_on_other_frames'] = chosen.num_elsewhere
+  results = {'protocol': options.protocol, **report.as_dictionary(result, class_names, figure)}
+  results['counts'] |= chosen.left_out
   tables = [report.format_table(result, class_names)]
   if options.errors:
     errors = error_breakdown.of_rows(chosen.detections, chosen.truth, len(class_names), threshold)
@@ -146,12 +134,10 @@ def _score_frames(
 
 
 def _score_tubes(
-  options: argparse.Namespace, truth: VideoTruth, rows: Rows, class_names: list[str]
+  options: argparse.Namespace, truth: VideoTruth, rows: BoxTable, class_names: list[str]
 ) -> Scoring:
   rule = RULES[options.linking or 'greedy']
-  linked = video_map.link_rows(
-    list(truth.tubes), rows.video, rows.frames, rows.labels, rows.boxes, rows.scores, rule
-  )
+  linked = video_map.link_rows(rows, list(truth.tubes), rule)
   total = len(set(rows.video.tolist()))
   tubes = dict(tqdm(linked, desc='linking', total=total, unit='video', leave=False))
   result = video_map.compute(
@@ -165,8 +151,8 @@ def _score_tubes(
   results = {'protocol': 'video', **report.video_as_dictionary(result, class_names)}
   results['counts'] |= {
     'truth_boxes': sum(len(tube.frames) for some in truth.tubes.values() for tube in some),
-    'detections': len(rows.frames),
-    'frames_with_detections': len(set(zip(rows.video.tolist(), rows.frames.tolist(), strict=True))),
+    'detections': len(rows.frame),
+    'frames_with_detections': len(np.unique(rows.frame_of_all)),
   }
   return Scoring(results, [report.format_video_table(result, class_names)])
 

@@ -85,8 +85,8 @@ def box_losses(
   unit = jnp.asarray([0, 0, 1, 1], boxes.dtype)
   predicted = jnp.where(mask[..., None], _of_matched(boxes, proposal), unit)
   true = jnp.where(mask[..., None], targets.boxes, unit).astype(boxes.dtype)
-  whwh = jnp.stack([sizes[:, 1], sizes[:, 0]] * 2, axis=-1)[:, None].astype(boxes.dtype)
-  l1 = jnp.abs(predicted / whwh - true / whwh).sum()
+  ours, theirs = (box_ops.normalise(some, sizes[:, None]) for some in (predicted, true))
+  l1 = jnp.abs(ours - theirs).sum()
   giou = box_ops.pairwise_giou(predicted[..., None, :], true[..., None, :])[..., 0, 0]
   return l1, jnp.where(mask, 1 - giou, 0).sum()
 

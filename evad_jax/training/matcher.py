@@ -35,8 +35,8 @@ def matching_costs(
 ) -> Array:  # (..., P, G)
   """2 * (-person probability) + 5 * L1 of the normalised boxes + 2 * (-GIoU), for every pair."""
   person = jax.nn.softmax(person_logits, axis=-1)[..., 0]
-  whwh = jnp.stack([sizes[..., 1], sizes[..., 0]] * 2, axis=-1)[..., None, :].astype(boxes.dtype)
-  l1 = jnp.abs((boxes / whwh)[..., :, None, :] - (target_boxes / whwh)[..., None, :, :]).sum(-1)
+  ours, theirs = (box_ops.normalise(some, sizes[..., None, :]) for some in (boxes, target_boxes))
+  l1 = jnp.abs(ours[..., :, None, :] - theirs[..., None, :, :]).sum(-1)
   giou = box_ops.pairwise_giou(boxes, target_boxes)
   return -PERSON_COST * person[..., None] + L1_COST * l1 - GIOU_COST * giou
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from evad_jax import boxes as box_ops
 from evad_jax.structures import Batch, Detections
 from evad_jax.visualization.drawing import (
   BACKGROUND,
@@ -110,7 +111,7 @@ def tiles_of_batch(
     drawn = scores >= min(person_threshold, scores.max(initial=0.0))
     tile = Tile(
       frame=clip[num_frames // 2].copy(),
-      truth_boxes=batch.targets.boxes[i][true] / np.array([width, height, width, height]),
+      truth_boxes=box_ops.normalise(batch.targets.boxes[i][true], batch.sizes[i]),
       truth_labels=batch.targets.labels[i][true],
       boxes=detections.boxes[i][drawn],
       action_scores=detections.action_scores[i][drawn],

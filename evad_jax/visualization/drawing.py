@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from evad_jax.files import storage
+from evad_jax.files import atomic_files, storage
 from evad_jax.visualization.lettering import Font
 
 BACKGROUND = (24, 26, 30)
@@ -70,9 +70,5 @@ def write_picture(path: str | os.PathLike, picture: Image.Image, **arguments: An
   storage.refuse_address(path, 'A picture to write')
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    picture.save(temporary, **{'format': 'PNG'} | arguments)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with atomic_files.writing(path, 'wb') as file:
+    picture.save(file, **{'format': 'PNG'} | arguments)

@@ -15,8 +15,8 @@ import pytest
 from evad_jax import main
 from evad_jax.checkpoints import checksums, recovery
 from evad_jax.checkpoints.manager import BEST_METRIC, Checkpoints, DamagedError
+from evad_jax.data.data_set_directory import alone_in
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.record_writer import make_directory
 from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.inference.detector import Detector
@@ -267,7 +267,7 @@ def test_an_address_is_no_path(address, tmp_path, monkeypatch):
     ('A directory of checkpoints', lambda: Detector.from_checkpoint(address)),
     ('A directory of checkpoints', lambda: Checkpoints(Path(address))),
     ('The directory of a data set', lambda: RecordIndex.open(address, 'train')),
-    ('The directory of a data set', lambda: make_directory(Path(address))),
+    ('The directory of a data set', lambda: alone_in(address, 'tiny').__enter__()),
     ('A video to write', lambda: check_name(Path(address) / 'a.mp4')),
   ]
   for key in ('checkpoint', 'init_from', 'data.directory'):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evad_jax.data import data_set_directory, record_writer, records, shard_writer, tfrecord
+from evad_jax.data import data_set_directory, record_writer, records, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 
@@ -37,9 +37,8 @@ def make_record(number: int) -> records.Record:
 
 
 def write(directory: Path, count: int = 5) -> None:
-  with record_writer.RecordWriter(directory, 'tiny', 'train', len(CLASSES), 2) as writer:
-    for number in range(count):
-      writer.write(make_record(number))
+  made = map(make_record, range(count))
+  record_writer.write_split(directory, 'tiny', 'train', len(CLASSES), 2, made)
   record_writer.write_dataset_metadata(
     directory, 'tiny', CLASSES, {'colour': 'blue'}, clip_frames=4, frame_stride=2
   )
@@ -220,10 +219,12 @@ def test_damaged_sidecars_are_found(prepared, name, content):
 
 
 def test_an_exception_while_writing_leaves_nothing(tmp_path):
+  def failing():
+    yield make_record(0)
+    raise ZeroDivisionError
+
   with pytest.raises(ZeroDivisionError):
-    with record_writer.RecordWriter(tmp_path, 'tiny', 'train', 3, 2) as writer:
-      writer.write(make_record(0))
-      raise ZeroDivisionError
+    record_writer.write_split(tmp_path, 'tiny', 'train', 3, 2, failing())
   assert list(tmp_path.iterdir()) == []
 
 
@@ -245,13 +246,21 @@ def test_a_record_that_contradicts_itself_is_not_written(field, value, rule):
 
 
 def test_claiming_a_directory_deletes_only_our_files(prepared):
-  with pytest.raises(InputError, match='prepared data set; pass --overwrite'):
-    data_set_directory.claim(prepared, 'tiny', overwrite=False)
+  plan = {'settings': {'size': 5}}
+  before = {path.name for path in prepared.iterdir()}
+  # Beside a whole data set, which stays, the new one has a directory of its own.
+  assert data_set_directory.claim(prepared, 'tiny', plan, False) == prepared / '.replacement'
+  assert before == {path.name for path in prepared.iterdir()} - {'.replacement'}
+  (prepared / 'manifest.json').unlink()
+  with pytest.raises(InputError, match='is not empty; pass --overwrite'):
+    data_set_directory.claim(prepared, 'tiny', plan, overwrite=False)
   (prepared / 'notes.txt').write_text('mine')
-  data_set_directory.claim(prepared, 'tiny', overwrite=True)
-  assert [path.name for path in prepared.iterdir()] == ['notes.txt']
+  assert data_set_directory.claim(prepared, 'tiny', plan, overwrite=True) == prepared
+  left = {'notes.txt', '.preparation.json', '.replacement'}
+  assert {path.name for path in prepared.iterdir()} == left
   with pytest.raises(InputError, match='is a file'):
-    data_set_directory.claim(prepared / 'notes.txt', 'tiny', overwrite=True)
+    with data_set_directory.alone_in(prepared / 'notes.txt', 'tiny'):
+      pass
 
 
 def write_in_shards(directory: Path, counts: list[int]) -> None:
@@ -260,14 +269,14 @@ def write_in_shards(directory: Path, counts: list[int]) -> None:
   names = [f'tiny-train.tfrecord-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
   numbers = iter(range(sum(counts)))
   for name, count in zip(names, counts, strict=True):
-    with shard_writer.ShardWriter(directory / name, len(CLASSES)) as writer:
+    with record_writer.ShardWriter([directory / name], len(CLASSES)) as writer:
       for _ in range(count):
         writer.write(make_record(next(numbers)))
-      writer.finish({'count': count})
-  parts = [shard_writer.read_part(directory / name) for name in names]
+    record_writer.write_part(directory / name, writer.columns(), {'count': count})
+  parts = [record_writer.read_part(directory / name) for name in names]
   assert [about for _, about in parts] == [{'count': count} for count in counts]
-  shard_writer.join_shards(directory, 'train', [columns for columns, _ in parts])
-  shard_writer.delete_unfinished(directory)
+  record_writer.join_shards(directory, 'train', [columns for columns, _ in parts])
+  data_set_directory.tidy(directory)
 
 
 def test_shards_that_were_written_one_by_one_are_read_as_one_split(tmp_path):
@@ -288,22 +297,25 @@ def test_shards_that_were_written_one_by_one_are_read_as_one_split(tmp_path):
 
 def test_a_shard_counts_only_when_it_is_whole(tmp_path):
   path = tmp_path / 'shard'
-  assert shard_writer.read_part(path) is None
-  with shard_writer.ShardWriter(path, 3) as writer:
-    writer.write(make_record(0))
+  assert record_writer.read_part(path) is None
+  with pytest.raises(ZeroDivisionError):
+    with record_writer.ShardWriter([path], 3) as writer:
+      writer.write(make_record(0))
+      raise ZeroDivisionError
   assert list(tmp_path.iterdir()) == []  # not finished
-  with shard_writer.ShardWriter(path, 3) as writer:
+  with record_writer.ShardWriter([path], 3) as writer:
     writer.write(make_record(0))
-    writer.finish({})
-  assert shard_writer.read_part(path) is not None
-  part = shard_writer.part_path(path)
+  assert record_writer.read_part(path) is None  # nor is one whose index is not there
+  record_writer.write_part(path, writer.columns(), {})
+  assert record_writer.read_part(path) is not None
+  part = record_writer.part_path(path)
   for damaged, size in ((path, 10), (part, 100)):
     data = damaged.read_bytes()
     damaged.write_bytes(data[:size])
-    assert shard_writer.read_part(path) is None
+    assert record_writer.read_part(path) is None
     damaged.write_bytes(data)
   path.unlink()
-  assert shard_writer.read_part(path) is None
+  assert record_writer.read_part(path) is None
 
 
 def test_timestamps_and_scored_classes(prepared):

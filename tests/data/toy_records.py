@@ -9,7 +9,7 @@ import simplejpeg
 
 from evad_jax.data.pipeline import ClipSettings
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Record
 
 NUM_FRAMES = 12
@@ -53,8 +53,6 @@ def make_record(video, frames=range(NUM_FRAMES)):
 
 
 def write_toy(directory, records, split='train'):
-  with RecordWriter(directory, 'toy', split, len(CLASSES), num_shards=2) as writer:
-    for record in records:
-      writer.write(record)
+  write_split(directory, 'toy', split, len(CLASSES), 2, records)
   write_dataset_metadata(directory, 'toy', CLASSES, clip_frames=4, frame_stride=2)
   return RecordIndex.open(directory, split)

@@ -15,6 +15,7 @@ from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
 from evad_jax.video.jpeg import encode_frame
 from tests import external
+from tests.sample_annotations import in_act_layout
 from tests.video.test_decode import UNEVEN, break_metadata
 from tests.video.tiny_videos import level, write_video
 
@@ -144,7 +145,8 @@ def test_a_file_of_which_no_video_can_be_used_is_no_other_file(tmp_path, capsys)
     ('{"classes": ["a", "a"], "videos": {}}', 'has a name twice'),
     ('{"classes": ["a"], "videos": {"v": {}, "v": {}}}', "'v' stands twice"),
     ('{"classes": ["a"], "videos": []}', '"videos" is not an object'),
-    ('{"labels": ["a"], "videos": {"v": {}}}', 'shows how JSON must look'),
+    ('{"labels": ["a"], "videos": {"v": {}}}', "unknown key 'labels' .* shows how it must look"),
+    ('{"gttubes": {"v": {}}}', 'shows how JSON must look'),
   ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
@@ -160,8 +162,9 @@ def test_other_files_are_refused(tmp_path, text, message):
   ('sample', 'pickled'),
   [('ucf24_mini', 'UCF24mini-GT.pkl'), ('jhmdb_mini', 'JHMDBmini-GT.pkl')],
 )
-def test_the_samples_in_json_are_those_in_pickles(sample, pickled):
-  one = read_annotations(SHARED / sample / 'annotations.json')
+def test_the_samples_in_json_are_those_in_pickles(tmp_path, sample, pickled):
+  source = SHARED / sample / 'annotations.json'
+  one = read_annotations(in_act_layout(source, tmp_path / 'a.json'))
   two = read_annotations(SHARED / sample / pickled)
   assert one.classes == two.classes and one.videos.keys() == two.videos.keys()
   for lists, others in zip(one[2:4], two[2:4], strict=True):

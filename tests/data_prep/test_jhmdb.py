@@ -14,6 +14,7 @@ from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.data.tube_index import read_tubes
 from evad_jax.errors import InputError
 from tests import external
+from tests.sample_annotations import in_act_layout
 from tests.video.tiny_videos import level, write_video
 
 SHARED = external.DATA / 'jhmdb_mini'
@@ -115,9 +116,9 @@ def test_other_classes_are_refused(source, tmp_path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason=external.missing(SHARED))
 def test_real_frames_of_which_most_are_missing(tmp_path, capsys):
   """Four of 928 videos are there; JSON and pickle give the same records."""
-  truth = {'full': 'annotations_full/JHMDB-GT.pkl', 'mini': 'annotations.json'}
-  for name, path in truth.items():
-    flags = ['--annotations', str(SHARED / path), '--output', str(tmp_path / name), '--splits', '3']
+  mini = in_act_layout(SHARED / 'annotations.json', tmp_path / 'mini.json')
+  for name, path in {'full': SHARED / 'annotations_full/JHMDB-GT.pkl', 'mini': mini}.items():
+    flags = ['--annotations', str(path), '--output', str(tmp_path / name), '--splits', '3']
     jhmdb.main(['--frames', str(SHARED / 'frames'), *flags])
   manifest = json.loads((tmp_path / 'full' / 'manifest.json').read_text())
   assert manifest['problem_counts'] == {'missing video': 924}

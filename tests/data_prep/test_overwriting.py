@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import custom
-from evad_jax.data import data_set_directory, shard_writer
+from evad_jax.data import data_set_directory, record_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
@@ -80,7 +80,7 @@ def test_a_preparation_that_fails_leaves_the_old_one(source, made, output, monke
     raise OSError(28, 'No space left on device')
 
   with monkeypatch.context() as patch:
-    patch.setattr(shard_writer.ShardWriter, 'write', full)
+    patch.setattr(record_writer.ShardWriter, 'write', full)
     with pytest.raises(InputError, match=f'{output}: the disk is full; make room and run the sam'):
       custom.main(command(source, 'new', output, '--overwrite'))
   assert files(output) == made['old']

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import custom
-from evad_jax.data import data_set_directory, shard_writer
+from evad_jax.data import data_set_directory, record_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.formats.problems import Problems
@@ -27,8 +27,8 @@ import os, signal, sys, threading
 from pathlib import Path
 from data_prep import custom
 from data_prep.common import preparation
-from evad_jax.data import shard_writer
-owner, name = {'rename': (Path, 'replace'), 'write': (shard_writer.ShardWriter, 'write'),
+from evad_jax.data import record_writer
+owner, name = {'rename': (Path, 'replace'), 'write': (record_writer.ShardWriter, 'write'),
                'delete': (Path, 'unlink')}[sys.argv[1]]
 moment, left = sys.argv[2], int(sys.argv[3])
 function, lock = getattr(owner, name), threading.Lock()
@@ -212,13 +212,13 @@ def test_strict_stops_at_what_an_earlier_run_has_found(source, tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-  with data_set_directory.alone_in(tmp_path):
+  with data_set_directory.alone_in(tmp_path, 'tiny'):
     with pytest.raises(
       InputError, match=r'another process is preparing a data set here \(process \d+ on '
     ):
-      with data_set_directory.alone_in(tmp_path):
+      with data_set_directory.alone_in(tmp_path, 'tiny'):
         pass
-  with data_set_directory.alone_in(tmp_path):
+  with data_set_directory.alone_in(tmp_path, 'tiny'):
     pass
 
 
@@ -234,7 +234,7 @@ def test_an_error_in_one_thread_stops_the_others(source, tmp_path, monkeypatch):
   def full(self, record):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(shard_writer.ShardWriter, 'write', full)
+  monkeypatch.setattr(record_writer.ShardWriter, 'write', full)
   with pytest.raises(InputError, match='the disk is full; make room and run the same command'):
     custom.main(command(source, tmp_path / 'out', '--workers', '3'))
   assert not list((tmp_path / 'out').glob('.writing-*'))

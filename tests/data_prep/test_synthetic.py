@@ -98,6 +98,17 @@ def test_a_finished_set_is_replaced_only_when_told(small_set):
   assert read_all(small_set) == before
 
 
+@pytest.mark.parametrize('settings', [SMALL, dataclasses.replace(SMALL, seed=1)])
+def test_what_was_not_finished_is_done_again(small_set, tmp_path, monkeypatch, settings):
+  with monkeypatch.context() as patch:  # it fails in the second split, when the first is whole
+    patch.setitem(data_set.SHARDS, 'test', 0)
+    with pytest.raises(ZeroDivisionError):
+      data_set.generate(tmp_path, settings)
+  assert (tmp_path / 'index-train.npz').exists()
+  data_set.generate(tmp_path, SMALL)
+  assert read_all(tmp_path) == read_all(small_set)
+
+
 def test_another_data_set_is_never_mixed_in(tmp_path):
   (tmp_path / 'index-val.npz').write_bytes(b'')
   with pytest.raises(InputError, match='index-val.npz'):

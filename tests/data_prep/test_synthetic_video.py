@@ -115,6 +115,26 @@ def test_bad_flags(tmp_path, monkeypatch, flags, words):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_there_stays_when_it_fails(tmp_path, monkeypatch):
+  names = ('a.mp4', 'a_truth.csv')
+  for name in names:
+    (tmp_path / name).write_text('old')
+
+  def failing(*arguments):
+    yield from [*real(*arguments)][:3]
+    raise KeyboardInterrupt
+
+  real = synthetic_video.frames
+  monkeypatch.setattr(synthetic_video, 'frames', failing)
+  with pytest.raises(KeyboardInterrupt):
+    synthetic_video.main(['--output', str(tmp_path / 'a.mp4'), '--seconds', '1'])
+  assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, 'old')
+  monkeypatch.undo()
+  (tmp_path / 'b.mp4').mkdir()
+  with pytest.raises(InputError, match='b.mp4: cannot be .*: Is a directory'):
+    synthetic_video.main(['--output', str(tmp_path / 'b.mp4'), '--seconds', '1'])
+
+
 def test_what_it_tells(tmp_path, capsys):
   path = tmp_path / 'one.mkv'
   synthetic_video.main(['--output', str(path), '--seconds', '0.5', '--people', '1'])

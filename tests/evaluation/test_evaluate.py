@@ -7,7 +7,7 @@ import pytest
 
 from configs import common
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
 from evad_jax.distributed import sharding
@@ -25,11 +25,12 @@ def index(tmp_path_factory):
   """Two videos of 20 frames of 40 x 80, all keyframes; a person sits in one, waves in two."""
   directory = tmp_path_factory.mktemp('evaluate')
   numbers = np.arange(FRAMES)
-  with RecordWriter(directory, 'toy', 'test', len(CLASSES), num_shards=1) as writer:
-    for video, label in zip(VIDEOS, (0, 2), strict=True):
-      boxes, labels = np.tile(BOX, (FRAMES, 1)), np.eye(3, dtype=np.uint8)[[label] * FRAMES]
-      head = (video, 25.0, FRAMES, 40, 80, [b'not decoded here'] * FRAMES)
-      writer.write(Record(*head, numbers, numbers, boxes, numbers, labels))
+  records = []
+  for video, label in zip(VIDEOS, (0, 2), strict=True):
+    boxes, labels = np.tile(BOX, (FRAMES, 1)), np.eye(3, dtype=np.uint8)[[label] * FRAMES]
+    head = (video, 25.0, FRAMES, 40, 80, [b'not decoded here'] * FRAMES)
+    records.append(Record(*head, numbers, numbers, boxes, numbers, labels))
+  write_split(directory, 'toy', 'test', len(CLASSES), 1, records)
   tubes = [
     TrueTube(video, label, numbers, np.tile(BOX, (FRAMES, 1)))
     for video, label in zip(VIDEOS, (0, 2), strict=True)

@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from evad_jax.data.record_index import RecordIndex
-from evad_jax.data.record_writer import RecordWriter, write_dataset_metadata
+from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
 from evad_jax.errors import InputError
@@ -33,23 +33,24 @@ def prepared(directory, split, classes, videos, stored, keyframes=None, **manife
 
   stored: height and width of the frames. keyframes: (frames, tubes) -> their numbers; all frames.
   """
-  with RecordWriter(directory, 'toy', split, len(classes), num_shards=1) as writer:
-    for name, (frames, tubes) in videos.items():
-      rows = {}
-      for tube in tubes:
-        for frame, box in zip(tube.frames.tolist(), tube.boxes, strict=True):
-          rows.setdefault((frame, *box.tolist()), np.zeros(len(classes), np.uint8))[tube.label] = 1
-      numbers = np.arange(frames)
-      chosen = numbers if keyframes is None else keyframes(frames, tubes)
-      rows = {key: label for key, label in sorted(rows.items()) if key[0] in chosen}
-      writer.write(
-        Record(
-          *(name, 25.0, frames, *stored, [b'not decoded here'] * frames, numbers, chosen),
-          np.array([key[1:] for key in rows], np.float32).reshape(-1, 4),
-          np.searchsorted(chosen, [key[0] for key in rows]),
-          np.array(list(rows.values()), np.uint8).reshape(-1, len(classes)),
-        )
+  records = []
+  for name, (frames, tubes) in videos.items():
+    rows = {}
+    for tube in tubes:
+      for frame, box in zip(tube.frames.tolist(), tube.boxes, strict=True):
+        rows.setdefault((frame, *box.tolist()), np.zeros(len(classes), np.uint8))[tube.label] = 1
+    numbers = np.arange(frames)
+    chosen = numbers if keyframes is None else keyframes(frames, tubes)
+    rows = {key: label for key, label in sorted(rows.items()) if key[0] in chosen}
+    records.append(
+      Record(
+        *(name, 25.0, frames, *stored, [b'not decoded here'] * frames, numbers, chosen),
+        np.array([key[1:] for key in rows], np.float32).reshape(-1, 4),
+        np.searchsorted(chosen, [key[0] for key in rows]),
+        np.array(list(rows.values()), np.uint8).reshape(-1, len(classes)),
       )
+    )
+  write_split(directory, 'toy', split, len(classes), 1, records)
   write_dataset_metadata(directory, 'toy', classes, manifest, clip_frames=4, frame_stride=2)
   return RecordIndex.open(directory, split)
 

@@ -21,16 +21,6 @@ def box(**item):
   return own(boxes=[{'frame': 5, 'box': [1, 1, 50, 50], 'labels': ['a'], **item}])
 
 
-def sample(**entry):
-  video = {'label': 0, 'num_frames': 9, 'splits': ['train'], 'tubes': [], **entry}
-  return {
-    'labels': ['a'],
-    'annotation_height': 144,
-    'annotation_width': 176,
-    'videos': {'v': video},
-  }
-
-
 def act(**change):
   content = {
     'labels': ['a'],
@@ -59,16 +49,11 @@ ANNOTATIONS = {
     own(boxes=[{'time': 1e6, 'labels': []}]),
     '"time" is 1000000.0, beyond the end',
   ),
-  'videos of a sample in a list': (sample() | {'videos': []}, 'unexpected form'),
-  'no video': (sample() | {'videos': {}}, '"videos" has none'),
-  'a list as an entry': (sample() | {'videos': {'v': []}}, 'unexpected form'),
-  'a tube of 10**12 frames': (
-    sample(tubes=[{'start': 0, 'end': 10**12, 'boxes_xyxy': []}]),
-    'v: bad tube: frames 0 to 999999999999 have 0 boxes',
-  ),
-  '10**30 frames of a sample': (sample(num_frames=10**30), 'v: has 10{30} frames, not 0 to'),
-  'a label of a sample that is no class': (
-    sample(label=3, tubes=[[[1, 1, 1, 5, 5]]]),
+  'lengths in a list': (act(nframes=[]), 'unexpected form'),
+  'a list as an entry': (act(gttubes={'v': []}), 'unexpected form'),
+  '10**30 frames of ACT': (act(nframes={'v': 10**30}), 'v: has 10{30} frames, not 0 to'),
+  'a label that is no class': (
+    act(gttubes={'v': {'3': [[[1, 1, 1, 5, 5]]]}}),
     'v: bad tube: there is no class 3',
   ),
   'a label of words': (act(gttubes={'v': {'x': [[[1, 1, 1, 5, 5]]]}}), 'unexpected form'),

@@ -42,7 +42,7 @@ def test_label_maps_csv_and_json(tmp_path, encoding):
   (tmp_path / 'a.pbtxt').write_bytes('item { name: "stehen" id: 12 }'.encode(encoding))
   assert ava_files.read_label_map(tmp_path / 'a.pbtxt') == {12: 'stehen'}
   (tmp_path / 'a.csv').write_bytes('vidéo,0902,0.1,0.2,0.3,0.4,12,0\r\n'.encode(encoding))
-  assert ava_files.read_truth(tmp_path / 'a.csv').videos.tolist() == ['vidéo']
+  assert ava_files.read_truth(tmp_path / 'a.csv').video.tolist() == ['vidéo']
   content = {'vidéo': [1, 2.5, None, {'a': '\U0001f600'}]}
   for text in (json.dumps(content), json.dumps(content, ensure_ascii=False)):
     (tmp_path / 'a.json').write_bytes(text.encode(encoding))

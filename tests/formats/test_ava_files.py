@@ -31,8 +31,8 @@ def test_rows_of_every_width(tmp_path):
     'a_,905,0.5,0.5,0.5,0.5,1,\n',
   )
   rows = read_truth(path)
-  assert rows.videos.tolist() == ['a_', 'b, c', 'b, c', 'a_', 'a_']
-  assert rows.seconds.tolist() == [902, 903, 1798, 904, 905]
+  assert rows.video.tolist() == ['a_', 'b, c', 'b, c', 'a_', 'a_']
+  assert rows.frame.tolist() == [902, 903, 1798, 904, 905]
   assert rows.boxes.tolist() == [
     [0.1, 0.2, 0.3, 0.4],
     [0, 0.25, 1, 1],
@@ -40,10 +40,7 @@ def test_rows_of_every_width(tmp_path):
     [0] * 4,
     [0.5] * 4,
   ]
-  assert rows.action_ids.tolist() == [12, 80, 0, 0, 1]
-  assert rows.person_ids.tolist() == [7, -1, -1, -1, -1]
-  assert rows.has_box_mask.tolist() == [True, True, False, False, True]
-  assert rows.lines.tolist() == [1, 3, 4, 5, 6]
+  assert rows.label.tolist() == [12, 80, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -101,15 +98,14 @@ def test_nothing_is_excluded(tmp_path, text):
 )
 def test_truth_with_headers_quotes_and_decimal_seconds(tmp_path, text):
   rows = read_truth(written(tmp_path, text))
-  assert rows.videos.tolist() == ['v', 'v'] and rows.seconds.tolist() == [902, 903]
-  assert rows.has_box_mask.tolist() == [True, False]
-  assert rows.boxes[0].tolist() == [0, 0.5, 1, 1]
-  assert (rows.action_ids[0], rows.person_ids[0]) == (12, 3)
+  assert rows.video.tolist() == ['v', 'v'] and rows.frame.tolist() == [902, 903]
+  assert rows.boxes.tolist() == [[0, 0.5, 1, 1], [0] * 4]
+  assert rows.label.tolist() == [12, 0]
 
 
 def test_a_header_without_people_ids_and_one_without_seconds(tmp_path):
   rows = read_truth(written(tmp_path, 'action_id,x1,y1,x2,y2,video,second\n5,0,0,1,1,v,9\n'))
-  assert (rows.action_ids.tolist(), rows.person_ids.tolist()) == ([5], [-1])
+  assert (rows.label.tolist(), rows.boxes.tolist()) == ([5], [[0, 0, 1, 1]])
   with pytest.raises(InputError, match='line 1: the header names second 0 times'):
     read_truth(written(tmp_path, 'video,x1,y1,x2,y2,action_id\nv,0,0,1,1,5\n'))
   with pytest.raises(InputError, match="line 2: second is '902.5'; write a whole number"):
@@ -170,5 +166,5 @@ def test_published_files():
   excluded = read_exclusions(AVA_EVAL / 'ava_val_excluded_timestamps_v2.2.csv')
   assert len(excluded) == 37 and ('5BDj0ow5hnA', 1038) in excluded
   rows = read_truth(AVA_EVAL / 'ava_val_v2.1_pose_only.csv')
-  assert len(rows.videos) == 93400 and len(set(rows.videos.tolist())) == 64
-  assert np.isin(rows.action_ids, range(1, 15)).all() and (rows.person_ids == -1).all()
+  assert len(rows.video) == 93400 and len(set(rows.video.tolist())) == 64
+  assert np.isin(rows.label, range(1, 15)).all()

@@ -42,11 +42,11 @@ def test_round_trip_keeps_every_float32(tmp_path):
   table = found(COLUMNS, names, range(50), boxes, [1, 2, 9], scores)
   assert write_detections(tmp_path / 'new' / 'd.csv', table) == 150
   back = read_detections(tmp_path / 'new' / 'd.csv')
-  np.testing.assert_array_equal(back.videos, np.repeat(names, 3))
-  np.testing.assert_array_equal(back.timestamps, np.repeat(np.arange(50), 3))
+  np.testing.assert_array_equal(back.video, np.repeat(names, 3))
+  np.testing.assert_array_equal(back.frame, np.repeat(np.arange(50), 3))
   np.testing.assert_array_equal(back.boxes.astype(np.float32), np.repeat(boxes, 3, axis=0))
-  np.testing.assert_array_equal(back.action_ids, np.tile([1, 2, 9], 50))
-  np.testing.assert_array_equal(back.scores.astype(np.float32), scores.ravel())
+  np.testing.assert_array_equal(back.label, np.tile([1, 2, 9], 50))
+  np.testing.assert_array_equal(back.score.astype(np.float32), scores.ravel())
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -75,8 +75,8 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 def test_headers_quotes_and_decimal_seconds(tmp_path, text):
   (tmp_path / 'd.csv').write_text(text)
   table = read_detections(tmp_path / 'd.csv')
-  assert [column.tolist() for column in table] == [['v'], [902], [[0, 0.1, 1, 1]], [12], [0.5]]
-  assert table.timestamps.dtype == table.action_ids.dtype == np.int64
+  assert [column.tolist() for column in table] == [[902], [[0, 0.1, 1, 1]], [12], [0.5], ['v']]
+  assert table.frame.dtype == table.label.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_empty_lines_are_skipped_and_an_empty_file_is_an_error(tmp_path):
   path = tmp_path / 'd.csv'
   path.write_text(f'\n{GOOD}\n\n')
   table = read_detections(path)
-  assert (table.videos[0], table.timestamps[0], table.action_ids[0]) == ('1j20qq1JyX4', 902, 12)
+  assert (table.video[0], table.frame[0], table.label[0]) == ('1j20qq1JyX4', 902, 12)
   path.write_text('\n')
   with pytest.raises(InputError, match='d.csv is empty'):
     read_detections(path)

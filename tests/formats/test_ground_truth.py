@@ -9,6 +9,7 @@ import pytest
 
 from evad_jax.errors import InputError
 from evad_jax.formats import ground_truth, tube_csv
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.video_lists import Listed
 from tests import external
 
@@ -152,9 +153,12 @@ def test_json_of_own_data(tmp_path):
   (alone,) = truth.single_boxes['a']
   assert (alone.label, alone.frames.tolist(), alone.boxes.tolist()) == (1, [8], [[5, 5, 9, 9]])
   # Somebody is seen where the annotator saw nobody, and on a frame that nobody looked at.
-  seen = tube_csv.Rows(*np.array([[0, 0], [9, 1]]), np.ones((2, 4)), np.zeros(2), np.ones(2))
+  number = np.zeros(2, np.int64)
+  seen = BoxTable(np.array([9, 1]), np.ones((2, 4)), number, np.ones(2), number)
   counted = tube_csv.frame_set(truth, seen)
   assert (counted.num_frames, len(counted.truth.frame)) == (5, 7)
-  assert counted.detections.frame.tolist() == [9] and counted.num_elsewhere == 1
+  assert counted.detections.frame.tolist() == [9] and counted.left_out == {
+    'detections_on_other_frames': 1
+  }
   truth, _ = tube_csv.exclude(truth, seen, {('a', 9), ('a', 8), ('a', 3)})
   assert tube_csv.frame_set(truth, seen).num_frames == 2

@@ -7,8 +7,10 @@ import pytest
 
 from evad_jax.errors import InputError
 from evad_jax.formats import tube_csv
-from evad_jax.formats.tube_csv import Rows, frame_set, read_detections, read_truth
+from evad_jax.formats.box_table import BoxTable
+from evad_jax.formats.tube_csv import frame_set, read_detections, read_truth
 
+OTHER = 'detections_on_other_frames'
 TRUTH = """\
 b,3,0,0,10,10,1,0
 a,2,0,0,10,12,0,left
@@ -45,11 +47,11 @@ def test_truth(tmp_path):
 def test_detections_in_every_form(tmp_path, text):
   rows = read_detections(written(tmp_path, text), ['a', 'b'], 3)
   assert [column.tolist() for column in rows] == [
-    [1, 0],
     [7, 1],
     [[1, 2, 3.5, 4], [0, 0, 9, 9]],
     [2, 0],
     [0.25, 0.001],
+    [1, 0],
   ]
 
 
@@ -111,11 +113,11 @@ def test_frames_that_count(tmp_path):
     written(tmp_path, 'b,4,0,0,1,1,0,0.5\na,1,0,0,1,1,1,0.6\nb,3,0,0,1,1,2,0.7\n'), ['b', 'a'], 3
   )
   some = frame_set(truth, rows)
-  assert (some.num_frames, some.num_elsewhere) == (3, 1)
+  assert (some.num_frames, some.left_out) == (3, {OTHER: 1})
   assert some.detections.score.tolist() == [0.6, 0.7]
   assert len(some.truth.frame) == 5 and np.isin(some.detections.frame, some.truth.frame).all()
   every = frame_set(truth, rows, all_frames=True)
-  assert (every.num_frames, every.num_elsewhere) == (4, 0)
+  assert (every.num_frames, every.left_out) == (4, {OTHER: 0})
   assert every.detections.score.tolist() == [0.5, 0.6, 0.7]
   known = truth._replace(num_frames={'a': 20, 'b': 30})
   assert frame_set(known, rows, all_frames=True).num_frames == 50
@@ -123,17 +125,17 @@ def test_frames_that_count(tmp_path):
 
 def test_excluded_frames_and_the_highest_of_a_frame(tmp_path):
   truth = read_truth(written(tmp_path, TRUTH))
-  rows = Rows(
-    np.array([1, 0, 1, 1, 1]),
-    np.array([1, 3, 2, 1, 1]),
-    np.zeros((5, 4)),
-    np.array([0, 1, 2, 1, 2]),
-    np.array([0.3, 0.1, 0.9, 0.5, 0.3]),
+  rows = BoxTable(
+    frame=np.array([1, 3, 2, 1, 1]),
+    boxes=np.zeros((5, 4)),
+    label=np.array([0, 1, 2, 1, 2]),
+    score=np.array([0.3, 0.1, 0.9, 0.5, 0.3]),
+    video=np.array([1, 0, 1, 1, 1]),
   )
   truth, left = tube_csv.exclude(truth, rows, {('a', 2), ('b', 3), ('c', 1)})
   assert [t.frames.tolist() for t in truth.tubes['a']] == [[1], [1]]
   assert truth.tubes['b'] == []
-  assert left.scores.tolist() == [0.3, 0.5, 0.3]
-  highest = tube_csv.keep_highest_per_frame(rows, 2)
-  assert highest.scores.tolist() == [0.3, 0.1, 0.9, 0.5]
-  assert highest.labels.tolist() == [0, 1, 2, 1]
+  assert left.score.tolist() == [0.3, 0.5, 0.3]
+  highest = rows.select(rows.highest_per_frame(2))
+  assert highest.score.tolist() == [0.3, 0.1, 0.9, 0.5]
+  assert highest.label.tolist() == [0, 1, 2, 1]

@@ -148,8 +148,8 @@ def test_tubes_by_hand(written):
 def test_the_scorer_reads_the_detections(written):
   prefix, _ = written
   rows = tube_csv.read_detections(f'{prefix}_detections.csv', ['other.mp4', 'a.mp4'], 3)
-  assert rows.video.tolist() == [1] * 4 and rows.frames.tolist() == [1, 1, 9, 9]
-  assert rows.labels.tolist() == [0, 2, 2, 0] and rows.scores.tolist() == [0.5, 0.25, 0.75, 0.25]
+  assert rows.video.tolist() == [1] * 4 and rows.frame.tolist() == [1, 1, 9, 9]
+  assert rows.label.tolist() == [0, 2, 2, 0] and rows.score.tolist() == [0.5, 0.25, 0.75, 0.25]
   np.testing.assert_array_equal(rows.boxes[2], [30, 20, 110, 100])
 
 
@@ -187,7 +187,7 @@ def test_ids_of_a_label_map(tmp_path):
   found = [(row['label'], row['action'], row['action_id']) for row in rows]
   assert found == [('2', NAMES[2], '80'), ('1', 'walk', '27')]
   rows = tube_csv.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
-  assert rows.labels.tolist() == [2, 1]
+  assert rows.label.tolist() == [2, 1]
 
 
 def test_two_classes_of_one_name_are_kept_apart(tmp_path):
@@ -222,7 +222,7 @@ def test_every_line_is_whole_after_a_kill(tmp_path):
       rows = list(csv.reader(content.splitlines()))
       assert len(rows) > 201 and {len(row) for row in rows} == {len(rows[0])}
   rows = tube_csv.read_detections(tmp_path / 'a_detections.csv', ['a.mp4'], 3)
-  assert rows.frames[:603].tolist() == [frame for frame in range(1, 202) for _ in range(3)]
+  assert rows.frame[:603].tolist() == [frame for frame in range(1, 202) for _ in range(3)]
 
 
 def test_bad_input_before_anything_was_found_leaves_no_files(tmp_path):

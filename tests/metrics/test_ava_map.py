@@ -56,7 +56,8 @@ def test_all_detections(tmp_path):
   assert [ap.value for ap in result.per_class] == [(1 + 2 / 3) / 2, 1 / 2]
   assert [ap.num_truth for ap in result.per_class] == [2, 1]
   assert [ap.num_detections for ap in result.per_class] == [3, 3]
-  assert chosen[2:] == (3, 1, 1, 0)  # keyframes with truth rows, unlisted, excluded, beyond
+  assert chosen.num_frames == 3  # keyframes with truth rows
+  assert list(chosen.left_out.values()) == [1, 1, 0]  # unlisted, excluded, beyond
   # The two of a,902 and the one of b,903; the unlisted 17 of RIGHT adds nobody.
   assert result.num_truth_boxes == 3
 
@@ -70,10 +71,11 @@ def test_excluded_keyframes_count_without_the_list(tmp_path):
 
 def test_the_highest_of_a_keyframe_are_counted_after_unlisted_classes_are_dropped(tmp_path):
   chosen, result = scored(tmp_path, max_per_frame=2)
-  assert chosen.num_beyond == 1  # the .3; the unlisted .99 did not push the .4 out
+  # The .3; the unlisted .99 did not push the .4 out.
+  assert chosen.left_out['detections_beyond_the_highest'] == 1
   assert [ap.value for ap in result.per_class] == [(1 + 2 / 3) / 2, 1 / 2]
   chosen, result = scored(tmp_path, max_per_frame=1)
-  assert chosen.num_beyond == 2
+  assert chosen.left_out['detections_beyond_the_highest'] == 2
   assert [ap.value for ap in result.per_class] == [(1 + 2 / 3) / 2, 0.0]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.error_breakdown import KINDS, of_actions, of_rows
 from evad_jax.structures import Detections, Targets
@@ -14,16 +14,16 @@ from tests.metrics import slow_map
 CLASSES = 3
 
 
-def columns(kind, rows):
-  parts = zip(*rows, strict=True) if rows else [()] * len(kind._fields)
+def columns(rows):
+  parts = zip(*rows, strict=True) if rows else [()] * 4
   frames, boxes, labels, *scores = (list(part) for part in parts)
   boxes = np.reshape(np.array(boxes, float), (-1, 4))
   scores = [np.array(some, float) for some in scores]
-  return kind(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
+  return BoxTable(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
 
 
 def broken_down(detections, truth, num_classes=CLASSES):
-  return of_rows(columns(ScoredBoxes, detections), columns(TrueBoxes, truth), num_classes)
+  return of_rows(columns(detections), columns(truth), num_classes)
 
 
 A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (50, 50, 60, 60)
@@ -161,9 +161,7 @@ def test_equals_the_definitions_word_by_word(detections, truth):
   for _, number in missed:
     expected[number, KINDS.index('missed')] += 1
   np.testing.assert_array_equal(errors.counts, expected)
-  result = scored_boxes.compute(
-    columns(ScoredBoxes, detections), columns(TrueBoxes, truth), CLASSES, 2
-  )
+  result = scored_boxes.compute(columns(detections), columns(truth), CLASSES, 2)
   assert errors.mean_ap == pytest.approx(result.mean_ap, abs=1e-12, nan_ok=True)
   assert errors.size_found.sum() == sum(kind == 'hit' for kind in kinds.values())
   np.testing.assert_array_equal(errors.size_counts.sum(axis=0), errors.counts.sum(axis=0))
@@ -190,13 +188,13 @@ def test_an_evaluation_equals_its_rows():
   found = of_actions(tables.actions, tables.truth, scored_classes=[3, 0])
   frame, person, label = np.nonzero(labels[..., [3, 0]])
   expected = of_rows(
-    ScoredBoxes(
+    BoxTable(
       np.repeat(np.arange(12), 12),
       np.repeat(near.reshape(-1, 4), 2, axis=0),
       np.tile([0, 1], 72),
       detections.action_scores[..., [3, 0]].ravel(),
     ),
-    TrueBoxes(frame, boxes[frame, person], label),
+    BoxTable(frame, boxes[frame, person], label),
     2,
   )
   assert found.mean_ap == frame_map.compute(state, range(12), scored_classes=[3, 0]).mean_ap

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.formats import box_rows
-from evad_jax.formats.box_rows import ScoredBoxes, TrueBoxes
+from evad_jax.formats.box_table import NOT_SCORED, BoxTable
 from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.average_precision import average_precision
 from evad_jax.structures import Detections, Targets
@@ -219,7 +218,7 @@ def rows_of(detections, targets, classes):
   passing = frame_map.passing_proposals(detections.person_scores, 0.7)
   frame, proposal = np.nonzero(passing)
   scores = detections.action_scores[frame, proposal][:, classes]
-  scored = ScoredBoxes(
+  scored = BoxTable(
     frame=np.repeat(frame, len(classes)),
     boxes=np.repeat(detections.boxes[frame, proposal], len(classes), axis=0),
     label=np.tile(np.arange(len(classes)), len(frame)),
@@ -229,7 +228,7 @@ def rows_of(detections, targets, classes):
   listed = np.isin(label, classes)
   frame, person, label = frame[listed], person[listed], label[listed]
   label = np.array([classes.index(c) for c in label], np.int64)
-  return scored, TrueBoxes(frame, targets.boxes[frame, person], label)
+  return scored, BoxTable(frame, targets.boxes[frame, person], label)
 
 
 @pytest.mark.parametrize('max_per_frame', [None, 5, 1])
@@ -245,7 +244,8 @@ def test_scored_classes_and_the_highest_of_a_frame_equal_rows(max_per_frame):
   )
   scored, truth = rows_of(detections, targets, classes)
   if max_per_frame is not None:
-    scored = box_rows.keep_highest_per_frame(scored, max_per_frame)
+    highest = scored.highest_per_frame(max_per_frame)
+    scored = scored._replace(label=np.where(highest, scored.label, NOT_SCORED))
   expected = scored_boxes.compute(scored, truth, 2, 25)
   assert result.per_class == expected.per_class
   assert 0.01 < result.mean_ap == expected.mean_ap < 0.9

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evad_jax.formats import box_rows
-from evad_jax.formats.box_rows import NOT_SCORED, ScoredBoxes, TrueBoxes
+from evad_jax.formats.box_table import NOT_SCORED, BoxTable
 from evad_jax.metrics import scored_boxes
 from tests.metrics import slow_map
 
@@ -21,12 +20,12 @@ scored = st.lists(st.tuples(frame, box, label, st.integers(0, 4)), max_size=25)
 true = st.lists(st.tuples(frame, box, label), max_size=12)
 
 
-def columns(kind, rows):
-  parts = zip(*rows, strict=True) if rows else [()] * len(kind._fields)
+def columns(rows):
+  parts = zip(*rows, strict=True) if rows else [()] * 4
   frames, boxes, labels, *scores = (list(part) for part in parts)
   boxes = np.reshape(np.array(boxes, float), (-1, 4))
   scores = [np.array(some, float) for some in scores]
-  return kind(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
+  return BoxTable(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
 
 
 def slow_class(detections, truth, number):
@@ -47,9 +46,7 @@ def slow_person(detections, truth):
 @settings(max_examples=200, deadline=None)
 @given(scored, true)
 def test_equals_the_rule_word_by_word(detections, truth):
-  result = scored_boxes.compute(
-    columns(ScoredBoxes, detections), columns(TrueBoxes, truth), CLASSES, 3
-  )
+  result = scored_boxes.compute(columns(detections), columns(truth), CLASSES, 3)
   expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
   for ap, value in zip(result.per_class, expected, strict=True):
     assert ap.value == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True)
@@ -69,9 +66,7 @@ def test_order_of_rows_does_not_matter_where_scores_differ(detections, truth, ra
   expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
   # Of two truth boxes with the same IoU the first counts, so only detections change places.
   random.shuffle(detections)
-  result = scored_boxes.class_average_precisions(
-    columns(ScoredBoxes, detections), columns(TrueBoxes, truth), CLASSES
-  )
+  result = scored_boxes.class_average_precisions(columns(detections), columns(truth), CLASSES)
   for ap, value in zip(result, expected, strict=True):
     assert ap.value == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True)
 
@@ -86,28 +81,28 @@ def test_perfect_detector_and_shifted_boxes(shift, expected):
   share = (1 - 0.49) / (1 + 0.49) if shift else 0.0
   moved = boxes + [0, share, 0, share]
   labels = rng.integers(0, 5, 80)
-  detections = ScoredBoxes(frames, moved, labels, rng.random(80))
-  result = scored_boxes.compute(detections, TrueBoxes(frames, boxes, labels), 5, 40)
+  detections = BoxTable(frames, moved, labels, rng.random(80))
+  result = scored_boxes.compute(detections, BoxTable(frames, boxes, labels), 5, 40)
   assert result.mean_ap == result.person.value == expected
   if shift:
-    lower = scored_boxes.compute(detections, TrueBoxes(frames, boxes, labels), 5, 40, 0.48)
+    lower = scored_boxes.compute(detections, BoxTable(frames, boxes, labels), 5, 40, 0.48)
     assert lower.mean_ap == 1.0
 
 
 @settings(max_examples=80, deadline=None)
 @given(scored, st.integers(1, 4))
 def test_highest_of_each_frame(detections, number):
-  kept = box_rows.keep_highest_per_frame(columns(ScoredBoxes, detections), number).label
-  expected = [c for _, _, c, _ in detections]
+  mask = columns(detections).highest_per_frame(number)
+  expected = [c >= 0 for _, _, c, _ in detections]
   for f in range(3):
     rows = [i for i, (g, _, c, _) in enumerate(detections) if g == f and c >= 0]
     for row in sorted(rows, key=lambda row: -detections[row][3])[number:]:
-      expected[row] = NOT_SCORED
-  assert kept.tolist() == expected
+      expected[row] = False
+  assert mask.tolist() == expected
 
 
 def test_nan_is_an_error():
-  rows = columns(ScoredBoxes, [(0, (0, 0, 1, 1), 0, 0.5)])
-  truth = columns(TrueBoxes, [(0, (0, 0, 1, 1), 0)])
+  rows = columns([(0, (0, 0, 1, 1), 0, 0.5)])
+  truth = columns([(0, (0, 0, 1, 1), 0)])
   with pytest.raises(ValueError, match='score is NaN'):
     scored_boxes.compute(rows._replace(score=np.array([np.nan])), truth, 1, 1)

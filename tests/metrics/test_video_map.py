@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from evad_jax.errors import InputError
 from evad_jax.formats import ground_truth, tube_csv
+from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics import frame_map, video_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tubes.overlap import Tube, tube_iou
@@ -111,13 +112,13 @@ def rows_of(truth, share=0.0):
   ]
   rng = np.random.default_rng(1)
   columns = (
-    [np.full(len(t.frames), v) for v, t in parts],
     [t.frames for _, t in parts],
-    [np.full(len(t.frames), t.label) for _, t in parts],
     boxes,
+    [np.full(len(t.frames), t.label) for _, t in parts],
     [np.full(len(t.frames), rng.uniform(0.1, 1)) for _, t in parts],
+    [np.full(len(t.frames), v) for v, t in parts],
   )
-  return names, *(np.concatenate(column) for column in columns)
+  return BoxTable(*(np.concatenate(column) for column in columns)), names
 
 
 @pytest.mark.parametrize('name', RULES)
@@ -153,16 +154,16 @@ def test_an_evaluation_equals_its_rows():
   order = np.arange(60)[::-1]  # the frames were evaluated in this order
   boxes = detections.boxes[order].reshape(-1, 4).astype(np.float64) * [320, 240, 320, 240]
   boxes = boxes.round(3)  # of a pixel, as files have them
-  rows = (
-    np.repeat(np.repeat(np.arange(60) // 20, 2), 2),
-    np.repeat(np.repeat(np.arange(60) % 20, 2), 2),
-    np.tile([0, 1], 120),
-    np.repeat(boxes, 2, axis=0),
-    detections.action_scores[order].ravel(),
+  rows = BoxTable(
+    frame=np.repeat(np.repeat(np.arange(60) % 20, 2), 2),
+    boxes=np.repeat(boxes, 2, axis=0),
+    label=np.tile([0, 1], 120),
+    score=detections.action_scores[order].ravel(),
+    video=np.repeat(np.repeat(np.arange(60) // 20, 2), 2),
   )
   for rule in RULES.values():
     found = dict(video_map.link_actions(actions, places, rule))
-    expected = dict(video_map.link_rows(['v0', 'v1', 'v2'], *rows, rule))
+    expected = dict(video_map.link_rows(rows, ['v0', 'v1', 'v2'], rule))
     assert list(found) == list(expected) == ['v0', 'v1', 'v2']
     assert sum(map(len, found.values())) >= 6
     for video, tubes in expected.items():
@@ -188,13 +189,9 @@ def test_multisports(file, equal_scores, expected):
     fixture / 'detections.csv', list(truth.tubes), len(truth.class_names), truth.num_frames
   )
   if equal_scores:
-    rows = rows._replace(scores=np.full_like(rows.scores, rows.scores[-1]))
+    rows = rows._replace(score=np.full_like(rows.score, rows.score[-1]))
   rule = RULES['multisports']
-  tubes = dict(
-    video_map.link_rows(
-      list(truth.tubes), rows.video, rows.frames, rows.labels, rows.boxes, rows.scores, rule
-    )
-  )
+  tubes = dict(video_map.link_rows(rows, list(truth.tubes), rule))
   result = video_map.compute(tubes, truth.tubes, len(truth.class_names), rule)
   found = {figure: round(100 * result.mean_ap(figure), 4) for figure in expected}
   assert found == expected

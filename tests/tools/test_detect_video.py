@@ -138,7 +138,7 @@ def test_without_a_video_for_the_scorer(checkpoint, video, tmp_path):
   assert detect_video.main(command(video, checkpoint, tmp_path / 'seen.mp4', *flags)) == 0
   assert not (tmp_path / 'seen.mp4').exists()
   rows = tube_csv.read_detections(tmp_path / 'seen_detections.csv', ['a.mp4'], 5)
-  assert set(rows.frames.tolist()) == {1, 5, 9, 13}  # of 13 frames: 12 / 25 is below 0.5
+  assert set(rows.frame.tolist()) == {1, 5, 9, 13}  # of 13 frames: 12 / 25 is below 0.5
   actions = {row['action'] for row in read_files(tmp_path / 'seen')[0]}
   assert actions <= {'sit', 'lie', 'run', 'fall', 'fly'} and actions
 

@@ -146,7 +146,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
   path.write_bytes(b'old')
 
   def broken(self, file, **arguments):
-    file.write_bytes(b'half')
+    file.write(b'half')
     raise OSError('disk full')
 
   monkeypatch.setattr(Image.Image, 'save', broken)
