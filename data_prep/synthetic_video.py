@@ -9,7 +9,6 @@ evad_jax.tools.score reads; in the frames in which somebody passes from one acti
 she has no label.
 """
 
-import argparse
 import csv
 import math
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.files.replacement import Replacement
 from evad_jax.synthetic import clips, stick_figures
 from evad_jax.synthetic.stick_figures import ACTIONS, Motion, Person, Pose
@@ -127,16 +127,12 @@ def _write(output: Path, truth: Path, name: str, made: Iterator) -> None:
 
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
-  parser = argparse.ArgumentParser(
-    prog='python -m data_prep.synthetic_video',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('data_prep.synthetic_video', __doc__)
   add = parser.add_argument
   add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
   add('--seconds', type=float, default=20.0, help=f'at {FPS} frames a second (default 20)')
   add('--people', type=int, default=2, help='1 to 3 (default 2)')
-  add('--seed', type=int, default=0)
+  add('--seed', type=int, default=0, help='another one gives other people (default 0)')
   args = parser.parse_args(argv)
   if not (1 <= args.people <= 3 and 1 <= args.seconds * FPS < math.inf and args.seed >= 0):
     raise InputError(
@@ -148,5 +144,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 from evad_jax.formats import (
   ava_files,
@@ -59,9 +60,7 @@ class Scoring(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line."""
-  options = _parser().parse_args(arguments)
-  with exit_on_input_error():
-    run(options)
+  run(_parser().parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> dict:
@@ -281,11 +280,7 @@ def _plot(options: argparse.Namespace, result: dict) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.score',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.score', __doc__)
   add = parser.add_argument
   add('--protocol', required=True, choices=('ava', 'frame', 'video'), help='what to compute')
   add('--groundtruth', required=True, type=Path, help='csv; or pickle or JSON of annotations')
@@ -335,4 +330,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

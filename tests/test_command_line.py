@@ -1,18 +1,18 @@
-"""Which directory programs are kept in; the user's word comes first."""
+"""What command lines share; of the cache of programs: the user's word comes first."""
 
 from pathlib import Path
 
 import jax
 import pytest
 
-from evad_jax import compile_cache
+from evad_jax import command_line
 
 
 @pytest.fixture
 def unset(monkeypatch):
   """No directory chosen; what the test run has chosen comes back afterwards."""
   before = jax.config.jax_compilation_cache_dir
-  monkeypatch.delenv(compile_cache.VARIABLE, raising=False)
+  monkeypatch.delenv(command_line.CACHE_VARIABLE, raising=False)
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   jax.config.update('jax_compilation_cache_dir', None)
   yield monkeypatch
@@ -20,7 +20,7 @@ def unset(monkeypatch):
 
 
 def chosen():
-  compile_cache.use_default()
+  command_line.keep_programs()
   return jax.config.jax_compilation_cache_dir
 
 
@@ -40,7 +40,7 @@ def test_what_was_chosen_already_stays(unset):
 
 
 def test_an_empty_variable_turns_it_off(unset):
-  unset.setenv(compile_cache.VARIABLE, '')
+  unset.setenv(command_line.CACHE_VARIABLE, '')
   assert chosen() is None
 
 
