@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
     """Ends the process where there is an argument that nothing takes."""
     if arguments:
       name = arguments[0].partition('=')[0]
-      near = difflib.get_close_matches(name, self._option_string_actions, 1)
+      near = difflib.get_close_matches(name, self._option_string_actions, 1, 0.7)
       self.error(f'{name!r} is not a flag' + ''.join(f'; did you mean {flag}?' for flag in near))
 
 
