@@ -28,7 +28,8 @@ from data_prep.common import command_line
 from data_prep.common.boxes import gather_boxes
 from data_prep.common.clip_records import Source
 from data_prep.common.sources import Found, Frames, find_frames, with_empty_keyframes
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.command_line import Parser, run
+from evad_jax.errors import InputError
 from evad_jax.formats import class_lists
 from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
 from evad_jax.formats.box_table import BoxTable
@@ -166,7 +167,7 @@ def plan_video(
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.make_parser(NAME, __doc__)
+  parser = Parser('data_prep.ava', __doc__)
   command_line.add_frames_flags(parser)
   add = parser.add_argument
   add('--train-csv', help='ava_train_v2.?.csv; without it there is no split train')
@@ -183,5 +184,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  run(main)

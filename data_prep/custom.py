@@ -57,7 +57,8 @@ from data_prep.common import command_line
 from data_prep.common.clip_records import RUN
 from data_prep.common.frame_folder import find_folder
 from data_prep.common.sources import OUTSIDE, Found, Frames, file_below, find_sources
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.command_line import Parser, positive, run
+from evad_jax.errors import InputError
 from evad_jax.files.storage import below
 from evad_jax.formats.annotation_types import Annotations, VideoAnnotation
 from evad_jax.formats.annotations import read_annotations
@@ -138,8 +139,8 @@ def _frames_at(path: Path, entry: VideoAnnotation) -> Frames | None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.make_parser(NAME, __doc__)
-  add, positive = parser.add_argument, command_line.positive
+  parser = Parser('data_prep.custom', __doc__)
+  add = parser.add_argument
   add('--annotations', required=True, help='the JSON file')
   add('--videos', help="directory of the videos (default: the JSON file's)")
   add('--keyframe-stride', type=positive, default=1, help='of train: every n-th frame (default 1)')
@@ -149,5 +150,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  run(main)

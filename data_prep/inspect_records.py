@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from evad_jax import command_line
 from evad_jax.data import augment
 from evad_jax.data.clip_sampling import clip_frame_numbers, stored_positions
 from evad_jax.data.record_index import RecordIndex, read_manifest
 from evad_jax.data.records import Example, RecordReader
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.visualization import contact_sheet
 from evad_jax.visualization.contact_sheet import Tile
 
@@ -69,8 +70,7 @@ def print_splits(indices: dict[str, RecordIndex]) -> None:
     counts = (len(set(index.record_video.tolist())), len(index), len(index.record_shard))
     size = _readable(int(index.shard_bytes.sum()))
     rows.append((split, *counts, len(index.shard_bytes), size, ', '.join(told)))
-  print()
-  print_table(rows)
+  print('', *command_line.aligned(rows), sep='\n')
 
 
 def counts_of(
@@ -121,16 +121,14 @@ def print_boxes(counts: dict[str, dict[int, int]]) -> None:
     rows.append((f'{shown[MOST_COUNTS]} to {shown[-1]}', *rest))
   all_boxes = (sum(boxes * n for boxes, n in mine.items()) for mine in counts.values())
   rows.append(('all boxes', *all_boxes))
-  print()
-  print_table(rows)
+  print('', *command_line.aligned(rows), sep='\n')
 
 
 def print_labels(classes: list[str], counts: dict[str, dict[str, int]]) -> None:
   """Prints how many boxes have each label; a box may have several."""
   rows = [('label', *counts)]
   rows += [(name, *(mine.get(name, 0) for mine in counts.values())) for name in classes]
-  print()
-  print_table(rows)
+  print('', *command_line.aligned(rows), sep='\n')
 
 
 def print_problems(problems: list[dict[str, str]]) -> None:
@@ -142,16 +140,6 @@ def print_problems(problems: list[dict[str, str]]) -> None:
   for kind, mine in sorted(names.items(), key=lambda item: -len(item[1])):
     more = f' and {len(mine) - MOST_NAMES} more' * (len(mine) > MOST_NAMES)
     print(f'  {kind}: {len(mine)} ({", ".join(mine[:MOST_NAMES])}{more})')
-
-
-def print_table(rows: list[tuple]) -> None:
-  """Prints columns as wide as their widest cell, the first left-aligned, the others right."""
-  texts = [[str(cell) for cell in row] for row in rows]
-  widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-  for row in texts:
-    cells = [row[0].ljust(widths[0])]
-    cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-    print('  '.join(cells).rstrip())
 
 
 def write_sheet(path: str, indices: dict[str, RecordIndex], clips: int) -> None:
@@ -209,11 +197,7 @@ def _readable(size: int) -> str:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """Parses the command line."""
-  parser = argparse.ArgumentParser(
-    prog='python -m data_prep.inspect_records',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('data_prep.inspect_records', __doc__)
   add = parser.add_argument
   add('directory', help='directory of a prepared data set')
   add('--split', help='only this split (default: all)')
@@ -224,5 +208,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

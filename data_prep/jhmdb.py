@@ -13,7 +13,8 @@ import argparse
 from data_prep.common import command_line
 from data_prep.common.clip_records import RUN
 from data_prep.common.sources import find_frames, find_sources
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.command_line import Parser, positive, run
+from evad_jax.errors import InputError
 from evad_jax.formats.annotation_types import Annotations
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
@@ -65,9 +66,9 @@ def choose_splits(annotations: Annotations, numbers: list[int], path: str) -> di
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.make_parser(NAME, __doc__)
+  parser = Parser('data_prep.jhmdb', __doc__)
   command_line.add_frames_flags(parser)
-  add, positive = parser.add_argument, command_line.positive
+  add = parser.add_argument
   add('--annotations', required=True, help='JHMDB-GT.pkl, or a file with the same classes')
   add('--splits', type=positive, nargs='+', default=[1, 2, 3], metavar='N', help='default: 1 2 3')
   add('--keyframe-stride', type=positive, default=1, help='training: every n-th frame (default 1)')
@@ -77,5 +78,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  run(main)

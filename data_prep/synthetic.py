@@ -8,40 +8,38 @@ motions, which one frame alone does not tell. A clip's randomness depends on the
 the clip's number only: the files are the same bytes whatever the number of workers.
 """
 
-import argparse
 from pathlib import Path
 
-from evad_jax.errors import exit_on_input_error
+from evad_jax import command_line
 from evad_jax.synthetic import data_set
 
 
-def _size(text: str) -> tuple[int, int]:
-  """'64x80' -> (64, 80), height and width."""
-  height, _, width = text.partition('x')
-  if not (height.isdecimal() and width.isdecimal()):
-    raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 64x64')
-  return int(height), int(width)
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
   """The command line."""
   default = data_set.Settings()
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--output', type=Path, required=True, help='directory to write to')
-  parser.add_argument('--size', type=_size, default=(default.height, default.width), metavar='HxW')
-  for name in ('train', 'test', 'clip_frames', 'frame_stride', 'seed', 'workers'):
-    flag = '--' + name.replace('_', '-')
-    parser.add_argument(flag, type=int, default=getattr(default, name), metavar='N')
-  parser.add_argument('--hard', action='store_true', help='busier background, more, smaller people')
-  parser.add_argument('--overwrite', action='store_true', help='replace what is in --output')
-  flags = vars(parser.parse_args())
+  parser = command_line.Parser('data_prep.synthetic', __doc__)
+  add = parser.add_argument
+  add('--output', type=Path, required=True, help='directory to write to')
+  size = (default.height, default.width)
+  add('--size', type=command_line.size, default=size, metavar='HxW', help='of frames (64x64)')
+  for name, what in (
+    ('train', 'clips to learn from'),
+    ('test', 'clips to evaluate on'),
+    ('clip_frames', 'frames of a clip, an even number'),
+    ('frame_stride', 'between the frames of a clip'),
+    ('seed', 'another one gives other clips'),
+    ('workers', 'processes that draw'),
+  ):
+    flag, value = '--' + name.replace('_', '-'), getattr(default, name)
+    add(flag, type=int, default=value, metavar='N', help=f'{what} (default {value})')
+  add('--hard', action='store_true', help='busier background, more, smaller people')
+  add('--overwrite', action='store_true', help='replace what is in --output')
+  flags = vars(parser.parse_args(argv))
   output, overwrite = flags.pop('output'), flags.pop('overwrite')
   height, width = flags.pop('size')
-  with exit_on_input_error():
-    data_set.generate(
-      output, data_set.Settings(height=height, width=width, **flags), overwrite=overwrite
-    )
+  settings = data_set.Settings(height=height, width=width, **flags)
+  data_set.generate(output, settings, overwrite=overwrite)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

@@ -8,7 +8,6 @@ do. The ground truth, OUTPUT_truth.csv, is written beside the video in the form 
 evad_jax.tools.score reads. In frames between two actions, a person has no label.
 """
 
-import argparse
 import csv
 import math
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.files.atomic_files import replacing, writing
 from evad_jax.synthetic import clips, stick_figures
@@ -123,16 +123,12 @@ def write(output: Path, seconds: float, people: int, seed: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
-  parser = argparse.ArgumentParser(
-    prog='python -m data_prep.synthetic_video',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('data_prep.synthetic_video', __doc__)
   add = parser.add_argument
   add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
   add('--seconds', type=float, default=20.0, help=f'at {FPS} frames per second (default 20)')
   add('--people', type=int, default=2, help='1 to 3 (default 2)')
-  add('--seed', type=int, default=0)
+  add('--seed', type=int, default=0, help='another one gives other people (default 0)')
   args = parser.parse_args(argv)
   if not (1 <= args.people <= 3 and 1 <= args.seconds * FPS < math.inf and args.seed >= 0):
     raise InputError(
@@ -144,5 +140,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

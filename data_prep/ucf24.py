@@ -18,7 +18,8 @@ from data_prep.common import command_line
 from data_prep.common.clip_records import RUN
 from data_prep.common.sources import find_frames, find_sources
 from data_prep.common.splits import choose_splits, report_shared_groups
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.command_line import Parser, positive, run
+from evad_jax.errors import InputError
 from evad_jax.formats.annotation_types import Annotations
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
@@ -79,7 +80,7 @@ def report_videos_without_annotation(
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.make_parser(NAME, __doc__)
+  parser = Parser('data_prep.ucf24', __doc__)
   command_line.add_frames_flags(parser)
   add = parser.add_argument
   add('--annotations', required=True, help='pyannot.pkl, or a pickle laid out as UCF101v2-GT.pkl')
@@ -87,7 +88,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     '--train-list', help='training videos, one a line; without lists, the annotation file decides'
   )
   add('--test-list', help='test videos, one a line')
-  positive = command_line.positive
   add('--keyframe-stride', type=positive, default=4, help='training: every n-th frame (default 4)')
   add('--train-eval', action='store_true', help='also write train_eval: every training keyframe')
   command_line.add_every_frame_flag(parser)
@@ -96,5 +96,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  run(main)

@@ -9,22 +9,14 @@ configs/common.py with a comment. A run that was stopped continues when it is st
 """
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import flags
 from ml_collections import ConfigDict
 
-from evad_jax import config_flag
-from evad_jax.errors import InputError, exit_on_input_error
-
-flags.adopt_module_key_flags(config_flag)  # for --help
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config.name>.')
-_MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'eval'], 'Train and evaluate, or evaluate a checkpoint.'
-)
+from evad_jax import command_line
+from evad_jax.errors import InputError
 
 
 def make_missing_data(config: ConfigDict) -> None:
@@ -97,7 +89,6 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
   import jax  # here, so that --help and wrong flags answer at once
 
-  from evad_jax import compile_cache
   from evad_jax.distributed import processes
   from evad_jax.distributed.preemption import Interrupted, Preempted
   from evad_jax.evaluation import evaluate
@@ -105,7 +96,7 @@ def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
   from evad_jax.training import loop
 
   start = time.perf_counter()
-  compile_cache.use_default()
+  command_line.keep_programs()
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if processes.is_first():
     make_missing_data(config)
@@ -134,16 +125,23 @@ def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
       )
 
 
-def main(argv: list[str]) -> None:
-  """Exit status 0, or 2 with one sentence on standard error for bad input."""
-  with exit_on_input_error():
-    config = config_flag.parse(argv)
-    from evad_jax.distributed import processes  # here for the reason that `run` gives
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  parser = command_line.Parser('evad_jax.main', __doc__)
+  parser.add_argument(
+    '--mode',
+    choices=('train', 'eval'),
+    default='train',
+    help='train and evaluate (the default), or evaluate a checkpoint',
+  )
+  parser.add_argument('--workdir', help='where results go (default: runs/<config.name>)')
+  args, config = parser.parse_with_config(argv)
+  from evad_jax.distributed import processes  # here for the reason that `run` gives
 
-    processes.start(config.hosts)
-    run(config, Path(_WORKDIR.value or f'runs/{config.name}'), _MODE.value)
-    processes.stop()
+  processes.start(config.hosts)
+  run(config, Path(args.workdir or f'runs/{config.name}'), args.mode)
+  processes.stop()
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command_line.run(main)

@@ -29,7 +29,7 @@ FLOORS = (
   ('evad_jax.distributed',),
   ('evad_jax.files',),
   # The ground, in the order in which it is built.
-  ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.config_flag', 'evad_jax.compile_cache'),
+  ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.command_line'),
   ('configs', 'evad_jax.boxes', 'evad_jax.value_rules', 'evad_jax.checkout'),
   ('evad_jax.errors',),
   ('evad_jax.printable', 'evad_jax.limits'),

@@ -7,18 +7,10 @@ from data_prep.common.clip_records import Settings
 from data_prep.common.plan import Plan, print_plan
 from data_prep.common.preparation import prepare
 from data_prep.common.sources import Source
+from evad_jax.command_line import above_zero, positive
 from evad_jax.formats.problems import Problems
 
 SHARD_FRAMES = 6000  # about 200 MB of frames of 320 x 240
-
-
-def make_parser(name: str, description: str) -> argparse.ArgumentParser:
-  """Makes a parser whose --help shows the complete header of the module."""
-  return argparse.ArgumentParser(
-    prog=f'python -m data_prep.{name}',
-    description=description,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
 
 
 def add_frames_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +34,7 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--output', required=True, help='directory to write; the same command resumes in it')
   add('--short-side', type=positive, help='shrink frames to this short side, pixels (default: no)')
-  add('--jpeg-quality', type=_quality, default=95, help='1 to 100 (default 95)')
+  add('--jpeg-quality', type=above_zero(int, 100), default=95, help='1 to 100 (default 95)')
   add('--clip-frames', type=positive, default=16, help='frames in the longest clip (default 16)')
   add('--frame-stride', type=positive, default=4, help='step between frames of a clip (default 4)')
   add(
@@ -90,18 +82,3 @@ def carry_out(
     prepare(plan, output, problems, workers=args.workers, overwrite=args.overwrite)
   told = ', '.join(f'{count} {kind}' for kind, count in problems.counts().items())
   print(f'problems: {told or "none"}')
-
-
-def positive(text: str) -> int:
-  """Parses an integer of at least 1."""
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not a positive number')
-  return value
-
-
-def _quality(text: str) -> int:
-  value = positive(text)
-  if value > 100:
-    raise argparse.ArgumentTypeError(f'{text} is above 100')
-  return value

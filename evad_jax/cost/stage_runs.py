@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evad_jax.command_line import table_head, table_row
 from evad_jax.errors import InputError
 from evad_jax.files.atomic_files import flush_to_disk, writing
 
@@ -197,13 +198,9 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
   for row in rows:
     if list(row) != columns:
       columns = list(row)
-      found.append([_line(columns), _line(['---'] * len(columns))])
-    found[-1].append(_line([_cell(value) for value in row.values()]))
+      found.append([table_head(columns)])
+    found[-1].append(table_row([_cell(value) for value in row.values()]))
   return ['\n'.join(lines) for lines in found]
-
-
-def _line(cells: Sequence[str]) -> str:
-  return '| ' + ' | '.join(cells) + ' |'
 
 
 def _cell(value: Any) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from evad_jax import command_line
 from evad_jax.metrics.error_breakdown import KINDS, SIZES, Breakdown
 from evad_jax.metrics.frame_map import FrameMap
 from evad_jax.metrics.video_map import VideoMap
@@ -231,15 +232,6 @@ def _table(
   heads: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[Sequence[str]]
 ) -> str:
   """Aligned rows between two rules, the first column to the left, and what sums them up."""
-  widths = [max(len(row[i]) for row in (heads, *rows, *last)) for i in range(len(heads))]
-  rule = '-' * (sum(widths) + 2 * (len(widths) - 1))
-  above, below = ([_align(row, widths) for row in some] for some in (rows, last))
-  return '\n'.join([_align(heads, widths), rule, *above, rule, *below])
-
-
-def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-  first, *numbers = (
-    cell.ljust(width) if i == 0 else cell.rjust(width)
-    for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-  )
-  return '  '.join([first, *numbers])
+  head, *lines = command_line.aligned([heads, *rows, *last])
+  rule = '-' * len(head)
+  return '\n'.join([head, rule, *lines[: len(rows)], rule, *lines[len(rows) :]])

@@ -16,10 +16,10 @@ import os
 import time
 from pathlib import Path
 
-from evad_jax import checkout
+from evad_jax import checkout, command_line
 from evad_jax.cost import stage_runs
 from evad_jax.cost.stage_runs import DONE, FAILED, OVER, SKIPPED, Result
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.files.atomic_files import write_json
 
 MODULE = 'evad_jax.tools.accelerator_report'
@@ -38,25 +38,14 @@ SHORTEST = 45  # seconds that a stage may take in a short report
 SIZES = ('auto', 'B', 'L', 'small', 'tiny')
 
 
-def whole_number(text: str) -> int:
-  """An integer above 0."""
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is not an integer above 0')
-  return int(text)
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog=f'python -m {MODULE}',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser(MODULE, __doc__)
   add = parser.add_argument
   add('--output', type=Path, required=True, metavar='DIR', help='where the report is, or goes on')
-  add('--seconds', type=whole_number, default=560, help='for everything (default 560)')
+  add('--seconds', type=command_line.positive, default=560, help='for everything (default 560)')
   add('--size', choices=SIZES, default='auto', help='B at 288x512 in bfloat16; on a CPU tiny')
-  add('--batches', nargs='+', type=whole_number, help='default 8 1 16; on a CPU 2')
+  add('--batches', nargs='+', type=command_line.positive, help='default 8 1 16; on a CPU 2')
   add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='default: all')
   add('--again', action='store_true', help='also repeat stages that failed or ran over')
   add('--stage', choices=SHARES, help=argparse.SUPPRESS)  # this process is that stage
@@ -175,5 +164,4 @@ def work(args: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    raise SystemExit(main())
+  command_line.run(main)

@@ -23,9 +23,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from evad_jax import checkout
+from evad_jax import checkout, command_line
+from evad_jax.command_line import positive, size
 from evad_jax.cost.measured_cost import Measurement, measure
-from evad_jax.errors import exit_on_input_error
 from evad_jax.visualization import cost_chart
 
 SIZES = ('B', 'L', 'small')
@@ -77,31 +77,12 @@ def panels(measurements: Sequence[Measurement]) -> list[cost_chart.Panel]:
   ]
 
 
-def canvas(text: str) -> tuple[int, int]:
-  """'288x512' -> (288, 512), height and width."""
-  height, _, width = text.partition('x')
-  if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-    raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 288x512')
-  return int(height), int(width)
-
-
-def positive(text: str) -> int:
-  """An integer above 0."""
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is not an integer above 0')
-  return int(text)
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.benchmark',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.benchmark', __doc__)
   add = parser.add_argument
   add('--sizes', nargs='+', choices=SIZES, default=['B'], help='default B')
-  add('--canvases', nargs='+', type=canvas, default=[(288, 288)], metavar='HxW', help='(288x288)')
+  add('--canvases', nargs='+', type=size, default=[(288, 288)], metavar='HxW', help='(288x288)')
   add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='default 1.0 0.7 0.6')
   add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='default float32')
   add('--batches', nargs='+', type=positive, default=[1], help='clips at once (default 1)')
@@ -112,7 +93,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
   config = checkout.module('configs.common').get_config()
@@ -140,5 +121,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

@@ -25,13 +25,15 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
+from evad_jax import command_line
+from evad_jax.command_line import above_zero, positive, size
 from evad_jax.data import augment, clip_sampling, pipeline
 from evad_jax.data.aspect_buckets import choose_canvas
 from evad_jax.data.clips import ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Example, Record, RecordReader
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 
 SAMPLE = 64  # clips that are measured stage by stage, and that the bare codec decodes
@@ -211,49 +213,24 @@ def report(speeds: Speeds, index: RecordIndex, settings: ClipSettings, threads: 
   return '\n'.join(lines)
 
 
-def size(text: str) -> tuple[int, int]:
-  """'288x512' -> (288, 512), height and width."""
-  height, _, width = text.partition('x')
-  if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-    raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 288x512')
-  return int(height), int(width)
-
-
-def positive(kind: type) -> Callable[[str], float]:
-  """A number of this kind above 0."""
-
-  def convert(text: str) -> float:
-    value = kind(text)
-    if value <= 0:
-      raise argparse.ArgumentTypeError(f'{text} is not above 0')
-    return value
-
-  convert.__name__ = kind.__name__  # argparse names it in its message
-  return convert
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.benchmark_pipeline',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  add, number = parser.add_argument, positive(int)
+  parser = command_line.Parser('evad_jax.tools.benchmark_pipeline', __doc__)
+  add = parser.add_argument
   add('--directory', type=Path, help='prepared data set (default: makes its own records)')
   add('--split', default='train', help='of the data set (default train)')
   add('--canvas', type=size, action='append', metavar='HxW', help='repeat for several (288x512)')
-  add('--short-side', type=number, default=288, help='of the pictures, pixels (default 288)')
-  add('--clip-frames', type=number, default=16, help='frames of a clip (default 16)')
-  add('--frame-stride', type=number, default=4, help='between frames of a clip (default 4)')
+  add('--short-side', type=positive, default=288, help='of the pictures, pixels (default 288)')
+  add('--clip-frames', type=positive, default=16, help='frames of a clip (default 16)')
+  add('--frame-stride', type=positive, default=4, help='between frames of a clip (default 4)')
   add('--stored-size', type=size, default=(288, 512), metavar='HxW', help='of records it makes')
-  add('--batch', type=number, default=8, help='clips in a batch (default 8)')
-  add('--threads', type=number, default=2, help='threads that decode (default 2)')
-  add('--prefetch', type=number, default=4, help='batches made ahead (default 4)')
+  add('--batch', type=positive, default=8, help='clips in a batch (default 8)')
+  add('--threads', type=positive, default=2, help='threads that decode (default 2)')
+  add('--prefetch', type=positive, default=4, help='batches made ahead (default 4)')
   add('--workers', type=int, default=0, help='processes of so many threads each (default 0: none)')
   add('--reduced-decoding', action='store_true', help='decode large frames at a part of their size')
-  add('--rounds', type=number, default=5, help='codec and pipeline in turn (default 5)')
-  add('--seconds', type=positive(float), default=4.0, help='of each turn (default 4)')
+  add('--rounds', type=positive, default=5, help='codec and pipeline in turn (default 5)')
+  add('--seconds', type=above_zero(float), default=4.0, help='of each turn (default 4)')
   add('--json', type=Path, help='also write the figures to this file')
   return parser.parse_args(argv)
 
@@ -289,5 +266,4 @@ def write_json(path: Path, speeds: Speeds) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

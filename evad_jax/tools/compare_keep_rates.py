@@ -8,15 +8,13 @@ The same parameters are evaluated at every rate on config.data.eval_split. clips
 alone, of config.eval.batch_size random clips at once on one device; the rates take turns.
 """
 
-import argparse
 import functools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evad_jax import config_flag
-from evad_jax.errors import exit_on_input_error
+from evad_jax import command_line
 
 ROUNDS = 5  # calls of each program
 
@@ -77,16 +75,11 @@ def compare(config, paths: Sequence[str], rates: Sequence[float]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
   """For reading, and for a README."""
-  lines = [
-    '| checkpoint | keep rate | tokens left | G multiply-adds | frame-mAP@0.5 | person AP@0.5 '
-    f'| clips/s |\n|{"---|" * 7}'
-  ]
-  lines += [
-    f'| {row.checkpoint} | {row.keep_rate:g} | {row.tokens} | {row.gmac:.4g} '
-    f'| {row.frame_map:.3f} | {row.person_ap:.3f} | {row.clips_per_second:.1f} |'
-    for row in rows
-  ]
-  return '\n'.join(lines)
+  names = ('checkpoint', 'keep rate', 'tokens left', 'G multiply-adds')
+  names += ('frame-mAP@0.5', 'person AP@0.5', 'clips/s')
+  forms = '', 'g', '', '.4g', '.3f', '.3f', '.1f'
+  lines = [command_line.table_row(list(map(format, row, forms))) for row in rows]
+  return '\n'.join([command_line.table_head(names), *lines])
 
 
 def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
@@ -114,40 +107,24 @@ def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
   cost_chart.write_files(path, plot, title, rows, panels)
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-  """The command line's own flags, and those of the configuration."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.compare_keep_rates',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    epilog='--config=FILE.py[:VARIANT] says what they are evaluated on; --config.any.key=value '
-    'changes a key of it (configs/common.py lists them).',
-    allow_abbrev=False,
-  )
-  parser.add_argument(
-    'checkpoints', nargs='+', metavar='CHECKPOINT', help='a run, or a directory of checkpoints'
-  )
-  parser.add_argument('--keep-rates', nargs='+', type=float, default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
-  parser.add_argument('--json', type=Path, help='also write the figures to this file')
-  parser.add_argument('--plot', type=Path, help='also draw them, a PNG')
-  return parser.parse_known_args(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = command_line.Parser('evad_jax.tools.compare_keep_rates', __doc__)
+  add = parser.add_argument
+  add('checkpoints', nargs='+', metavar='CHECKPOINT', help='a run, or a directory of checkpoints')
+  rates = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+  add('--keep-rates', nargs='+', type=float, default=rates, help='default 1 0.9 0.8 0.7 0.6 0.5')
+  add('--json', type=Path, help='also write the figures to this file')
+  add('--plot', type=Path, help='also draw them, a PNG')
+  args, config = parser.parse_with_config(argv)
+  import jax
 
-
-def main(argv: list[str] | None = None) -> None:
-  """Exit status 0, or 2 with one sentence on standard error for bad input."""
-  with exit_on_input_error():
-    args, rest = parse_arguments(argv)
-    config = config_flag.parse(['compare_keep_rates', *rest])
-    import jax
-
-    from evad_jax import compile_cache
-
-    compile_cache.use_default()
-    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
-    rows = compare(config, args.checkpoints, args.keep_rates)
-    print(table(rows))
-    write(args.json, args.plot, rows)
+  command_line.keep_programs()
+  jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+  rows = compare(config, args.checkpoints, args.keep_rates)
+  print(table(rows))
+  write(args.json, args.plot, rows)
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

@@ -28,11 +28,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evad_jax import checkout
+from evad_jax import checkout, command_line
+from evad_jax.command_line import positive, size
 from evad_jax.cost import compile_targets, compiled_cost
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
-from evad_jax.tools.benchmark import canvas, make_config, positive
+from evad_jax.tools.benchmark import make_config
 
 RATES = {  # operations a second that an H100's kernels are taken to reach
   'product': 700e12,
@@ -210,24 +211,27 @@ def line(job: dict[str, Any], figures: dict[str, Any]) -> str:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's options."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.compile_for',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.compile_for', __doc__)
   add = parser.add_argument
   add('targets', nargs='*', metavar='TARGET', help=', '.join(compile_targets.TARGETS))
-  add('--programs', nargs='+', choices=('predict', 'step'), default=['predict', 'step'])
-  add('--size', nargs='+', choices=('B', 'L', 'small'), default=['B'])
-  add('--canvas', nargs='+', type=canvas, default=[(288, 512)], metavar='HxW', help='(288x512)')
-  add('--dtype', nargs='+', choices=('bfloat16', 'float32'), default=['bfloat16'])
-  add('--keep-rate', nargs='+', type=float, default=[0.7])
+  add(
+    '--programs',
+    nargs='+',
+    choices=('predict', 'step'),
+    default=['predict', 'step'],
+    help='what to compile (both)',
+  )
+  add('--size', nargs='+', choices=('B', 'L', 'small'), default=['B'], help='of the model (B)')
+  add('--canvas', nargs='+', type=size, default=[(288, 512)], metavar='HxW', help='(288x512)')
+  dtypes = ('bfloat16', 'float32')
+  add('--dtype', nargs='+', choices=dtypes, default=['bfloat16'], help='(bfloat16)')
+  add('--keep-rate', nargs='+', type=float, default=[0.7], help='of tokens (0.7)')
   add('--batch', type=positive, default=16, help='clips over all devices (16)')
   add('--mesh', type=positive, default=1, help='devices that share a clip (1)')
   add('--fsdp', action='store_true', help='split parameters over the other devices too')
   add('--remat', action='store_true', help='recompute activations in the backward pass')
-  add('--attention', default='auto', choices=('auto', 'plain', 'blocked', 'fused'))
-  add('--matmul-precision', choices=('highest', 'default'), default='highest')
+  add('--attention', default='auto', choices=('auto', 'plain', 'blocked', 'fused'), help='(auto)')
+  add('--matmul-precision', choices=('highest', 'default'), default='highest', help='(highest)')
   add('--people', type=positive, default=8, help='in the fullest clip (8)')
   add('--lower-only', action='store_true', help='trace and lower, and compile nothing')
   add('--seconds', type=positive, default=3600, help='limit of one compilation (3600)')
@@ -276,5 +280,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    sys.exit(main())
+  command_line.run(main)

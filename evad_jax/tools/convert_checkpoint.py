@@ -20,9 +20,9 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from evad_jax import compile_cache
+from evad_jax import command_line
 from evad_jax.checkpoints import manager, model_settings, parameter_checks
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 from evad_jax.published import (
   architectures,
@@ -172,11 +172,7 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.convert_checkpoint',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.convert_checkpoint', __doc__)
   add = parser.add_argument
   add('source', type=Path, help='.pth or .safetensors, or a directory of checkpoints with --to')
   add('out', type=Path, help='directory to make, or file to write')
@@ -204,7 +200,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
-  compile_cache.use_default()
+  command_line.keep_programs()
   flags = {
     'keep_rate': args.keep_rate,
     'enhanced_weight': args.enhanced_weight,
@@ -228,5 +224,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

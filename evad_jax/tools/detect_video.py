@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evad_jax import compile_cache
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.files.replacement import Replacement
 from evad_jax.formats import class_lists
@@ -192,13 +192,9 @@ def _fraction(text: str) -> Fraction:
     raise argparse.ArgumentTypeError(f'{text!r} is no number such as 25 or 30000/1001') from error
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.detect_video',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.detect_video', __doc__)
   add = parser.add_argument
   add('input', help='video file, -, address, or webcam:N')
   add('--checkpoint', required=True, help='of a run (its working directory), or a converted one')
@@ -325,12 +321,11 @@ def _until(source: OpenSource, seconds: float) -> OpenSource:
   )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
-  compile_cache.use_default()
-  with exit_on_input_error():
-    summary = run(args)
+  command_line.keep_programs()
+  summary = run(args)
   print(summary.text())
   told = ', '.join(map(str, summary.files)) or 'nothing was found; nothing was written'
   print(f'{"stopped; whole until there: " if summary.interrupted else ""}{told}')
@@ -338,4 +333,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  command_line.run(main)

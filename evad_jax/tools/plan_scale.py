@@ -11,23 +11,15 @@ promise, for other devices. What the clips of a device keep for the backward pas
 whatever the model axis splits of it.
 """
 
-import sys
+import itertools
 import time
 from typing import Any, NamedTuple
 
-from absl import flags
 from ml_collections import ConfigDict
 
-from evad_jax import config_flag
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.settings import start_values
-
-flags.adopt_module_key_flags(config_flag)  # for --help
-_DEVICES = flags.DEFINE_integer('devices', 8, 'How many are simulated.', lower_bound=1)
-_CLIPS = flags.DEFINE_integer('clips', 1, 'Clips of a batch for each of its parts.', lower_bound=1)
-_MESH = flags.DEFINE_multi_integer('mesh', None, 'config.mesh.model; default: 1 and 2.')
-_FSDP = flags.DEFINE_multi_enum('fsdp', ['no', 'yes'], ['no', 'yes'], 'config.mesh.fsdp.')
-_CANVAS = flags.DEFINE_integer('canvas', 0, 'Which of config.clip.canvases.', lower_bound=0)
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
@@ -80,39 +72,45 @@ def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   )
 
 
-def main(argv: list[str]) -> None:
-  """Exit status 0, or 2 with one sentence on standard error for bad input."""
-  with exit_on_input_error():
-    config = config_flag.parse(argv)
-    import jax
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  parser = command_line.Parser('evad_jax.tools.plan_scale', __doc__)
+  add, positive = parser.add_argument, command_line.positive
+  add('--devices', type=positive, default=8, help='how many are simulated (default 8)')
+  add('--clips', type=positive, default=1, help='of a batch for each of its parts (default 1)')
+  add('--mesh', type=positive, action='append', help='config.mesh.model; repeat it (1 and 2)')
+  add('--fsdp', choices=('no', 'yes'), action='append', help='config.mesh.fsdp; repeat it (both)')
+  add('--canvas', type=int, default=0, help='which of config.clip.canvases, from 0 (default 0)')
+  args, config = parser.parse_with_config(argv)
+  import jax
 
-    jax.config.update('jax_num_cpu_devices', _DEVICES.value)
-    jax.config.update('jax_platforms', 'cpu')
-    if _CANVAS.value >= len(config.clip.canvases):
-      raise InputError(f'--canvas={_CANVAS.value}: there are {len(config.clip.canvases)}, from 0.')
-    canvas = tuple(config.clip.canvases[_CANVAS.value])
-    print(
-      f'{config.name}, {_DEVICES.value} devices, {_CLIPS.value} clips of {canvas} for each part of '
-      'a batch; MB of a device and step\n\n| data x model | fsdp | state | kept | temporary | '
-      f'{" | ".join(f"{kind} sent" for kind in KINDS)} | the first two by hand | GFLOP | '
-      f'compiled in |\n|{"---|" * 13}',
-    )
-    kept = _CLIPS.value * kept_of_a_clip(config, canvas)  # the same on every mesh
-    for model_size in _MESH.value or (1, 2):
-      for fully_sharded in _FSDP.value:
-        config.mesh.update(model=model_size, fsdp=fully_sharded == 'yes')
-        found = cost(config, _CLIPS.value, canvas)
-        sent = [found.sent.get(kind, 0) for kind in KINDS]
-        numbers = [found.state, kept, found.temporary, *sent]
-        print(
-          f'| {_DEVICES.value // model_size} x {model_size} | {fully_sharded} | '
-          f'{" | ".join(f"{number / 1e6:.2f}" for number in numbers)} | '
-          f'{found.by_hand.all_reduce() / 1e6:.2f}, {found.by_hand.all_gather() / 1e6:.2f} | '
-          f'{found.flops / 1e9:.2f} | '
-          f'{found.seconds:.0f} s |',
-          flush=True,
-        )
+  jax.config.update('jax_num_cpu_devices', args.devices)
+  jax.config.update('jax_platforms', 'cpu')
+  if not 0 <= args.canvas < len(config.clip.canvases):
+    raise InputError(f'--canvas={args.canvas}: there are {len(config.clip.canvases)}, from 0.')
+  canvas = tuple(config.clip.canvases[args.canvas])
+  names = ['data x model', 'fsdp', 'state', 'kept', 'temporary']
+  names += [f'{kind} sent' for kind in KINDS] + ['the first two by hand', 'GFLOP', 'compiled in']
+  print(
+    f'{config.name}, {args.devices} devices, {args.clips} clips of {canvas} for each part of a '
+    'batch; MB of a device and step\n\n' + command_line.table_head(names)
+  )
+  kept = args.clips * kept_of_a_clip(config, canvas)  # the same on every mesh
+  for model_size, fsdp in itertools.product(args.mesh or (1, 2), args.fsdp or ('no', 'yes')):
+    config.mesh.update(model=model_size, fsdp=fsdp == 'yes')
+    found = cost(config, args.clips, canvas)
+    sent = [found.sent.get(kind, 0) for kind in KINDS]
+    by_hand = found.by_hand.all_reduce(), found.by_hand.all_gather()
+    cells = [
+      f'{args.devices // model_size} x {model_size}',
+      fsdp,
+      *(f'{size / 1e6:.2f}' for size in (found.state, kept, found.temporary, *sent)),
+      ', '.join(f'{size / 1e6:.2f}' for size in by_hand),
+      f'{found.flops / 1e9:.2f}',
+      f'{found.seconds:.0f} s',
+    ]
+    print(command_line.table_row(cells), flush=True)
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command_line.run(main)

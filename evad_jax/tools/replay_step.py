@@ -6,11 +6,10 @@ Prints every loss term, the norm of the gradient, and which parameters were not 
 runs on one device, whatever the run had.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.training import setup
 
 
@@ -58,15 +57,12 @@ def replay(directory: Path) -> list[str]:
   return [*lines, f'parameters that were not finite before: {", ".join(bad) or "none"}']
 
 
-def main(argv: list[str]) -> None:
-  """Exit status 0, or 2 with one sentence on standard error for bad input."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+def main(argv: list[str] | None = None) -> None:
+  """The command line."""
+  parser = command_line.Parser('evad_jax.tools.replay_step', __doc__)
   parser.add_argument('directory', type=Path, help='non_finite_step_N of a working directory')
-  with exit_on_input_error():
-    print('\n'.join(replay(parser.parse_args(argv[1:]).directory)))
+  print('\n'.join(replay(parser.parse_args(argv).directory)))
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command_line.run(main)

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 from evad_jax.formats import (
   ava_files,
@@ -61,9 +62,7 @@ class Scoring(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line."""
-  options = _parser().parse_args(arguments)
-  with exit_on_input_error():
-    run(options)
+  run(_parser().parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> dict:
@@ -267,11 +266,7 @@ def _plot(options: argparse.Namespace, result: dict) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.score',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.score', __doc__)
   add = parser.add_argument
   add('--protocol', required=True, choices=('ava', 'frame', 'video'), help='what to compute')
   add('--groundtruth', required=True, type=Path, help='csv; or pickle or JSON of annotations')
@@ -321,4 +316,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

@@ -12,18 +12,17 @@ Exit status 0 if all is well, 1 if a check failed, 2 if the input cannot be used
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from evad_jax import compile_cache
+from evad_jax import command_line
 from evad_jax.checkpoints import manager, model_settings
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import Record, RecordReader
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax.errors import InputError
 from evad_jax.published import architectures, known_answers, weight_names
 
 SHOWN = 5  # examples of what is wrong
@@ -193,11 +192,7 @@ def _examples(before: str, found: list[str]) -> str:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.verify',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.verify', __doc__)
   parser.add_argument('checkpoint', type=Path, help='directory of checkpoints, or one step in it')
   parser.add_argument('--directory', type=Path, help='prepared data set to check as well')
   parser.add_argument('--split', default='test', help='of the data set (default test)')
@@ -207,25 +202,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
   """The command line; returns the exit status."""
   args = parse_arguments(argv)
-  compile_cache.use_default()
-  with exit_on_input_error():
-    directory, step = manager.locate(args.checkpoint)
-    with manager.Checkpoints(directory, read_only=True) as checkpoints:
-      step = checkpoints.choose(0) if step is None else step
-      settings, params = checkpoints.settings(step), checkpoints.read_params(step)
-    index = RecordIndex.open(args.directory, args.split) if args.directory else None
-    checks = check_checkpoint(directory, step, settings, params)
-    for check in checks:
+  command_line.keep_programs()
+  directory, step = manager.locate(args.checkpoint)
+  with manager.Checkpoints(directory, read_only=True) as checkpoints:
+    step = checkpoints.choose(0) if step is None else step
+    settings, params = checkpoints.settings(step), checkpoints.read_params(step)
+  index = RecordIndex.open(args.directory, args.split) if args.directory else None
+  checks = check_checkpoint(directory, step, settings, params)
+  for check in checks:
+    print(check.line(), flush=True)
+  if index:
+    found = check_data(index, settings)
+    checks += found
+    for check in found:
       print(check.line(), flush=True)
-    if index:
-      found = check_data(index, settings)
-      checks += found
-      for check in found:
-        print(check.line(), flush=True)
   failed = sum(check.passed is False for check in checks)
   print(f'{failed} checks failed' if failed else 'all checks passed')
   return 1 if failed else 0
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  command_line.run(main)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import jax
 
-from evad_jax import compile_cache
-from evad_jax.errors import InputError, exit_on_input_error
+from evad_jax import command_line
+from evad_jax.errors import InputError
 from evad_jax.inference.detector import Detector
 from evad_jax.video import video_source
 from evad_jax.video.video_clip import VideoClip, read_clip
@@ -83,11 +83,7 @@ def write_all(clip: PrunedClip, directory: Path) -> list[Path]:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = argparse.ArgumentParser(
-    prog='python -m evad_jax.tools.visualize',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.Parser('evad_jax.tools.visualize', __doc__)
   add = parser.add_argument
   add('video', metavar='IN', help='a video of any format and size')
   add('--checkpoint', type=Path, required=True, help="a run's directory, or a converted checkpoint")
@@ -108,7 +104,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
-  compile_cache.use_default()
+  command_line.keep_programs()
   source = video_source.find(args.video)
   rates = args.keep_rate and (args.keep_rate[0] if len(args.keep_rate) == 1 else args.keep_rate)
   detector = Detector.from_checkpoint(args.checkpoint, keep_rate=rates)
@@ -134,5 +130,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  with exit_on_input_error():
-    main()
+  command_line.run(main)

@@ -15,6 +15,7 @@ import scipy.stats
 import simplejpeg
 
 from data_prep import synthetic
+from evad_jax import command_line
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
@@ -121,7 +122,7 @@ def test_another_data_set_is_never_mixed_in(tmp_path):
 def test_bad_flags_exit_with_2_and_name_the_flag(flags, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'argv', ['synthetic', '--output', str(tmp_path / 'no'), *flags])
   with pytest.raises(SystemExit) as error:
-    synthetic.main()
+    command_line.run(synthetic.main)
   assert error.value.code == 2
   assert flags[0] in capsys.readouterr().err
   assert not (tmp_path / 'no').exists()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import common
+from evad_jax import command_line
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
-from evad_jax.errors import InputError
+from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.evaluation import evaluate
 from evad_jax.formats import detections_csv
 from evad_jax.metrics import frame_map
@@ -94,7 +95,8 @@ def evaluated(index, videos, seed, noise, scoring):
 def scored(tmp_path, protocol, truth, *flags):
   out = tmp_path / 'out.json'
   words = ['--protocol', protocol, '--groundtruth', str(truth), '--json', str(out)]
-  score.main([*words, '--detections', str(tmp_path / 'found.csv'), *flags])
+  with exit_on_input_error():
+    score.main([*words, '--detections', str(tmp_path / 'found.csv'), *flags])
   return json.loads(out.read_text())
 
 
@@ -357,7 +359,7 @@ def test_three_runs_are_averaged_by_one_command(tmp_path, capsys):
     assert [each[key] for each in result['splits']] == [1, 0, 1]
     assert result[key] == pytest.approx(2 / 3, abs=1e-15)
   with pytest.raises(SystemExit):
-    score.main(['--protocol', 'frame', *words, '--detections', *runs[::-1]])
+    command_line.run(score.main, ['--protocol', 'frame', *words, '--detections', *runs[::-1]])
   assert 'run3: eval_test1_detections.csv was looked for, but there are' in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from evad_jax import command_line
 from evad_jax.errors import LONGEST_SENTENCE, InputError
 from evad_jax.files import text_files
 from evad_jax.formats import ava_files, class_lists, detections_csv, tube_csv
@@ -74,9 +75,8 @@ def test_annotations(tmp_path, content, message):
   with pytest.raises(InputError, match=f'a.json: .*({message})'):
     read_annotations(tmp_path / 'a.json')
   with pytest.raises(SystemExit) as stopped:  # and the command that scores reads them alike
-    score.main(
-      ['--protocol', 'frame', '--groundtruth', str(tmp_path / 'a.json'), '--detections', 'd.csv']
-    )
+    words = ['--groundtruth', str(tmp_path / 'a.json'), '--detections', 'd.csv']
+    command_line.run(score.main, ['--protocol', 'frame', *words])
   assert stopped.value.code == 2
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from evad_jax import command_line
 from evad_jax.errors import InputError
 from evad_jax.tools import compare_keep_rates
 from evad_jax.tools.compare_keep_rates import Row
@@ -41,6 +42,6 @@ def test_figures_and_picture(tmp_path):
 )
 def test_bad_flags_are_one_sentence(arguments, words, capsys):
   with pytest.raises(SystemExit) as caught:
-    compare_keep_rates.main(arguments)
+    command_line.run(compare_keep_rates.main, arguments)
   told = capsys.readouterr().err.strip().splitlines()
   assert caught.value.code == 2 and words in told[-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evad_jax import command_line
 from evad_jax.errors import InputError
 from evad_jax.inference import result_files
 from evad_jax.inference.result_files import DetectionFiles
@@ -48,7 +49,8 @@ def files(directory):
 def fails(capsys, video, checkpoint, output='seen.mp4'):
   """The sentence with which the command ends."""
   with pytest.raises(SystemExit) as caught:
-    detect_video.main([video, '--checkpoint', str(checkpoint), '--output', output, *FLAGS])
+    words = [video, '--checkpoint', str(checkpoint), '--output', output, *FLAGS]
+    command_line.run(detect_video.main, words)
   assert caught.value.code == 2
   (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
   return line

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from evad_jax import command_line
 from evad_jax.errors import InputError
 from evad_jax.formats import tube_csv
 from evad_jax.inference import result_files
@@ -147,7 +148,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(checkpoint, video, tmp_pa
   output = tmp_path / 'seen.mkv'
   (tmp_path / 'seen_tubes.csv').write_text('mine')
   with pytest.raises(SystemExit) as caught:
-    detect_video.main(command(video, checkpoint, output, *EVERYBODY))
+    command_line.run(detect_video.main, command(video, checkpoint, output, *EVERYBODY))
   assert caught.value.code == 2
   assert 'seen_tubes.csv is there already' in capsys.readouterr().err
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('seen_tubes.csv', 'mine')]
@@ -186,7 +187,9 @@ def test_a_video_that_breaks_off(checkpoint, video, tmp_path, capsys, monkeypatc
 
   monkeypatch.setattr(video_source, '_counted', broken)
   with pytest.raises(SystemExit) as caught:
-    detect_video.main(command(video, checkpoint, tmp_path / 'seen.mp4', *EVERYBODY))
+    command_line.run(
+      detect_video.main, command(video, checkpoint, tmp_path / 'seen.mp4', *EVERYBODY)
+    )
   assert caught.value.code == 2 and 'error: a.mp4: breaks off' in capsys.readouterr().err
   assert len(read(tmp_path / 'seen.mp4')[0]) == 20
   files = read_files(tmp_path / 'seen')
@@ -314,7 +317,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
   before = {path: path.read_bytes() for path in Path('.').iterdir()}
   arguments = {'video': 'a.mp4', 'checkpoint': checkpoint, 'output': 'seen.mp4'} | changes
   with pytest.raises(SystemExit) as caught:
-    detect_video.main(command(*arguments.values(), *flags))
+    command_line.run(detect_video.main, command(*arguments.values(), *flags))
   assert caught.value.code == 2
   told = capsys.readouterr()
   (line,) = [line for line in told.err.splitlines() if line.startswith('error: ')]
@@ -325,6 +328,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize('rate', ['fast', '1/0'])
 def test_a_rate_that_is_no_number(capsys, rate):
   with pytest.raises(SystemExit) as caught:
-    detect_video.main(command('a.mp4', 'run', 'seen.mp4', '--rate', rate))
+    command_line.run(detect_video.main, command('a.mp4', 'run', 'seen.mp4', '--rate', rate))
   assert caught.value.code == 2
   assert f"argument --rate: '{rate}' is no number such as 25" in capsys.readouterr().err

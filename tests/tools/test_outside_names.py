@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evad_jax.errors import InputError
+from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.inference import result_files
 from evad_jax.tools import detect_video, visualize
 from evad_jax.video import decode, video_source
@@ -52,7 +52,8 @@ def here(tmp_path, monkeypatch):
 
 def detect(source, checkpoint, output, *flags):
   words = [str(source), '--checkpoint', str(checkpoint), '--output', str(output), *FLAGS, *flags]
-  return detect_video.main(words)
+  with exit_on_input_error():
+    return detect_video.main(words)
 
 
 def pictures(path):

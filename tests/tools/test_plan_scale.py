@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from evad_jax import command_line
 from evad_jax.cost import communication
 from evad_jax.distributed import sharding
 from evad_jax.settings import from_config, start_values
@@ -67,7 +68,7 @@ def test_weights_that_are_split_are_gathered():
 )
 def test_bad_flags_are_one_sentence(arguments, words, capsys):
   with pytest.raises(SystemExit) as caught:
-    plan_scale.main(['plan_scale', *arguments])
+    command_line.run(plan_scale.main, arguments)
   told = capsys.readouterr().err
   assert caught.value.code == 2 and words in told and len(told.splitlines()) == 1
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evad_jax.errors import exit_on_input_error
 from evad_jax.tools import score
 from tests import external
 
@@ -58,11 +59,12 @@ def write(tmp_path, files):
 
 def run(tmp_path, protocol, *flags, truth='truth.csv', detections=('detections.csv',)):
   """Runs the command in this process and returns what it wrote as JSON."""
-  score.main(
-    ['--protocol', protocol, '--groundtruth', str(tmp_path / truth), '--detections']
-    + [str(tmp_path / name) for name in detections]
-    + ['--json', str(tmp_path / 'out.json'), *flags]
-  )
+  with exit_on_input_error():
+    score.main(
+      ['--protocol', protocol, '--groundtruth', str(tmp_path / truth), '--detections']
+      + [str(tmp_path / name) for name in detections]
+      + ['--json', str(tmp_path / 'out.json'), *flags]
+    )
   return json.loads((tmp_path / 'out.json').read_text())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evad_jax import command_line
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.data.records import RecordReader
 from evad_jax.published import known_answers
@@ -192,7 +193,7 @@ def test_an_encoder_and_a_run_are_checked_as_far_as_they_go(tmp_path, capsys):
 
 def test_the_status_tells(converted, tmp_path, capsys):
   with pytest.raises(SystemExit) as caught:
-    verify.main([str(tmp_path / 'nowhere')])
+    command_line.run(verify.main, [str(tmp_path / 'nowhere')])
   assert caught.value.code == 2
   assert capsys.readouterr().err.startswith('error: ')
   shutil.copytree(converted[0], tmp_path / 'copy')

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 import torch
 
+from evad_jax.command_line import positive, size
 from evad_jax.cost.measured_cost import random_params
 from evad_jax.model.evad import EVAD
-from evad_jax.tools.benchmark import canvas, positive
 from tests.tools.torch_evad import TorchEvad
 
 PAUSE = 0.5  # seconds, in which threads that wait actively go to sleep
@@ -104,7 +104,7 @@ def measure(keep_rate, size, rounds):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--canvas', type=canvas, default=(288, 288), metavar='HxW')
+  parser.add_argument('--canvas', type=size, default=(288, 288), metavar='HxW')
   parser.add_argument('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6])
   parser.add_argument('--rounds', type=positive, default=5)
   parser.add_argument('--json', type=Path)
