@@ -35,7 +35,13 @@ def platform(markers):
 
 
 # Files that take longest begin first, so that no process waits for one at the end.
-_LONGEST = ('test_main.py', 'test_golden.py', 'test_resume.py', 'test_interruptions.py')
+_LONGEST = (
+  'test_main.py',
+  'test_resume.py',
+  'test_interruptions.py',
+  'test_golden.py',
+  'test_non_finite.py',
+)
 
 
 def pytest_collection_modifyitems(items):
