@@ -23,8 +23,8 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from evad_jax import checkout, command_line
-from evad_jax.command_line import positive, size
+from evad_jax import checkout
+from evad_jax.command_line import Parser, positive, run, size
 from evad_jax.cost.measured_cost import Measurement, measure
 from evad_jax.visualization import cost_chart
 
@@ -79,7 +79,7 @@ def panels(measurements: Sequence[Measurement]) -> list[cost_chart.Panel]:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.Parser('evad_jax.tools.benchmark', __doc__)
+  parser = Parser('evad_jax.tools.benchmark', __doc__)
   add = parser.add_argument
   add('--sizes', nargs='+', choices=SIZES, default=['B'], help='default B')
   add('--canvases', nargs='+', type=size, default=[(288, 288)], metavar='HxW', help='(288x288)')
@@ -121,4 +121,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  run(main)

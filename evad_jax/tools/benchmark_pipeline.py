@@ -25,8 +25,7 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from evad_jax import command_line
-from evad_jax.command_line import above_zero, positive, size
+from evad_jax.command_line import Parser, above_zero, positive, run, size
 from evad_jax.data import augment, clip_sampling, pipeline
 from evad_jax.data.aspect_buckets import choose_canvas
 from evad_jax.data.clips import ClipSettings, Item, MakeBatch
@@ -215,7 +214,7 @@ def report(speeds: Speeds, index: RecordIndex, settings: ClipSettings, threads: 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
-  parser = command_line.Parser('evad_jax.tools.benchmark_pipeline', __doc__)
+  parser = Parser('evad_jax.tools.benchmark_pipeline', __doc__)
   add = parser.add_argument
   add('--directory', type=Path, help='prepared data set (default: makes its own records)')
   add('--split', default='train', help='of the data set (default train)')
@@ -266,4 +265,4 @@ def write_json(path: Path, speeds: Speeds) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  run(main)

@@ -28,8 +28,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evad_jax import checkout, command_line
-from evad_jax.command_line import positive, size
+from evad_jax import checkout
+from evad_jax.command_line import Parser, positive, run, size
 from evad_jax.cost import compile_targets, compiled_cost
 from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
@@ -211,7 +211,7 @@ def line(job: dict[str, Any], figures: dict[str, Any]) -> str:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's options."""
-  parser = command_line.Parser('evad_jax.tools.compile_for', __doc__)
+  parser = Parser('evad_jax.tools.compile_for', __doc__)
   add = parser.add_argument
   add('targets', nargs='*', metavar='TARGET', help=', '.join(compile_targets.TARGETS))
   add(
@@ -280,4 +280,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  run(main)
