@@ -30,7 +30,8 @@ class AviIndex:
     if container.format.name == 'avi':
       entries = [Entry(entry.pos, entry.size, entry.timestamp) for entry in stream.index_entries]
       if len(entries) < stream.frames:  # only packets read so far: the index is misplaced
-        entries = _at_the_end(container.name, stream.index)
+        # The prefix keeps FFmpeg from taking a name's colon for the end of a protocol.
+        entries = _at_the_end(container.name.removeprefix('file:'), stream.index)
       self._entries = entries
     self._next = 0  # entry
     self._moved: int | None = None  # from a packet's offset to its entry's
