@@ -193,7 +193,7 @@ def test_starting_a_finished_run_again_evaluates_it_and_trains_no_further(traine
   main.run(config, workdir, 'train')
   told = capsys.readouterr().out
   assert 'Continuing from step 4 of 4' in told
-  assert 'config.init_from=elsewhere was for the first step alone' in told
+  assert 'config.init_from=elsewhere is ignored: it applies to a new run alone' in told
   assert (workdir / 'metrics.jsonl').read_text() == before
 
 

@@ -1,7 +1,8 @@
-"""What a step keeps from its forward for its backward pass, counted without compiling anything.
+"""Activation memory: what a step keeps from its forward pass for its backward pass.
 
-Compilers plan the rest: gradients as large as the parameters, and what one layer works with. The
-CPU's recomputes all blocks before the first is needed, so its plan says little of accelerators.
+It is counted without compiling. The compiler plans the rest: gradients as large as the parameters,
+and the workspace of one layer. The CPU compiler recomputes all blocks before the first is needed,
+so its plan says little about accelerators.
 """
 
 import functools
@@ -20,7 +21,7 @@ from evad_jax.training.train_step import loss_terms
 
 
 def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Batch:
-  """Shapes and types of a global batch."""
+  """Shapes and dtypes of a global batch."""
 
   def shape(kind: Any, *axes: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((clips, *axes), kind)
@@ -38,16 +39,16 @@ def abstract_batch(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> B
 
 
 def kept_of_a_clip(model: EVAD, params: Any, batch_of: Callable[[int], Batch]) -> int:
-  """Bytes that one more clip adds; what all clips share, such as the parameters, is left out.
+  """Bytes of activations that one more clip adds, without what all clips share (parameters).
 
-  params needs shapes and types alone; batch_of: a number of clips -> shapes and types of a batch.
-  config.model.remat decides on it: the activations of all blocks, or what attention gives.
+  params: shapes and dtypes are enough. batch_of: number of clips -> shapes and dtypes of a batch.
+  config.model.remat decides what is kept: all activations of the blocks, or the attention outputs.
   """
   return _kept(model, params, batch_of(2)) - _kept(model, params, batch_of(1))
 
 
 def on_device(shapes: Any, shardings: Any) -> int:
-  """Bytes that one device holds of arrays of these shapes and types."""
+  """Bytes that one device holds of arrays with these shapes and dtypes."""
   return sum(
     x.dtype.itemsize * math.prod(place.shard_shape(x.shape))
     for x, place in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)

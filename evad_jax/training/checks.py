@@ -1,4 +1,4 @@
-"""What the settings of a training run must satisfy, and what it says of them at its start."""
+"""Checks the settings of a training run before its first step, and reports its scale."""
 
 from typing import Any
 
@@ -32,15 +32,15 @@ def check(config: ConfigDict, model: EVAD, mesh: Mesh) -> None:
   milestones, factors = config.optimizer.milestones, config.optimizer.factors
   if len(milestones) != len(factors):
     raise InputError(
-      f'config.optimizer.milestones={tuple(milestones)} and factors={tuple(factors)} must be as '
-      'many: a factor for each milestone.'
+      f'config.optimizer.milestones={tuple(milestones)} and factors={tuple(factors)} must have the '
+      'same length: one factor for each milestone.'
     )
 
 
 def check_split(config: ConfigDict, index: RecordIndex) -> None:
-  """Reads all records of the split that is evaluated, the processes sharing them, and its tubes.
+  """Reads all records of the evaluated split, shared among the processes, and its tubes.
 
-  Raises InputError, in every process, for what would end the first evaluation.
+  Raises InputError, in every process, for anything that would end the first evaluation.
   """
   settings = from_config.clip_settings(config)
   pipeline.buckets(index, settings)
@@ -56,27 +56,27 @@ def check_split(config: ConfigDict, index: RecordIndex) -> None:
 
 
 def tell_scale(config: ConfigDict, mesh: Mesh) -> None:
-  """Prints how the work is shared, and the rule by which the learning rate follows the batch."""
+  """Prints the mesh, and how the learning rate scales with the batch size."""
   train, settings = config.train, config.optimizer
   rate = settings.rate * train.batch_size / settings.rate_batch_size
   tell(
-    f'{mesh.size} devices in {jax.process_count()} processes: {mesh.shape["data"]} parts of every '
-    f'batch x {mesh.shape["model"]} parts of every block'
-    f'{", parameters split over the former" if config.mesh.fsdp else ""}\n'
+    f'{mesh.size} devices in {jax.process_count()} processes, mesh: data={mesh.shape["data"]}, '
+    f'model={mesh.shape["model"]} (data parallel x tensor parallel)'
+    f'{", parameters sharded over data" if config.mesh.fsdp else ""}\n'
     f'Learning rate {rate:.3g} = config.optimizer.rate {settings.rate:g} x batch '
-    f'{train.batch_size} / {settings.rate_batch_size}: it grows linearly with the batch'
+    f'{train.batch_size} / {settings.rate_batch_size}: it scales linearly with the batch size'
   )
 
 
 def data_position(config: ConfigDict, step: int) -> dict[str, int]:
-  """Where the order of clips stands after a step: its seed, and the next place in it."""
+  """Position in the order of clips after a step: the seed, and the index of the next clip."""
   return {'seed': config.seed, 'next_example': step * config.train.batch_size}
 
 
 def check_position(
   config: ConfigDict, checkpoints: Checkpoints, step: int, position: dict[str, Any]
 ) -> None:
-  """Raises InputError where the run would not go on with the clip after the last one."""
+  """Raises InputError where the run would not resume with the clip after the last one."""
   ours = data_position(config, step)
   saved = {key: position.get(key) for key in ours}
   if saved != ours:

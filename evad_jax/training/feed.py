@@ -1,4 +1,4 @@
-"""Batches on their way to the devices."""
+"""Moves batches to the devices."""
 
 import jax
 from jax.sharding import Mesh
@@ -13,19 +13,19 @@ from evad_jax.training.run_log import Stopwatch
 
 
 class Feed:
-  """The batches of one run, and which clips it goes on without."""
+  """The batches of one run, and the unreadable clips that it skips."""
 
   def __init__(
     self, batches: pipeline.BatchIterator, mesh: Mesh, index: RecordIndex, interval: Stopwatch
   ):
-    """interval: counts the time that is spent waiting."""
+    """interval: measures the time spent waiting for data."""
     self._batches, self._mesh, self._index, self._interval = batches, mesh, index, interval
     self._unreadable = Unreadable(index)
 
   def fetch(self, computed: jax.Array | None = None) -> Batch | Exception:
-    """The next batch on the devices, or why there is none: to be raised where it is needed.
+    """Returns the next batch on the devices, or the error to raise where the batch is needed.
 
-    computed: what the devices are at work on. Until it is there, nothing waits for data.
+    computed: the result that the devices are computing. Until it is ready, nothing waits for data.
     """
     try:
       busy = (lambda: not computed.is_ready()) if computed is not None else lambda: False
@@ -36,7 +36,7 @@ class Feed:
       return error
 
   def tell_unreadable(self) -> None:
-    """Says which clips all processes have gone on without."""
+    """Reports the unreadable clips of all processes."""
     told = summary(self._index, processes.gather(list(self._unreadable.numbers)))
     if told:
       tell(told)

@@ -1,7 +1,7 @@
-"""Training that starts from a checkpoint's parameters: encoders, detectors, other runs.
+"""Initialises training from a checkpoint: an encoder, a detector, another run.
 
-Strict like the conversion: every parameter is loaded or stays fresh for a reason that is written
-here, every array of the checkpoint is used or left over for one, and the report lists both.
+As strict as the conversion: every parameter is loaded, or stays freshly initialised for a reason
+given here; every array of the checkpoint is used, or left over for one. The report lists both.
 """
 
 import math
@@ -18,7 +18,7 @@ from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 from evad_jax.published import weight_names
 
-# What stays fresh, by what the checkpoint holds.
+# Parameters that may stay freshly initialised, by the kind of checkpoint.
 _DETECTOR_PARTS = r'fpn/.*|person_detector/.*'
 MAY_STAY_FRESH = {
   'encoder': rf'{_DETECTOR_PARTS}|context_refinement/.*',
@@ -26,28 +26,28 @@ MAY_STAY_FRESH = {
   'pretraining': rf'{_DETECTOR_PARTS}|context_refinement/action_head_.*',
   'detector': '',
 }
-# The decoder of pre-training may have more or fewer blocks than the one that it starts.
+# The pre-training decoder may have more or fewer blocks than the decoder that it initialises.
 _DECODER_BLOCK = r'context_refinement/(block_\d+)/.*'
-# Other classes need another last layer.
+# Other classes need a fresh last layer.
 _LAST_LAYER = r'context_refinement/action_head_\d+/action_logits/.*'
-# What the parameters would not mean the same with, by what holds them.
+# Settings that change what the parameters mean: of the encoder, the decoder and the detector.
 _MUST_AGREE = ('num_heads', 'patch', 'tubelet')
 _DECODER_MUST_AGREE = ('decoder_heads',)
 _DETECTOR_MUST_AGREE = ('detector_heads', 'feature_blocks')
 
 
 class Report(NamedTuple):
-  """What became of every parameter and of every array of the checkpoint; paths in our tree."""
+  """What became of every parameter and of every array of the checkpoint, by path in our tree."""
 
-  source: str  # in words
+  source: str  # for people
   loaded: list[str]
   fresh: list[str]
   left_over: list[str]
   notes: list[str]
-  numbers: int  # loaded
+  numbers: int  # values loaded, over all arrays
 
   def text(self) -> str:
-    """For reading: whole parts by their name alone."""
+    """The report for people; complete parts of the model appear by name alone."""
     every = [*self.loaded, *self.fresh]
     lines = [
       f'Starting from {self.source}',
@@ -59,18 +59,18 @@ class Report(NamedTuple):
     return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
 
   def write(self, path: Path) -> None:
-    """Every path, as JSON."""
+    """Writes every path as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(path, self._asdict())
 
 
 def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Report]:
-  """The parameters to start from: those of config.init_from where it has them, else `fresh`.
+  """Returns the initial parameters: those of config.init_from where it has them, else `fresh`.
 
-  fresh: start values of the whole model. classes: of the training data.
+  fresh: initial values of all parameters. classes: of the training data.
 
   Raises InputError where the checkpoint is missing, was made with settings that change the meaning
-  of its parameters, or holds or lacks anything that its kind does not allow, listing all of it.
+  of its parameters, or has or lacks arrays that its kind does not allow; it lists all of them.
   """
   directory, step = manager.locate(config.init_from)
   with manager.Checkpoints(directory, read_only=True) as checkpoints:
@@ -86,7 +86,7 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
   new_classes = settings.get('classes') and list(settings['classes']) != list(classes)
   loaded, stays, left = _sort(saved, start, kind, bool(new_classes), where)
   if any(re.fullmatch(_LAST_LAYER, path) for path in left):
-    notes.append('the last layers of the action heads are fresh: the classes are others')
+    notes.append('the last layers of the action heads are fresh: the classes differ')
   values = start | {path: _like(saved[path], start[path]) for path in loaded}
   numbers = sum(math.prod(saved[path].shape) for path in loaded)
   report = Report(f'{where} ({title})', loaded, stays, left, notes, numbers)
@@ -96,7 +96,7 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
 def _sort(
   saved: dict[str, Any], start: dict[str, Any], kind: str, new_classes: bool, where: Path
 ) -> tuple[list[str], list[str], list[str]]:
-  """Paths to load, that stay fresh, and that are left over."""
+  """Paths that are loaded, that stay fresh, and that are left over."""
   blocks = {m[1] for path in saved if (m := re.fullmatch(_DECODER_BLOCK, path))}
   ours = {m[1] for path in start if (m := re.fullmatch(_DECODER_BLOCK, path))}
 
@@ -137,7 +137,7 @@ def _sort(
 def _compare_settings(
   config: ConfigDict, settings: dict[str, Any], kind: str, where: Path
 ) -> list[str]:
-  """Notes on what is run otherwise than it was learned; InputError where nothing fits then."""
+  """Notes on changed behaviour settings; InputError for settings that must agree and do not."""
   ours, theirs = config.model.to_dict(), settings['model']
   if kind == 'detector':
     theirs = model_settings.saved_settings(settings, where)
@@ -147,7 +147,7 @@ def _compare_settings(
   if wrong:
     pairs = ', '.join(f'{key} was {theirs[key]} and is {ours[key]}' for key in wrong)
     raise InputError(
-      f'config.init_from={where}: its parameters mean something else under config.model: {pairs}; '
+      f'config.init_from={where}: its parameters have another meaning under config.model: {pairs}; '
       'set these keys as they were.'
     )
   behaviour = ('pretrain_size', *model_settings.BEHAVIOUR * (kind == 'detector'))

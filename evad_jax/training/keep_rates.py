@@ -1,8 +1,8 @@
-"""Keep rates drawn step by step, so that one set of parameters serves every budget.
+"""Draws a keep rate at each step, so that one set of parameters serves every budget.
 
-The way of slimmable networks (arXiv 1812.08928): every rate is a compiled program of its own, and
-which one has its turn follows from seed and step alone, so that all hosts take the same, and a run
-that is resumed goes on with the one it would have had.
+As in slimmable networks (arXiv 1812.08928). Each rate is a compiled program of its own. The rate
+follows from seed and step alone: all hosts draw the same, and a resumed run draws what it would
+have drawn without the interruption.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 from evad_jax.model import multiply_adds
 from evad_jax.model.evad import EVAD
 
-KeepRate = float | tuple[float, ...]  # one for all blocks that prune, or one each
+KeepRate = float | tuple[float, ...]  # one for all pruning blocks, or one for each
 
-_STREAM = 7  # tells this use of the seed from others
+_STREAM = 7  # separates this use of the seed from others
 
 
 def of_step(rates: Sequence[KeepRate], seed: int, step: int) -> KeepRate:
   """The keep rate of a step, counted from 1.
 
-  Each round of len(rates) steps has every rate once, in an order of its own.
+  Each round of len(rates) steps has every rate once, in a new random order.
   """
   turn, place = divmod(step - 1, len(rates))
   order = np.random.default_rng((_STREAM, seed, turn)).permutation(len(rates))
@@ -35,7 +35,7 @@ def listed(config: ConfigDict) -> tuple[KeepRate, ...]:
 
 
 def check(config: ConfigDict, model: EVAD) -> None:
-  """Raises InputError for a rate that a canvas makes impossible, before anything is compiled."""
+  """Raises InputError for a rate that a canvas does not allow, before anything is compiled."""
   for rate in listed(config):
     for canvas in config.clip.canvases:
       multiply_adds.count_tokens(

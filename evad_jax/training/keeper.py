@@ -1,4 +1,4 @@
-"""What a run keeps of a step: its checkpoint, and the metrics of its evaluation."""
+"""What a run keeps of a step: a checkpoint, and the metrics of its evaluation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from evad_jax.training.train_step import TrainState
 
 
 class Keeper:
-  """Saves and evaluates states of one run."""
+  """Saves and evaluates the states of one run."""
 
   def __init__(
     self,
@@ -34,7 +34,10 @@ class Keeper:
     self._config, self._index, self._evaluator = config, index, evaluator
 
   def save(self, state: TrainState, step: int, evaluation_due: bool) -> None:
-    """Starts saving all that a later run needs; it evaluates a state whose evaluation is due."""
+    """Starts to save all that a resumed run needs.
+
+    evaluation_due: a resumed run evaluates the state first.
+    """
     settings = {
       'model': self._config.model.to_dict(),
       'clip': self._config.clip.to_dict(),
@@ -47,7 +50,7 @@ class Keeper:
     self.checkpoints.save(step, state, settings, position, None)
 
   def evaluate(self, state: TrainState, step: int) -> Evaluation | None:
-    """Evaluates a saved state, and adds the metrics to it; None where a SIGTERM came first."""
+    """Evaluates a saved state and adds the metrics to it; None where a SIGTERM came first."""
     try:
       evaluation = self._evaluator(setup.evaluation_params(state))
     except Interrupted:
@@ -58,14 +61,14 @@ class Keeper:
     return evaluation
 
   def evaluate_late(self, state: TrainState, step: int) -> Evaluation:
-    """The evaluation of a step after which a SIGTERM came before it. Raises Preempted."""
+    """Makes the evaluation that a SIGTERM prevented; raises Preempted at another SIGTERM."""
     evaluation = self.evaluate(state, step)
     if evaluation is None:
       raise Preempted(f'step {step} of {self.total}')
     return evaluation
 
   def leave(self, state: TrainState, step: int, start: int) -> None:
-    """Saves the state after a step, unless it is there already, and raises Preempted."""
+    """Saves the state after a step, unless it is saved already, and raises Preempted."""
     if step not in (start, self.checkpoints.latest_step()):
       self.save(state, step, False)
     self.checkpoints.wait()

@@ -1,10 +1,10 @@
-"""Training from the first step, or from where the last checkpoint stands.
+"""The training loop: starts at the first step, or resumes from the newest checkpoint.
 
-Resume > init_from > scratch: a checkpoint of the run itself comes first, then the parameters that
-config.init_from names, then random start values.
+Resume > init_from > scratch: a checkpoint of the run itself has priority, then the parameters of
+config.init_from, then random initialisation.
 
-Batch, random key and learning rate of a step depend on the configuration and the step's number
-alone. So a run that was killed and started again goes through the same numbers.
+Batch, random key and learning rate of a step depend on the configuration and the step number
+alone. So a run that is killed and resumed computes the same numbers.
 """
 
 import functools
@@ -40,11 +40,11 @@ from evad_jax.training.train_step import TrainState
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation:
-  """Trains to the last step, evaluating and saving on the way; returns the last evaluation.
+  """Trains to the last step, evaluates and saves on the way; returns the last evaluation.
 
-  Starting it again with the same arguments continues from the newest checkpoint in `workdir`.
-  Raises InputError for whatever is wrong with configuration, data or checkpoints, and Preempted or
-  Interrupted after a SIGTERM, when all that was computed is saved.
+  A call with the same arguments resumes from the newest checkpoint in `workdir`. Raises InputError
+  for anything wrong with configuration, data or checkpoints, and Preempted or Interrupted after a
+  SIGTERM, once everything computed is saved.
   """
   config = setup.resolve(config, workdir)
   model = from_config.make_model(config)
@@ -76,7 +76,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
       checks.check_position(config, checkpoints, step, position)
       tell(f'Continuing from step {step} of {total_steps} ({checkpoints.directory})')
       if config.init_from:
-        tell(f'config.init_from={config.init_from} was for the first step alone')
+        tell(f'config.init_from={config.init_from} is ignored: it applies to a new run alone')
     else:
       step, position = 0, {}
       checks.check_split(config, eval_index)
@@ -99,16 +99,16 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> evaluate.Evaluation
 
 def train(
   state: TrainState,
-  start: int,  # steps that were done before
+  start: int,  # steps done before
   index: RecordIndex,
   programs: Programs,
   keeper: Keeper,
   preemption: Preemption,
   profile: Profile,
 ) -> evaluate.Evaluation:
-  """Trains from step `start` to the last; returns the evaluation after it.
+  """Trains from step `start` to the last; returns the evaluation after the last.
 
-  Raises Preempted after saving where a SIGTERM came.
+  After a SIGTERM it saves and raises Preempted.
   """
   config, mesh, total, watch = programs.config, programs.mesh, keeper.total, keeper.watch
   rate = setup.schedule(config, index)
@@ -119,16 +119,16 @@ def train(
     for step in range(start + 1, total + 1):
       if isinstance(following, Exception):
         watch.catch_up(state)
-        # A SIGTERM to a whole group of processes ends those that make batches as well.
+        # A SIGTERM to the process group ends the data workers too.
         if preemption.received_alone():
           keeper.leave(state, step - 1, start)
         raise following
       batch = following
       profile.before(step)
       state, metrics = programs.run(state, batch, step, progress)
-      if step < total:  # the next batch comes to the device while it computes
+      if step < total:  # the next batch is transferred while the device computes
         following = feed.fetch(metrics.loss)
-      watch.catch_up(state)  # with the step before, while this one is computed
+      watch.catch_up(state)  # checks the step before, while this one is computed
       watch.defer(step, batch, metrics)
       profile.after(step, state)
       keeper.checkpoints.check()
@@ -142,7 +142,7 @@ def train(
         watch.catch_up(state)
       if told:
         progress.report(step, jax.device_get(metrics), watch.skipped)
-      if saved or stop:  # before the evaluation, which may find what ends the run
+      if saved or stop:  # before the evaluation, which may end the run with an error
         keeper.save(state, step, due)
       if due and not stop:
         evaluation = keeper.evaluate(state, step)

@@ -1,8 +1,8 @@
 """The training objective: persons and boxes of every stage, actions of every decoder block.
 
 Paper section 3.5. The sum of all weighted terms is divided by the number of terms. Every term is a
-sum over the clips at hand divided by a count over the *whole* global batch, so that the terms (and
-gradients) of parts of a batch add up to those of the batch, however it is divided.
+sum over the given clips divided by a count over the *global* batch. So the terms and gradients of
+microbatches add up to those of the batch, however it is divided.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from evad_jax.training.matcher import Matches
 
 Array = jax.Array
 
-# The published loss keeps this number in float32.
+# The published loss stores this weight in float32.
 NO_OBJECT_WEIGHT = float(np.float32(0.1))
 PERSON_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 
@@ -105,9 +105,9 @@ def consistency_loss(
   reference_proposal: Array,  # (B, G)
   box_mask: Array,  # (B, G)
 ) -> Array:  # (blocks,)
-  """How far the actions of the matched people are from those of another pass over the clips.
+  """Distance of the actions of the matched people from those of another pass over the clips.
 
-  Kullback-Leibler divergence of every class's Bernoulli distribution, from the reference; mean over
+  Kullback-Leibler divergence of each class's Bernoulli distribution from the reference; mean over
   classes, summed over people. Zero where both are equal.
   """
 
@@ -124,13 +124,13 @@ def consistency_loss(
 def detection_losses(
   outputs: Outputs,
   targets: Targets,
-  sizes: Array,  # (B, 2) height and width of the pictures
+  sizes: Array,  # (B, 2) height and width of the frames
   matches: Matches,
   norms: Normalizers,
   action_weight: float,  # 12 for ViT-B, 6 for ViT-L
   example_mask: Array | None = None,  # (B,) bool, clips that count; None: all
 ) -> Terms:
-  """All weighted terms. Without any person the box and action terms are zero and still count."""
+  """All weighted terms. Without people the box and action terms are zero and still count."""
 
   def of_stage(logits: Array, boxes: Array, proposal: Array) -> tuple[Array, Array, Array]:
     return (

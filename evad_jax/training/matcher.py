@@ -1,7 +1,7 @@
 """Optimal assignment of proposals to ground truth inside jit (arXiv 2005.12872; paper section 3.5).
 
-Ground truth is padded to G boxes. Padding gets the same cost from every proposal, so with at least
-G proposals it cannot change which ones the real boxes take.
+Ground truth is padded to G boxes. Padding costs the same for every proposal, so with at least G
+proposals it cannot change which proposals the real boxes are assigned.
 """
 
 import functools
@@ -17,7 +17,7 @@ from evad_jax.structures import Targets
 
 Array = jax.Array
 
-SEARCHED = (8, 16, 32)  # people in the fullest clip, up to which fewer columns are searched
+SEARCHED = (8, 16, 32)  # compiled numbers of columns; the fullest clip decides which is searched
 PERSON_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
 
 
@@ -44,7 +44,7 @@ def matching_costs(
 def assign(costs: Array, box_mask: Array) -> Array:
   """The cheapest assignment: costs (P, G), box_mask (G,) -> (G,) int32, a proposal for each box.
 
-  Entries that are not finite count as very expensive, so that a diverged model cannot hang the
+  Non-finite costs count as very high (-inf as very low), so that a diverged model cannot hang the
   search.
   """
   proposals, ground_truths = costs.shape
@@ -60,11 +60,11 @@ def assign(costs: Array, box_mask: Array) -> Array:
 
 
 def assign_all(costs: Array, box_mask: Array) -> Array:
-  """`assign` of many problems: costs (n, P, G), box_mask (n, G) -> (n, G) int32.
+  """`assign` for many problems: costs (n, P, G), box_mask (n, G) -> (n, G) int32.
 
-  The search takes 1 + 2 + ... turns of a loop for its columns, padding included. So real boxes go
-  to the front, and only as many columns are searched, of a few numbers that are compiled, as the
-  fullest clip has people.
+  The search takes 1 + 2 + ... loop iterations for its columns, padding included. So real boxes move
+  to the front, and the search covers the smallest compiled number of columns that holds the people
+  of the fullest clip.
   """
   ground_truths = costs.shape[2]
   sizes = [size for size in SEARCHED if size < ground_truths] + [ground_truths]
@@ -83,7 +83,7 @@ def assign_all(costs: Array, box_mask: Array) -> Array:
 
 
 def match(person_logits: Array, boxes: Array, targets: Targets, sizes: Array) -> Matches:
-  """Matches every stage on its own; stages and batch are one batch of assignment problems.
+  """Matches every stage separately; stages and batch form one batch of assignment problems.
 
   person_logits (stages, B, P, 2), boxes (stages, B, P, 4), sizes (B, 2). No gradient.
   """

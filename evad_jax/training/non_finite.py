@@ -1,10 +1,10 @@
-"""A loss or gradient that is no number: the update is left out, and the step's inputs are kept.
+"""Non-finite loss or gradient: the update is skipped, and the inputs of the step are kept.
 
-Inside jit, `unless_non_finite` keeps the state as it was. Outside, `Watch` looks at every step,
-when the next is on its way already (setup.chained_step) unless something is told or saved. It
-counts and goes on where config.train.non_finite is 'skip', and by default, 'stop', it ends the run
-with the step, the terms, and the clips, and leaves a dump with which
-`python -m evad_jax.tools.replay_step` computes the same step again.
+Inside jit, `unless_non_finite` leaves the state unchanged. Outside, `Watch` checks every step, one
+step late (setup.chained_step) unless the step is printed or saved. With config.train.non_finite
+'skip' it counts the update and goes on. With 'stop', the default, it ends the run with the step,
+the terms and the clips, and writes a dump from which `python -m evad_jax.tools.replay_step`
+computes the step again.
 """
 
 import json
@@ -27,7 +27,7 @@ from evad_jax.structures import Batch, Targets
 
 
 def offenders(metrics: Any) -> list[str]:
-  """What of a step's figures is not finite, in words; metrics: StepMetrics of host numbers."""
+  """The non-finite metrics of a step, in words; metrics: StepMetrics of host values."""
   named = {
     'person': 'person loss of stage',
     'box_l1': 'L1 of the boxes of stage',
@@ -46,33 +46,33 @@ def offenders(metrics: Any) -> list[str]:
 
 
 class Watch:
-  """Looks at the figures of every step of a run."""
+  """Checks the metrics of every step of a run."""
 
   def __init__(self, config: ConfigDict, index: RecordIndex, workdir: Path, skipped: int = 0):
-    """skipped: how many steps of the run were left out so far."""
+    """skipped: updates of the run skipped so far."""
     self._config, self._index, self._workdir = config, index, workdir
     self.skipped = skipped
-    self._deferred: tuple[int, Batch, Any] | None = None  # the step not looked at yet
+    self._deferred: tuple[int, Batch, Any] | None = None  # the step not checked yet
 
   def defer(self, step: int, batch: Batch, metrics: Any) -> None:
-    """Leaves a step for the next `catch_up`; arguments as those of `look`."""
+    """Leaves a step to the next `catch_up`; arguments as for `look`."""
     self._deferred = step, batch, metrics
 
   def catch_up(self, state: Any) -> None:
-    """Looks at the step that was deferred; state: after it, or after the one behind it.
+    """Checks the deferred step; state: after it, or after the step that follows it.
 
-    That is the same where it matters: behind a step that is not finite nothing changes, unless such
-    steps are skipped, and then no state is kept.
+    Where it matters the two are equal: after a non-finite step nothing changes, unless such steps
+    are skipped, and then no state is kept.
     """
     if self._deferred:
       (step, batch, metrics), self._deferred = self._deferred, None
       self.look(step, state, batch, metrics)
 
   def look(self, step: int, state: Any, batch: Batch, metrics: Any) -> None:
-    """Waits for the step, and does nothing where its loss and gradient are finite.
+    """Waits for the step; does nothing where its loss and gradient are finite.
 
-    step: counted from 1. state: after the step or the next, which have not changed it where
-    they are not. batch: the global one. Raises InputError where the policy is 'stop'.
+    step: counted from 1. state: after the step or the next; neither changes it where the step is
+    non-finite. batch: the global one. Raises InputError where the policy is 'stop'.
     """
     if np.isfinite(jax.device_get([metrics.loss, metrics.grad_norm])).all():
       return
@@ -81,8 +81,8 @@ class Watch:
     if self._config.train.non_finite == 'skip':
       self.skipped += 1
       processes.tell(
-        f'step {step} is left out, the {self.skipped}. of this run: not finite: {reasons}; '
-        f'clips: {", ".join(clips)}'
+        f'step {step}: non-finite loss or gradient; skipped update {self.skipped} of this run: '
+        f'{reasons}; clips: {", ".join(clips)}'
       )
       return
     directory = _free_place(self._workdir / f'non_finite_step_{step}')
@@ -99,25 +99,25 @@ class Watch:
     )
 
   def _names(self, batch: Batch) -> list[str]:
-    """Video and time in it of every clip of the global batch."""
+    """Video and timestamp of every clip of the global batch."""
     numbers = multihost_utils.process_allgather(batch.index, tiled=True)
     return [unreadable.name(self._index, i) for i in numbers.tolist() if i >= 0]
 
 
 def _free_place(path: Path) -> Path:
-  """The path, or with a number where an earlier run left a dump of the same step there."""
+  """The path, with a number added where an earlier run left a dump of the same step."""
   place, number = path, 1
   while place.exists():
     number += 1
     place = path.with_name(f'{path.name}-{number}')
-  processes.wait_for_all('dump')  # before any process makes it
+  processes.wait_for_all('dump')  # before any process creates it
   return place
 
 
 def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch: Batch) -> None:
-  """Writes what a step is computed from: configuration, state before it, this process's clips.
+  """Writes the inputs of a step: configuration, state before it, this process's clips.
 
-  Of processes that read the same part of every batch, the first writes it.
+  Where several processes read the same part of every batch, the first of them writes it.
   """
   directory.mkdir(parents=True, exist_ok=True)
   mesh = batch.index.sharding.mesh
@@ -135,26 +135,26 @@ def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch
 
 
 def _local(x: jax.Array) -> np.ndarray:
-  """This process's consecutive part of an array that is split over its first axis."""
+  """This process's consecutive part of an array that is sharded over its first axis."""
   parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
   return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
 def read_batch(directory: Path) -> Batch:
-  """The global batch of a dump, of NumPy arrays."""
+  """The global batch of a dump, as NumPy arrays."""
   names = sorted(path.name for path in directory.glob('batch_*_of_*.npz'))
   wanted = [f'batch_{part}_of_{len(names)}.npz' for part in range(len(names))]
   if not names or names != sorted(wanted):
     raise InputError(
-      f'{directory}: holds no whole batch, but {names}; give a directory non_finite_step_N of a '
-      'run.'
+      f'{directory}: holds no complete batch, but {names}; give a directory non_finite_step_N of '
+      'a run.'
     )
   again = 'the dump is damaged: start the run again for another'
   parts = [array_files.read(directory / name, _BATCH, {}, again) for name in wanted]
   shapes = [{name: array.shape[1:] for name, array in part.items()} for part in parts]
   lengths = {len(array) for array in parts[0].values()}
   if len(lengths) > 1 or any(shape != shapes[0] for shape in shapes):
-    raise InputError(f'{directory}: its parts of a batch do not fit each other; {again}.')
+    raise InputError(f'{directory}: its parts of a batch do not match; {again}.')
   arrays = {name: np.concatenate([part[name] for part in parts]) for name in _BATCH}
   targets = Targets(**{name: arrays.pop(f'targets/{name}') for name in Targets._fields})
   return Batch(**arrays, targets=targets)

@@ -1,7 +1,7 @@
 """AdamW with the published parameter groups, and the learning rate by fractional epoch.
 
-Two ordered rule lists; the first pattern that matches a parameter's path decides, and a parameter
-that no rule covers is an error.
+Two ordered rule lists: the first pattern that matches a parameter's path decides. A parameter that
+no rule covers is an error.
 """
 
 import math
@@ -19,8 +19,8 @@ from evad_jax.errors import InputError
 
 Params = Any
 
-# The published heads (person stages, decoder with its action heads, projection, mask token) learn
-# faster by `head_multiplier`; encoder, pyramid and the proposals at the base rate.
+# Published: the heads (person stages, decoder with its action heads, projection, mask token) learn
+# at `head_multiplier` times the base rate; encoder, pyramid and proposals at the base rate.
 RATE_RULES = (
   (r'encoder/.*', 'base'),
   (r'fpn/.*', 'base'),
@@ -47,7 +47,7 @@ def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
 def step_schedule(
   base: float, epochs: tuple[float, ...], factors: tuple[float, ...]
 ) -> Callable[[Any], Any]:
-  """Epoch -> rate: base times the factor of the last milestone that has been reached."""
+  """Epoch -> rate: base times the factor of the last milestone reached."""
 
   def rate(epoch: Any) -> Any:
     value = jnp.asarray(base)
@@ -88,7 +88,7 @@ def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
 
 
 def layer_scales(params: Params, decay: float) -> Params:
-  """Layer-wise decay of the rate: decay^(blocks above) for the encoder, 1 elsewhere."""
+  """Layer-wise learning rate decay: decay^(blocks above) for the encoder, 1 elsewhere."""
   depth = sum(name.startswith('block_') for name in params['encoder'])
 
   def scale(key_path: tuple, _: Any) -> float:
@@ -128,9 +128,9 @@ def make_optimizer(
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:
-  """The optimizer's state with the learning rate of a step, counted from 0, whatever came before.
+  """The optimizer state with the learning rate of a step, counted from 0.
 
-  Its own count lacks the updates that were left out; the moments' correction goes by that one.
+  Adam's own count excludes skipped updates; the bias correction of the moments uses that one.
   """
 
   def counts(part: Any) -> bool:

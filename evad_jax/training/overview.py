@@ -1,4 +1,4 @@
-"""What a run says of itself before its first step: how it computes, and what it learns, where."""
+"""Describes a run before its first step: how it computes, its parameters and their sharding."""
 
 import math
 from typing import Any
@@ -16,13 +16,13 @@ from evad_jax.training import activation_memory
 
 
 def computation(config: ConfigDict, model: EVAD, mesh: Mesh) -> str:
-  """One line: device, type, form of attention, memory, precision, sums of gradients."""
+  """One line: devices, dtype, attention implementation, activation memory, precision, gradients."""
   kinds = ', '.join(dict.fromkeys(device.device_kind for device in mesh.devices.flat))
   dtype = jnp.dtype(model.dtype).name
   parts = [
     f'{mesh.size} x {kinds}: {dtype}',
     f'attention {attention_form(config, model)}',
-    f'activations of blocks {"computed again" if model.remat else "kept"} for the backward pass',
+    f'activations of blocks {"recomputed" if model.remat else "kept"} for the backward pass',
     f'float32 products at {config.matmul_precision!r}',
   ]
   if mesh.shape['data'] > 1:
@@ -32,16 +32,16 @@ def computation(config: ConfigDict, model: EVAD, mesh: Mesh) -> str:
 
 
 def attention_form(config: ConfigDict, model: EVAD) -> str:
-  """The form that attention takes for the tokens of the largest canvas."""
+  """The implementation of attention for the tokens of the largest canvas."""
   canvas = max(config.clip.canvases, key=math.prod)
   tokens = multiply_adds.count_tokens(model, config.clip.clip_frames, tuple(canvas)).entering[0]
   return form_for(model.attention, tokens, model.dtype)
 
 
 def parameters(state: Any, shardings: Any) -> list[str]:
-  """A line for each part of the model, and one for all that a step changes.
+  """One line for each part of the model, and one for the complete state.
 
-  state: shapes and types of a TrainState; shardings: of every array of it.
+  state: shapes and dtypes of a TrainState. shardings: of each of its arrays.
   """
   lines = [_line(part, state.params[part], shardings.params[part]) for part in sorted(state.params)]
   return [*lines, _line('all, with the optimizer', state, shardings)]
@@ -55,12 +55,12 @@ def _line(name: str, shapes: Any, shardings: Any) -> str:
     {axis for x in jax.tree.leaves(shardings) for axis in _axes(x.spec) if x.mesh.shape[axis] > 1}
   )
   held = activation_memory.on_device(shapes, shardings)
-  place = f'split over {" and ".join(axes)}, {held / 1e6:,.1f} MB' if axes else 'whole'
+  place = f'sharded over {" and ".join(axes)}, {held / 1e6:,.1f} MB' if axes else 'replicated'
   return f'  {name:24}{numbers:>14,} numbers {size / 1e6:>10,.1f} MB, on each device {place}'
 
 
 def _axes(spec: Any) -> list[str]:
-  """The axes of the mesh that a PartitionSpec names."""
+  """The mesh axes that a PartitionSpec names."""
   return [
     name for entry in spec if entry for name in (entry if isinstance(entry, tuple) else (entry,))
   ]

@@ -1,4 +1,4 @@
-"""The compiled steps of a run: one program for each keep rate and shape of clips."""
+"""The compiled steps of a run: one program for each keep rate and clip shape."""
 
 import time
 
@@ -19,12 +19,12 @@ from evad_jax.training.train_step import StepMetrics, TrainState
 
 
 class Programs:
-  """Runs the steps of one run, each at its keep rate."""
+  """Computes the steps of one run, each at its keep rate."""
 
   def __init__(
     self, config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation, mesh: Mesh
   ):
-    """Compiles nothing yet: jit does so at the first step."""
+    """Compiles nothing yet: jit does at the first step."""
     self.config, self.mesh = config, mesh
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
@@ -35,12 +35,12 @@ class Programs:
     everywhere = sharding.replicated(mesh)
     self.sound = jax.jit(lambda: jnp.array(True), out_shardings=everywhere)()
     self.key = jax.jit(lambda: jax.random.key(config.seed + 1), out_shardings=everywhere)()
-    self.compiled = set()  # (shape of clips, keep rate), one program each
+    self.compiled = set()  # (clip shape, keep rate), one program each
 
   def run(
     self, state: TrainState, batch: Batch, step: int, progress: Progress
   ) -> tuple[TrainState, StepMetrics]:
-    """One step. The first of each program compiles: that is told, and left out of the pace."""
+    """Computes one step. The first of each program compiles: printed, and not timed as training."""
     rate = keep_rates.of_step(self.rates, self.config.seed, step)
     step_fn, shape = self.step_fns[rate], batch.clips.shape
     if (shape, rate) in self.compiled:
@@ -51,7 +51,7 @@ class Programs:
     begin = time.perf_counter()
     result = jax.block_until_ready(step_fn(state, self.sound, batch, self.key))
     seconds = time.perf_counter() - begin
-    if len(self.compiled) > 1:  # the first is told with the first step
+    if len(self.compiled) > 1:  # the first is reported with the first step
       tell(
         f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
       )

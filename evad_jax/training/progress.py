@@ -1,4 +1,4 @@
-"""How far a run is: a line to read and one for the log, for steps and for evaluations."""
+"""Reports the progress of a run: prints and logs the metrics of steps and evaluations."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from evad_jax.training.run_log import EVALUATION, RunLog, Stopwatch, duration
 
 
 class Progress:
-  """The pace of one run, from its first step on."""
+  """The throughput and remaining time of one run."""
 
   def __init__(
     self,
@@ -29,7 +29,7 @@ class Progress:
     log: RunLog,
     devices: int = 1,
   ):
-    """schedule: step, from 0, -> learning rate. start: steps that were done before; of `total`."""
+    """schedule: step, from 0, -> learning rate. start: steps done before, of `total`."""
     self._devices, self._multiply_adds = devices, 0
     self._config, self._index, self._schedule, self._log = config, index, schedule, log
     self._start, self._logged, self._total = start, start, total
@@ -41,13 +41,12 @@ class Progress:
     self._multiply_adds += clips * _forward(model, frames, (height, width))
 
   def report(self, step: int, metrics: Any, skipped: int) -> None:
-    """One line to read and one for the file.
+    """Prints one line and logs one.
 
-    metrics: StepMetrics of host numbers. skipped: updates left out so far; the optimizer, and with
-    it the learning rate, is that many steps behind.
+    metrics: StepMetrics of host values. skipped: updates skipped so far.
     """
     batch_size, loss = self._config.train.batch_size, float(metrics.loss)
-    # Compilation belongs to the first step of a run: leave it out of the forecast.
+    # The first step of a run includes compilation, so it makes no forecast.
     pace = self.interval.seconds() / (step - self._logged)
     figures = {
       'loss': loss,
@@ -92,12 +91,12 @@ class Progress:
 
 @functools.lru_cache(maxsize=64)
 def _forward(model: EVAD, frames: int, canvas: tuple[int, int]) -> int:
-  """Multiply-adds of one clip."""
+  """Multiply-adds of the forward pass of one clip."""
   return sum(multiply_adds.multiply_adds(model, frames, canvas, published=False).values())
 
 
 def report_evaluation(step: int, figures: dict[str, Any], log: RunLog) -> None:
-  """The figures of all classes as a line and in the log."""
+  """Prints and logs the metrics over all classes."""
   numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
   log.write(step, {f'{EVALUATION}{name}': value for name, value in numbers.items()})
   tell(f'step {step}  ' + '  '.join(f'{name} {value:.4f}' for name, value in numbers.items()))

@@ -1,4 +1,4 @@
-"""Which data a run is trained on: kept with its checkpoints, so that it goes on with no others."""
+"""Identifies the data of a run: checkpoints store it, so that a run resumes on the same data."""
 
 import hashlib
 from typing import Any
@@ -12,14 +12,14 @@ from evad_jax.distributed.processes import tell
 from evad_jax.errors import InputError
 
 POLICIES = ('refuse', 'accept')
-# What else decides the order of clips: each goes to the canvas that suits it.
+# These decide the order of clips too: each clip goes to the canvas that suits it.
 SIZES = ('canvases', 'short_side', 'max_long')
 
 
 def describe(config: ConfigDict, index: RecordIndex) -> dict[str, Any]:
-  """What has to stay the same while a run lasts; index: of the training split. JSON.
+  """What must not change during a run, as JSON; index: of the training split.
 
-  Of the split that is evaluated the name alone: it may be prepared again, with more frames.
+  Of the evaluated split only the name: it may be prepared again, with more frames.
   """
   examples = hashlib.sha256()
   for column in (index.record_video, index.record_size, index.example_record, index.keyframes):
@@ -38,10 +38,10 @@ def describe(config: ConfigDict, index: RecordIndex) -> dict[str, Any]:
 
 
 def check(config: ConfigDict, index: RecordIndex, settings: dict[str, Any], where: Any) -> None:
-  """Raises InputError where a run would go on with other data than `settings` of it name.
+  """Raises InputError where a run would resume on other data than its `settings` name.
 
-  settings: of its newest checkpoint, which `where` is; older ones know the classes and sizes alone.
-  config.data.if_changed='accept' says that it is meant, and what differs is told.
+  settings: of its newest checkpoint, which `where` names; those of older versions have classes and
+  sizes alone. With config.data.if_changed='accept' the differences are printed instead.
   """
   policy = config.data.if_changed
   if policy not in POLICIES:
@@ -57,11 +57,11 @@ def check(config: ConfigDict, index: RecordIndex, settings: dict[str, Any], wher
     return
   told = '; '.join(_difference(key, theirs[key], ours[key]) for key in different)
   if policy == 'accept':
-    tell(f'Going on with other data than {where} was trained on: {told}')
+    tell(f'Warning: resuming on other data than {where} was trained on: {told}')
     return
   raise InputError(
-    f'{where}: the run was trained on other data than it would go on with: {told}. Give the data '
-    'and settings that it was started with or another --workdir; if it is meant, add '
+    f'{where}: the run was trained on other data than it would resume on: {told}. Give the data '
+    'and settings that it was started with, or another --workdir; if the change is intended, add '
     '--config.data.if_changed=accept.'
   )
 
@@ -74,9 +74,9 @@ def _differ(ours: Any, theirs: Any) -> bool:
 
 def _difference(key: str, then: Any, now: Any) -> str:
   if key == 'digest of examples':
-    return 'the keyframes are others or in another order'
+    return 'the keyframes or their order differ'
   if key == 'digest of records':
-    return 'the records have other contents (pictures, boxes or labels)'
+    return 'the contents of the records differ (frames, boxes or labels)'
   if isinstance(then, dict):
     parts = [part for part in now if _differ(now[part], then[part])]
     then, now = ({part: side[part] for part in parts} for side in (then, now))

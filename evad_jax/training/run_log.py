@@ -1,4 +1,4 @@
-"""What a run writes while it goes: lines to read, metrics.jsonl, TensorBoard."""
+"""Logs the metrics of a run: metrics.jsonl and TensorBoard."""
 
 import json
 import time
@@ -10,23 +10,22 @@ from tensorboardX import SummaryWriter
 
 from evad_jax.files import atomic_files
 
-EVALUATION = 'eval/'  # what the names of its figures begin with
+EVALUATION = 'eval/'  # prefix of the names of evaluation metrics
 
 
 class RunLog:
-  """Writes the figures of a run. After a restart the lines past the restored step are dropped:
+  """Logs the metrics of a run.
 
-  they will be written again, equal.
+  A resumed run drops the lines after the restored step: it writes the same lines again.
   """
 
   def __init__(
     self, workdir: Path, start_step: int, active: bool = True, *, evaluates_again: bool = False
   ):
-    """start_step: the step of the checkpoint that the run continues from, 0 for a new one.
+    """start_step: the step that the run resumes from, 0 for a new run.
 
     active: False writes nothing, for all processes of a run but one. evaluates_again: the run
-    begins with the evaluation after that step, whose figures will be written again if they are
-    there.
+    begins with the evaluation after that step, and writes its metrics again if they are there.
     """
     self._active = active
     if not active:
@@ -38,7 +37,7 @@ class RunLog:
     self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
 
   def write(self, step: int, figures: dict[str, Any]) -> None:
-    """One line of metrics.jsonl, flushed, and every number to TensorBoard."""
+    """Writes one line to metrics.jsonl, flushed, and every number to TensorBoard."""
     if not self._active:
       return
     self._file.write(json.dumps({'step': step, **figures}) + '\n')
@@ -63,9 +62,9 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
-  """Drops lines of later steps and of an evaluation to come, and what is no line.
+  """Drops lines of later steps and of an evaluation to come, and damaged lines.
 
-  Above all the end of a write that was cut short.
+  Above all an incomplete last line.
   """
   if not path.exists():
     return
@@ -79,13 +78,13 @@ def _keep_until(path: Path, step: int, evaluates_again: bool) -> None:
     if content['step'] < step + (not (evaluates_again and evaluation)):
       kept.append(line)
   if damaged:
-    print(f'{path}: {damaged} lines of it are damaged and dropped', flush=True)
+    print(f'{path}: dropped {damaged} damaged lines', flush=True)
   with atomic_files.writing(path) as file:
     file.writelines(kept)
 
 
 def _content_of(line: str) -> dict[str, Any] | None:
-  """What a whole line says; None for any other."""
+  """The content of a complete line; None for any other."""
   try:
     content = json.loads(line) if line.endswith('\n') else None
   except ValueError:
@@ -95,7 +94,7 @@ def _content_of(line: str) -> dict[str, Any] | None:
 
 
 class Stopwatch:
-  """Wall time of an interval of training, and the share of it spent waiting for data."""
+  """Measures the wall time of an interval of training, and the share spent waiting for data."""
 
   def __init__(self):
     """Starts."""
@@ -106,7 +105,7 @@ class Stopwatch:
     self._start, self._waited, self._excluded = time.perf_counter(), 0.0, 0.0
 
   def wait_for(self, iterator: Any, busy: Callable[[], bool] = lambda: False) -> Any:
-    """next(iterator), counted as waiting unless there is other work that took even longer."""
+    """next(iterator); counts as waiting unless other work (`busy`) took longer."""
     start = time.perf_counter()
     item = next(iterator)
     if not busy():
@@ -114,15 +113,15 @@ class Stopwatch:
     return item
 
   def exclude(self, seconds: float) -> None:
-    """Leaves time out of the interval that says nothing about its pace, such as compilation."""
+    """Excludes time from the interval that is not throughput, such as compilation."""
     self._excluded += seconds
 
   def seconds(self) -> float:
-    """Since the interval began, without what was excluded."""
+    """Time since the interval began, without what was excluded."""
     return time.perf_counter() - self._start - self._excluded
 
   def waiting_share(self) -> float:
-    """In [0, 1]."""
+    """The share of the interval spent waiting for data, in [0, 1]."""
     return self._waited / max(self.seconds(), 1e-9)
 
 

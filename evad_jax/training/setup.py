@@ -1,4 +1,4 @@
-"""What a run is made of: optimizer, state and compiled step of a configuration."""
+"""Builds the parts of a run from a configuration: optimizer, state, batches, compiled step."""
 
 import functools
 import math
@@ -28,15 +28,16 @@ from evad_jax.training.train_step import StepMetrics, TrainState, initial_state,
 
 
 def resolve(config: ConfigDict, workdir: Path) -> ConfigDict:
-  """The configuration with values for 'auto', those of the run where it is continued."""
+  """The configuration with values for 'auto'; a resumed run keeps the values it started with."""
   saved = newest_settings(workdir / 'checkpoints') or {}
   return automatic.resolve(config, saved.get('model'), step_bytes)
 
 
 def step_bytes(config: ConfigDict) -> int:
-  """Bytes of a device for a step: state, gradients, and what its clips of the costliest kind keep.
+  """Memory of one device for a step, in bytes: state, gradients, and activations of its clips.
 
-  Raises InputError where the configuration does not fit the devices.
+  For the largest canvas and the highest keep rate. Raises InputError where the configuration does
+  not fit the devices.
   """
   mesh = sharding.make_mesh(config.mesh.model)
   model = from_config.make_model(config)
@@ -66,7 +67,7 @@ def schedule(config: ConfigDict, index: RecordIndex) -> Any:
 def open_batches(
   config: ConfigDict, index: RecordIndex, mesh: Mesh, start: int
 ) -> pipeline.BatchIterator:
-  """This process's part of the batches of training, from the one after step `start`."""
+  """This process's part of the training batches, from the one after step `start`."""
   part, parts = sharding.part_of_process(mesh)
   return pipeline.train_batches(
     index,
@@ -89,10 +90,10 @@ def make_optimizer(
 
 
 def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: Path) -> Any:
-  """The parameters at step 0, of config.init_from or from scratch; says which, in words."""
+  """The parameters at step 0, from config.init_from or from scratch; prints which."""
   params = start_values.start_params(config, model)
   if not config.init_from:
-    tell(f'Starting from scratch: start values of config.seed={config.seed}')
+    tell(f'Starting from scratch: random initialisation with config.seed={config.seed}')
     return params
   params, report = init_from.load(config, params, classes)
   tell(report.text())
@@ -104,7 +105,7 @@ def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: P
 def place_state(
   config: ConfigDict, params: Any, optimizer: optax.GradientTransformation, shardings: Any
 ) -> TrainState:
-  """The state at step 0; what the optimizer keeps is made where it stays, whole on no device."""
+  """The state at step 0. The optimizer state is created sharded, so no device holds all of it."""
   start = jax.jit(state_of(config, optimizer), out_shardings=shardings, donate_argnums=0)
   return start(sharding.put(params, shardings.params))
 
@@ -117,18 +118,18 @@ def state_of(config: ConfigDict, optimizer: optax.GradientTransformation) -> Cal
 def abstract_state(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
 ) -> TrainState:
-  """Shapes and types of the state."""
+  """Shapes and dtypes of the state."""
   params = start_values.abstract_params(config, model)
   return jax.eval_shape(state_of(config, optimizer), params)
 
 
 def evaluation_params(state: TrainState) -> Any:
-  """The moving average where there is one."""
+  """The parameters to evaluate: the moving average where there is one."""
   return state.params if state.ema_params is None else state.ema_params
 
 
 def num_parameters(state: TrainState) -> int:
-  """How many numbers the model has learned."""
+  """The number of parameters of the model."""
   return sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
 
 
@@ -140,9 +141,9 @@ def compile_step(
   *,
   chained: bool = False,
 ) -> Any:
-  """jit of train_step on the mesh: state as config.mesh says and donated, batch over 'data'.
+  """jit of train_step on the mesh: state sharded by config.mesh and donated, batch over 'data'.
 
-  chained: of `chained_step`, which takes and returns one flag more.
+  chained: jit of `chained_step` instead, which takes and returns one more flag.
   """
   everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
   abstract = abstract_state(config, model, optimizer)
@@ -172,8 +173,8 @@ def chained_step(
 ) -> tuple[TrainState, StepMetrics, jax.Array]:
   """A step that changes nothing unless all steps before it were finite, or `skips`.
 
-  So the host may look at a step when the next is on its way, and still finds the state it began
-  with. sound: () bool, whether they were; the same comes back with this step.
+  So the host can check a step while the next one is computed, and still has the state that the
+  step began with. sound: () bool, whether all steps so far were finite; returned with this step.
   """
   new, metrics = step(state, batch, key)
   if skips:

@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-  """What a step reports; all float32 scalars but for the terms."""
+  """The metrics of a step; float32 scalars, except the terms."""
 
   loss: Array  # ()
   terms: losses.Terms
@@ -42,9 +42,9 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation, ema: boo
 
 
 def _sharded_match(mesh: Mesh | None):
-  """Matching, with every device searching for its own clips alone.
+  """Matching in which each device searches its own clips alone.
 
-  Under plain SPMD all devices would agree on the end of the search at every turn of its loop.
+  Under plain SPMD all devices would agree on the end of the search at every loop iteration.
   """
   if mesh is None:
     return matcher.match
@@ -70,7 +70,7 @@ def loss_terms(
   masked: bool = False,
   mesh: Mesh | None,
 ) -> tuple[Array, tuple[losses.Terms, Array]]:
-  """The objective; its weighted terms, and how much of it is consistency. In training mode."""
+  """The objective in training mode; its weighted terms, and the part of it that is consistency."""
   clips = normalize_clips(batch.clips, batch.sizes, model.dtype)
   match = _sharded_match(mesh)
   outputs = model.apply({'params': params}, clips, batch.sizes, train=True, rngs={'drop_path': key})
@@ -86,7 +86,7 @@ def loss_terms(
   )
   if not consistency or set(model.block_keep_rates()) == {1.0}:
     return terms.total(), (terms, jnp.zeros((), terms.action.dtype))
-  # What all tokens say is the answer that pruning should not change: no drop path, no gradient.
+  # The unpruned pass is the target that pruning should not change: no drop path, no gradient.
   fixed = {'params': jax.lax.stop_gradient(params)}
   whole = model.clone(keep_rate=1.0).apply(fixed, clips, batch.sizes, train=False)
   found = match(whole.person_logits, whole.boxes, batch.targets, batch.sizes)
@@ -97,19 +97,19 @@ def loss_terms(
     found.proposal[-1],
     batch.targets.box_mask,
   )
-  # Weighted, and divided by the number of terms, as the action loss is.
+  # Weighted and divided by the number of terms, like the action loss.
   weight = consistency * action_weight / norms.boxes / sum(term.size for term in terms)
   distance = weight * distance.sum()
   return terms.total() + distance, (terms, distance)
 
 
 def _split(x: Array, parts: int) -> Array:
-  """(B, ...) -> (parts, B/parts, ...), each part with clips of every device."""
+  """(B, ...) -> (parts, B/parts, ...): microbatches, each with clips of every device."""
   return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
 def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:
-  """`new`, or `old` where loss or norm of the gradient is no finite number; trees alike."""
+  """`new`, or `old` where loss or gradient norm is non-finite; both trees have one structure."""
   good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
@@ -117,20 +117,20 @@ def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array)
 def train_step(
   state: TrainState,
   batch: Batch,
-  key: Array,  # of the whole run; the step's own key is folded in here
+  key: Array,  # of the run; the step is folded in here
   *,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
   action_weight: float,
   consistency: float = 0.0,  # weight of the distance to the unpruned pass; 0: off
-  accumulation: int = 1,  # parts that a batch is computed in
-  masked: bool = False,  # whether places may be empty, which then do not count
+  accumulation: int = 1,  # gradient accumulation steps (microbatches)
+  masked: bool = False,  # whether clips may be missing, which then do not count
   ema_decay: float = 0.0,  # 0: no moving average
   mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-  """Gradients of the global batch, in `accumulation` equal parts, and one update.
+  """Computes the gradients of the global batch, in `accumulation` microbatches, and one update.
 
-  Where they are not finite, the step counts, for the learning rate too, and changes nothing else.
+  Where they are non-finite, the step counts, for the learning rate too, and changes nothing else.
   """
   mask = batch.example_mask if masked else None
   norms = losses.normalizers(batch.targets, model.num_proposals, mask)

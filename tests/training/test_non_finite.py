@@ -191,7 +191,8 @@ def test_what_is_skipped_is_counted_before_it_is_saved(config, tmp_path, capsys)
   done, told = run_poisoned(config, tmp_path, 2, heal=True)
   assert told is None
   assert done == [*('call 1', 'look 1', 'call 2', 'call 3', 'look 2', 'call 4', 'look 3', 'look 4')]
-  assert 'step 2 is left out, the 1. of this run' in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert 'step 2: non-finite loss or gradient; skipped update 1 of this run' in out
   with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
     assert checkpoints.position(4)['skipped'] == 1
 
@@ -216,8 +217,8 @@ def test_skips_and_counts(config, tmp_path, capsys):
   assert watch.skipped == 5 and not list(tmp_path.iterdir())
   clips = ', '.join(f'{index.videos[i]} at {index.timestamps[i]}' for i in (2, 0))
   assert capsys.readouterr().out == (
-    'step 7 is left out, the 5. of this run: not finite: action loss of decoder block 0 (nan); '
-    f'clips: {clips}\n'
+    'step 7: non-finite loss or gradient; skipped update 5 of this run: action loss of decoder '
+    f'block 0 (nan); clips: {clips}\n'
   )
 
 
@@ -248,7 +249,7 @@ def test_a_dump_that_is_not_whole_is_named(stopped, tmp_path):
   with pytest.raises(InputError, match='batch_0_of_1.npz: the file is damaged'):
     non_finite.read_batch(dump)
   batch.rename(dump / 'batch_0_of_2.npz')
-  with pytest.raises(InputError, match='holds no whole batch'):
+  with pytest.raises(InputError, match='holds no complete batch'):
     non_finite.read_batch(dump)
 
 

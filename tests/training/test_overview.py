@@ -42,8 +42,8 @@ def test_how_it_computes_and_what_it_learns():
   config = micro_config(dtype='bfloat16', remat=True)
   model, mesh = from_config.make_model(config), sharding.make_mesh()
   assert overview.computation(config, model, mesh) == (
-    '1 x cpu: bfloat16, attention plain, activations of blocks computed again for the backward '
-    "pass, float32 products at 'highest'"
+    '1 x cpu: bfloat16, attention plain, activations of blocks recomputed for the backward pass, '
+    "float32 products at 'highest'"
   )
   optimizer = setup.make_optimizer(config, model, lambda step: 0.0)
   state = setup.abstract_state(config, model, optimizer)
@@ -54,4 +54,4 @@ def test_how_it_computes_and_what_it_learns():
   numbers = [int(line[-8].replace(',', '')) for line in lines]
   assert sum(numbers[:4]) == sum(x.size for x in jax.tree.leaves(state.params))
   assert numbers[4] == sum(x.size for x in jax.tree.leaves(state))
-  assert all(line[-1] == 'whole' for line in lines)
+  assert all(line[-1] == 'replicated' for line in lines)

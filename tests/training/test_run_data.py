@@ -68,13 +68,13 @@ def test_more_examples(own, tmp_path):
 def test_as_many_but_other_examples(own):
   config, index, saved = own
   sentence = refused(config, dataclasses.replace(index, keyframes=index.keyframes + 1), saved)
-  assert 'the keyframes are others or in another order' in sentence
+  assert 'the keyframes or their order differ' in sentence
 
 
 def test_other_pictures_of_the_same_examples(own, tmp_path):
   config, index = data(tmp_path, seed=7)
   np.testing.assert_array_equal(index.record_video, own[1].record_video)
-  assert 'the records have other contents' in refused(config, index, own[2])
+  assert 'the contents of the records differ' in refused(config, index, own[2])
 
 
 def test_another_split(own):
@@ -98,7 +98,7 @@ def test_what_is_meant_is_told(own, capsys):
   config = config.copy_and_resolve_references()
   config.data.if_changed, index = 'accept', dataclasses.replace(index, name='renamed')
   run_data.check(config, index, saved, WHERE)
-  told = 'Going on with other data than runs/some was trained on'
+  told = 'Warning: resuming on other data than runs/some was trained on'
   assert capsys.readouterr().out == f'{told}: data set: synthetic then; renamed now\n'
   config.data.if_changed = 'perhaps'
   with pytest.raises(InputError, match="if_changed='perhaps' is not one of refuse, accept"):

@@ -80,7 +80,7 @@ def test_damaged_lines_are_dropped_and_told(tmp_path, rest, capsys):
   with RunLog(tmp_path, 5) as log:
     log.write(6, {'loss': 2.0})
   assert [line['step'] for line in lines(tmp_path)] == [1, 6]
-  assert f'{path}: 2 lines of it are damaged and dropped' in capsys.readouterr().out
+  assert f'{path}: dropped 2 damaged lines' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('cut', [1, 5, 18])

@@ -110,7 +110,7 @@ def test_two_processes_then_one_with_two_devices(alone, mesh):
   kill_after(start(data, workdir, folder / 'cache', 2, 1, SETTINGS[mesh]), workdir, 6)
   told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever it was before
   assert re.search('Continuing from step [4-8] of 12', told[0])
-  assert '2 devices in 1 processes: 2 parts of every batch' in told[0]
+  assert '2 devices in 1 processes, mesh: data=2, model=1' in told[0]
   same_as_alone(workdir, folder, expected)
 
 
@@ -120,7 +120,7 @@ def test_one_with_two_devices_then_two_processes(alone):
   kill_after(start(data, workdir, folder / 'cache', 1, 2), workdir, 6)
   told = finish(start(data, workdir, folder / 'cache', 2))
   assert re.search('Continuing from step [4-8] of 12', told[0])
-  assert '2 devices in 2 processes: 2 parts of every batch' in told[0]
+  assert '2 devices in 2 processes, mesh: data=2, model=1' in told[0]
   same_as_alone(workdir, folder, expected)
 
 
