@@ -185,7 +185,8 @@ def test_the_first_parameters_say_where_they_are_from(converted, tmp_path, capsy
   # Without compiling the start values.
   monkeypatch.setattr(start_values, 'start_params', lambda *a: params)
   assert setup.first_params(config, model, CLASSES, tmp_path) is params
-  assert 'Starting from scratch: random initialisation with config.seed=0' in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert 'Starting from scratch: random initialisation with config.seed=0' in told
   assert not (tmp_path / 'init_from.json').exists()
   config.init_from = str(converted['detector'])
   found = setup.first_params(config, model, CLASSES, tmp_path)
