@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from importlib import metadata
 
+import pytest
+
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
 
 
@@ -58,3 +60,11 @@ def pytest_configure(config):
   os.environ[_DIRECTORY] = directory
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
   config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _programs_once():
+  # Imports JAX, which has to wait for the variables above.
+  from tests import programs_once
+
+  programs_once.share()

@@ -11,8 +11,9 @@ from evad_jax.checkpoints import model_settings, parameter_checks
 from evad_jax.checkpoints.manager import Checkpoints, locate
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
+from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import automatic, config_rules, from_config, start_values
+from evad_jax.settings import automatic, config_rules, from_config
 
 
 class SavedModel(NamedTuple):
@@ -53,7 +54,7 @@ def restore_params(
   config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
 ) -> Any:
   """The parameters to evaluate of a checkpoint."""
-  abstract = start_values.abstract_params(config, model)
+  abstract = start_values.abstract_params(model)
   specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
   return checkpoints.read_params(step, sharding.placed(abstract, shardings))

@@ -24,9 +24,8 @@ from evad_jax.errors import InputError
 from evad_jax.formats import class_lists
 from evad_jax.inference import streaming
 from evad_jax.inference.predict import predict
-from evad_jax.model import model_rules
+from evad_jax.model import model_rules, start_values
 from evad_jax.model.evad import EVAD
-from evad_jax.published import architectures
 from evad_jax.settings import automatic, from_config
 from evad_jax.structures import Batch, Detections
 
@@ -222,7 +221,7 @@ def check_params(model: EVAD, params: Any, where: Any) -> None:
         f'{where}: the checkpoint is of another model: it has {there} of {part}/{prefix}*, and '
         f'{key}={getattr(model, key)} in {other}.'
       )
-  parameter_checks.check_fits(architectures.abstract_parameters(model), params, where, other)
+  parameter_checks.check_fits(start_values.abstract_params(model), params, where, other)
   parameter_checks.check_finite(params, where)
 
 

@@ -33,6 +33,11 @@ class Tokens(NamedTuple):
 def count_tokens(model: EVAD, frames: int, canvas: tuple[int, int]) -> Tokens:
   """Tokens of every block. Raises InputError where canvas or keep rates do not suit the model."""
   height, width = canvas
+  if frames % (2 * model.tubelet):
+    raise InputError(
+      f'A clip of {frames} frames does not divide into an even number of tubelets of '
+      f'{model.tubelet}.'
+    )
   if height % (2 * model.patch) or width % (2 * model.patch):
     raise InputError(
       f'A canvas of {height}x{width} pixels does not suit a patch of {model.patch}: both sides '

@@ -18,9 +18,9 @@ from evad_jax.data import pipeline
 from evad_jax.data.records import RecordIndex
 from evad_jax.distributed import sharding
 from evad_jax.distributed.processes import tell
-from evad_jax.model import layers
+from evad_jax.model import layers, start_values
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import automatic, from_config, start_values
+from evad_jax.settings import automatic, from_config
 from evad_jax.structures import Batch
 from evad_jax.training import activation_memory, checks, init_from, keep_rates
 from evad_jax.training import optimizer as optimizers
@@ -85,13 +85,13 @@ def make_optimizer(
   config: ConfigDict, model: EVAD, rate: Callable[[Any], Any]
 ) -> optax.GradientTransformation:
   """AdamW of config.optimizer; `rate` maps a step to the base learning rate."""
-  params = start_values.abstract_params(config, model)
+  params = start_values.abstract_params(model)
   return optimizers.make_optimizer(config.optimizer, params, rate)
 
 
 def first_params(config: ConfigDict, model: EVAD, classes: list[str], workdir: Path) -> Any:
   """The parameters at step 0, from config.init_from or from scratch; prints which."""
-  params = start_values.start_params(config, model)
+  params = start_values.start_params(model, config.seed)
   if not config.init_from:
     tell(f'Starting from scratch: random initialisation with config.seed={config.seed}')
     return params
@@ -119,7 +119,7 @@ def abstract_state(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """Shapes and dtypes of the state."""
-  params = start_values.abstract_params(config, model)
+  params = start_values.abstract_params(model)
   return jax.eval_shape(state_of(config, optimizer), params)
 
 

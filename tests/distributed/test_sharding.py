@@ -11,7 +11,8 @@ from configs import ava
 from evad_jax.distributed import sharding
 from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
-from evad_jax.settings import from_config, start_values
+from evad_jax.model import start_values
+from evad_jax.settings import from_config
 from evad_jax.training import setup
 from tests.micro_evad import micro_config
 
@@ -27,7 +28,7 @@ def by_path(tree, is_leaf=None):
 def vit_l():
   config = ava.get_config('L')
   model = from_config.make_model(config)
-  return start_values.abstract_params(config, model)
+  return start_values.abstract_params(model)
 
 
 @pytest.mark.parametrize(

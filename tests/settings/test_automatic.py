@@ -11,7 +11,8 @@ from evad_jax import main
 from evad_jax.checkpoints.manager import Checkpoints, newest_settings
 from evad_jax.errors import InputError
 from evad_jax.inference.detector import Detector
-from evad_jax.settings import automatic, from_config, start_values
+from evad_jax.model import start_values
+from evad_jax.settings import automatic, from_config
 from evad_jax.training import setup
 from tests.micro_evad import micro_config
 from tests.tiny_run import make_data, tiny_config
@@ -102,7 +103,7 @@ def test_configurations_leave_it_to_the_machine_unless_they_are_small():
 def test_what_a_step_needs_by_hand():
   config = micro_config(dtype='float32')
   model = from_config.make_model(config)
-  shapes = start_values.abstract_params(config, model)
+  shapes = start_values.abstract_params(model)
   parameters = sum(x.size for x in jax.tree.leaves(shapes))
   one, two = (setup.step_bytes(with_batch(config, clips)) for clips in (8, 16))
   clip = (two - one) // 8

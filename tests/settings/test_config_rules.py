@@ -10,7 +10,8 @@ from configs import common
 from evad_jax import main
 from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
-from evad_jax.settings import config_rules, from_config, start_values
+from evad_jax.model import start_values
+from evad_jax.settings import config_rules, from_config
 from evad_jax.training import checks
 from tests.micro_evad import micro_config
 
@@ -76,7 +77,7 @@ def test_values_that_do_not_fit_each_other(change, message):
   with pytest.raises(InputError, match=message):
     model = from_config.make_model(config)
     checks.check(config, model, sharding.make_mesh())
-    start_values.abstract_params(config, model)
+    start_values.abstract_params(model)
 
 
 def test_every_key_has_a_rule_and_every_configuration_keeps_them():

@@ -8,7 +8,8 @@ from jax.sharding import AbstractMesh
 from evad_jax import command_line
 from evad_jax.cost import communication
 from evad_jax.distributed import sharding
-from evad_jax.settings import from_config, start_values
+from evad_jax.model import start_values
+from evad_jax.settings import from_config
 from evad_jax.tools import plan_scale
 from evad_jax.training import activation_memory
 from tests.micro_evad import SIDE, micro_config, micro_model, random_batch
@@ -25,7 +26,7 @@ def test_the_abstract_batch_is_what_the_pipeline_makes():
 def plan(mesh, fully_sharded=False, **changes):
   config = micro_config(num_stages=1, **changes)
   model = from_config.make_model(config)
-  params = start_values.abstract_params(config, model)
+  params = start_values.abstract_params(model)
   mesh = AbstractMesh(mesh, sharding.AXES)
   found = communication.by_hand(model, params, mesh, fully_sharded, 8, (SIDE, SIDE), 2)
   return found, sum(x.size for x in jax.tree.leaves(params))
@@ -75,7 +76,7 @@ def test_bad_flags_are_one_sentence(arguments, words, capsys):
 
 def test_what_is_kept_for_the_backward_pass():
   config = micro_config()
-  params = start_values.abstract_params(config, micro_model())
+  params = start_values.abstract_params(micro_model())
 
   def kept(model):
     return activation_memory.kept_of_a_clip(

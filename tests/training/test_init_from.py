@@ -11,8 +11,9 @@ import pytest
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.distributed import sharding
 from evad_jax.errors import InputError
+from evad_jax.model import start_values
 from evad_jax.published import known_answers, weight_names
-from evad_jax.settings import from_config, start_values
+from evad_jax.settings import from_config
 from evad_jax.tools import convert_checkpoint
 from evad_jax.training import init_from, setup
 from evad_jax.training.train_step import initial_state
