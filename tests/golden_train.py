@@ -80,8 +80,9 @@ def _training(case: Case, golden: Arrays, hold: bool) -> Arrays:
   start = objective(params)
   ours = _first_step(start, params, names)
   ours |= _matches(start, targets, case.sizes)
+  optimizer, loss_names = _optimizer(golden, params), golden['loss_names'].tolist()
   for rate in golden['opt/lrs'].tolist():
-    steps = _steps(objective, params, rate, golden, names)
+    steps = _steps(objective, params, jnp.asarray(rate, dtype), optimizer, names, loss_names)
     ours |= {f'lr{rate}/{key}': value for key, value in steps.items()}
   return ours
 
@@ -196,10 +197,8 @@ def _weighted(terms: losses.Terms, loss_names: list[str]) -> list[float]:
   return values
 
 
-def _steps(
-  objective: Objective, params: dict, rate: float, golden: Arrays, names: list[str]
-) -> Arrays:
-  """Losses before every step and after the last, and how far the parameters went."""
+def _optimizer(golden: Arrays, params: dict) -> tuple[Callable, Callable]:
+  """params -> state, and (rate, gradients, state, params) -> (params, state)."""
   settings = SimpleNamespace(
     b1=0.9,
     b2=0.999,
@@ -209,22 +208,41 @@ def _steps(
     clip_norm=0,
     layer_decay=1,
   )
-  optimizer = make_optimizer(settings, params, lambda step: rate)
-  update = jax.jit(optimizer.update)
+
+  def with_rate(rate: Any) -> optax.GradientTransformation:
+    return make_optimizer(settings, params, lambda step: rate)
+
+  @jax.jit
+  def update(rate: jax.Array, grads: Any, state: Any, now: Any) -> tuple[Any, Any]:
+    updates, state = with_rate(rate).update(grads, state, now)
+    return optax.apply_updates(now, updates), state
+
+  return with_rate(0.0).init, update
+
+
+def _steps(
+  objective: Objective,
+  params: dict,
+  rate: jax.Array,
+  optimizer: tuple,
+  names: list[str],
+  loss_names: list[str],
+) -> Arrays:
+  """Losses before every step and after the last, and how far the parameters went."""
+  init, update = optimizer
 
   def gone(now: dict) -> np.ndarray:
     return np.array([np.linalg.norm(_tensor(now, n) - _tensor(params, n)) for n in names])
 
-  now, state, terms, totals, after = params, optimizer.init(params), [], [], {}
+  now, state, terms, totals, after = params, init(params), [], [], {}
   for step in range(STEPS + 1):
     (total, (weighted, _, _)), grads = objective(now)
     totals.append(float(total))
-    terms.append(_weighted(weighted, golden['loss_names'].tolist()))
+    terms.append(_weighted(weighted, loss_names))
     if step == 1:
       after['delta_norm_1'] = gone(now)
     if step < STEPS:
-      updates, state = update(grads, state, now)
-      now = optax.apply_updates(now, updates)
+      now, state = update(rate, grads, state, now)
   return {
     **after,
     'delta_norm_5': gone(now),

@@ -23,9 +23,8 @@ from tests.tiny_run import tiny_config
 
 
 def configuration(data, *settings):
-  """drop_path, so that the random keys of a step matter, and an evaluation in the middle."""
+  """With an evaluation in the middle."""
   config = tiny_config(data)
-  config.model.drop_path = 0.2
   config.hosts.agree_every = 1  # there are few steps
   config.train.update(epochs=2.0, checkpoint_every=4, eval_every=6)
   for setting in settings:

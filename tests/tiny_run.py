@@ -13,6 +13,7 @@ def tiny_config(directory):
   config.clip.short_side = 32
   config.clip.clip_frames = 4
   config.model.update(
+    drop_path=0.2,  # so that the random keys of a step matter
     width=16,
     depth=4,
     num_heads=2,

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from evad_jax import command_line
 from evad_jax.errors import InputError
-from evad_jax.model import start_values
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
@@ -65,11 +64,7 @@ def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   from evad_jax.settings import from_config
   from evad_jax.training import activation_memory
 
-  model = from_config.make_model(config)
-  params = start_values.abstract_params(model)
-  return activation_memory.kept_of_a_clip(
-    model, params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
-  )
+  return activation_memory.kept_of_a_clip(config, from_config.make_model(config), canvas)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -51,9 +51,7 @@ def step_bytes(config: ConfigDict) -> int:
   clips = config.train.batch_size // mesh.shape['data'] // config.train.accumulation
   canvas = max(from_config.canvases(config), key=math.prod)
   model = model.clone(keep_rate=max(keep_rates.listed(config), key=np.mean))
-  return held + clips * activation_memory.kept_of_a_clip(
-    model, state.params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
-  )
+  return held + clips * activation_memory.kept_of_a_clip(config, model, canvas)
 
 
 def schedule(config: ConfigDict, index: RecordIndex) -> Any:

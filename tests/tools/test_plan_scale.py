@@ -76,12 +76,9 @@ def test_bad_flags_are_one_sentence(arguments, words, capsys):
 
 def test_what_is_kept_for_the_backward_pass():
   config = micro_config()
-  params = start_values.abstract_params(micro_model())
 
   def kept(model):
-    return activation_memory.kept_of_a_clip(
-      model, params, lambda clips: activation_memory.abstract_batch(config, clips, (SIDE, SIDE))
-    )
+    return activation_memory.kept_of_a_clip(config, model, (SIDE, SIDE))
 
   # Of five blocks the hidden units, 4 * 32 of them, as they go into GELU and come out of it: at
   # least those are computed again. 64, 45, 32, 32 and 38 tokens, float32.
