@@ -41,7 +41,7 @@ SEALS = {
   'a device': ('{"/dev/zero": [1, 2]}', "'/dev/zero' is another place"),
   'above it': ('{"../../../../etc/hostname": [1, 2]}', "hostname' leaves its directory"),
   'a zero': ('{"a\\u0000": [1, 2]}', 'has letters that cannot be printed'),
-  'a directory': ('{"state": [1, 2]}', 'state is no file'),
+  'a directory': ('{"state": [1, 2]}', 'state is not a file'),
   'nothing': ('{"nothing": [1, 2]}', 'nothing cannot be read .No such file'),
 }
 
@@ -57,11 +57,11 @@ def test_a_seal_over_a_device(step):
   """By its own name, with the length that it says, which is 0."""
   (step / 'zeros').symlink_to('/dev/zero')
   (step / checksums.NAME).write_text('{"zeros": [0, 0]}')
-  refused(step, 'zeros is no file')
+  refused(step, 'zeros is not a file')
 
 
 SETTINGS = {
-  'none': ({}, 'says nothing of a model'),
+  'none': ({}, 'has no model settings'),
   'a list': ([], r' is .., but must be an object'),
   'a list as model': ({'model': []}, 'model is ..., but must be an object|model is'),
   'a width of words': ({'model': {'width': 'x'}}, "model.width='x' must be a whole number"),
@@ -139,9 +139,7 @@ def test_parameters_that_are_no_numbers_see_nobody_and_are_refused(tmp_path, num
   settings = {'model': micro_evad.MODEL, 'clip': micro_checkpoint.CLIP}
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(0, {'params': params}, json.loads(json.dumps(settings)), {}, None)
-  with pytest.raises(
-    InputError, match='fpn/lateral_1/kernel has numbers that are infinite or none'
-  ):
+  with pytest.raises(InputError, match='fpn/lateral_1/kernel has non-finite values'):
     Detector.from_checkpoint(tmp_path)
 
 
@@ -153,7 +151,8 @@ def test_parameters_far_larger_than_their_files(tmp_path):
   del params
   size = sum(path.stat().st_size for path in tmp_path.rglob('*') if path.is_file())
   assert size < 1e6
-  with pytest.raises(InputError, match='its parameters would be 400,000,000 bytes, of files with'):
+  match = 'its parameters would be 400,000,000 bytes, but its files have'
+  with pytest.raises(InputError, match=match):
     Detector.from_checkpoint(tmp_path)
 
 
