@@ -82,7 +82,7 @@ SETTINGS = {
   'frames of words': ({'model': {}, 'clip': {'clip_frames': '16'}}, "clip_frames='16' must be"),
   'canvases 5': ({'model': {}, 'clip': {'canvases': 5}}, 'canvases=5 must be a list'),
   'classes 7': ({'model': {}, 'classes': 7}, 'classes=7 must be a list'),
-  'a class that is a number': ({'model': {}, 'classes': [7]}, 'a list in which 7 is a text'),
+  'a class that is a number': ({'model': {}, 'classes': [7]}, 'a list in which 7 is a string'),
   'ids without classes': ({'model': {}, 'class_ids': [3]}, '1 class_ids for 0 classes'),
   'a source of words': ({'model': {}, 'source': 'x'}, "source='x' must be an object"),
   'an unknown kind': ({'model': {}, 'source': {'kind': 'x'}}, "kind='x' is not one of detector"),
