@@ -1,7 +1,7 @@
 """The exception for bad input, and how a command line reports it.
 
 A bad file, flag or configuration is for the user to fix: the message is one sentence that names the
-input, says what is wrong and what to do. The command line prints only that and exits with status 2.
+input, the fault and what to do. The command line prints only that and exits with status 2.
 Any other error is a bug of ours and keeps its stack trace.
 """
 
@@ -37,7 +37,7 @@ def exit_on_input_error() -> Iterator[None]:
   From then on both output streams take any name: characters that they cannot encode are escaped.
   """
   for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):  # a notebook's replacements do not
+    if hasattr(stream, 'reconfigure'):  # a notebook's replacements lack it
       stream.reconfigure(errors='backslashreplace')
   try:
     yield

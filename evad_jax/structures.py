@@ -3,8 +3,7 @@
 Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
 tuples are pytrees). Axis letters as in docs/architecture.md: B batch, T frames, H W canvas pixels,
 t h w token grid, G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32
-pixels of the network input, whose origin is the top left corner; masks are True for real
-entries.
+pixels of the network input, whose origin is the top left corner; masks are True for real entries.
 """
 
 from typing import Any, NamedTuple
@@ -25,9 +24,7 @@ class Batch(NamedTuple):
 
   clips: Array  # (B, T, H, W, 3) uint8 RGB, zero right of and below the picture
   sizes: Array  # (B, 2) int32, height and width of the picture inside the canvas
-  frame_boxes: (
-    Array  # (B, G, 4) float32, xyxy as annotated, divided by the frame's size; not flipped
-  )
+  frame_boxes: Array  # (B, G, 4) float32, xyxy as annotated, divided by the frame's size; unflipped
   targets: Targets
   example_mask: Array  # (B,) bool, False for the padding of the last batch of an evaluation
   index: Array  # (B,) int32, the example's index within its split
@@ -58,6 +55,4 @@ class PruningStage(NamedTuple):
 
   block: Any  # int, counted from 0
   kept: Array  # (B, t, h, w) bool; the keyframe's time step, t // 2, is always kept
-  importance: (
-    Array  # (B, t, h, w) float32, at least 0; NaN where an earlier block dropped the token
-  )
+  importance: Array  # (B, t, h, w) float32, at least 0; NaN for tokens that earlier blocks dropped

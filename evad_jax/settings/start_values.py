@@ -1,4 +1,4 @@
-"""Start values of a model's parameters, and their shapes."""
+"""Initial parameters of a model, and their shapes."""
 
 import functools
 from typing import Any
@@ -11,7 +11,7 @@ from evad_jax.model.evad import EVAD
 
 
 def init_params(config: ConfigDict, model: EVAD) -> Any:
-  """Start values from config.seed; traceable."""
+  """Initial parameters from config.seed; traceable."""
   height, width = config.clip.canvases[0]  # parameters are the same for every canvas
   clips = jnp.zeros((1, config.clip.clip_frames, height, width, 3))
   sizes = jnp.array([[height, width]], jnp.int32)
@@ -19,10 +19,10 @@ def init_params(config: ConfigDict, model: EVAD) -> Any:
 
 
 def start_params(config: ConfigDict, model: EVAD) -> Any:
-  """The parameters of a run from scratch, on one device."""
+  """Initial parameters of a run from scratch, on one device."""
   return jax.jit(functools.partial(init_params, config, model))()
 
 
 def abstract_params(config: ConfigDict, model: EVAD) -> Any:
-  """Shapes and types of the parameters."""
+  """Shapes and dtypes of the parameters."""
   return jax.eval_shape(functools.partial(init_params, config, model))
