@@ -233,7 +233,7 @@ class Checkpoints:
       if why is None:
         raise
       last = _whole_steps(self.directory)
-      kept = f'the last intact checkpoint is of step {last[-1]}' if last else 'there is none yet'
+      kept = f'the last complete checkpoint is of step {last[-1]}' if last else 'there is none yet'
       raise InputError(
         f'{self.directory}: a checkpoint cannot be written: {why}; {kept}. Fix that, and start '
         'the same command again.'
@@ -257,8 +257,8 @@ class Checkpoints:
   def _read(self, step: int) -> Iterator[None]:
     """Raises DamagedError for anything wrong with the files of a checkpoint.
 
-    Where its checksums find the files intact, it was written so: an InputError, which sets nothing
-    aside. A lack of memory stays the error it is.
+    Where its checksums match, it was written that way: an InputError, and nothing is set aside. A
+    MemoryError passes through.
     """
     directory = self.directory / str(step)
     sealed = checksums.is_sealed(directory)
@@ -361,7 +361,7 @@ class Checkpoints:
         self._manager.close()
 
   def __enter__(self) -> 'Checkpoints':
-    """Itself."""
+    """Returns itself."""
     return self
 
   def __exit__(self, kind: Any, *exception: Any) -> None:

@@ -28,7 +28,7 @@ WHOLE, COLUMNS, ROWS = PartitionSpec(), PartitionSpec(None, 'model'), PartitionS
 SPLIT = PartitionSpec('model')
 BLOCK = r'(encoder|context_refinement)/block_\d+'
 MODEL_RULES = (
-  # The columns are all heads' queries, then keys, then values: an even split does not fall between
+  # The columns are all heads' queries, then keys, then values: an even split would not fall between
   # heads, and any split costs more communication than this small product is worth. It stays
   # replicated. The next rule shards the heads, and the compiler propagates that to queries, keys
   # and values.

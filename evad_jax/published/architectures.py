@@ -56,7 +56,7 @@ KINDS = {
     'VideoMAE or VideoMAE v2 encoder, fine-tuned to classify',
     holds=_ENCODER,
     may_leave_over=r'((encoder|backbone)\.)?(fc_norm|head)\.(weight|bias)',
-    may_lack=r'norm\.(weight|bias)',  # its norm is of the mean of all tokens: another one
+    may_lack=r'norm\.(weight|bias)',  # it normalises the mean of all tokens: another norm
   ),
 }
 
@@ -287,7 +287,7 @@ def tensors_of(path: Any, kind: str, settings: dict[str, Any], params: Any) -> d
     tensors = weight_names.to_published(params, settings['patch'])
   except (ValueError, TypeError, IndexError, AttributeError) as error:  # other names, other axes
     raise InputError(f'{path}: does not hold parameters of {KINDS[kind].title}: {error}') from error
-  for key, pattern in _COUNTS.items():  # at once; shapes of a model of many parts take long
+  for key, pattern in _COUNTS.items():  # first: shapes of many parts take long
     numbers = {m[1] for name in tensors if (m := re.fullmatch(pattern, name))}
     if key in settings and settings[key] > 2 * len(numbers) > 0:
       raise InputError(f'{path}: {key} is {settings[key]}, but it has {len(numbers)} such parts.')

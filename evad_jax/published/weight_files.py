@@ -25,7 +25,7 @@ FLOATS = ('float32', 'float16', 'bfloat16')  # exact in float32
 # NumPy's dtypes by their names in that format; it has others that NumPy lacks.
 SAFETENSORS = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 SAFETENSORS |= {'I64': 'int64', 'I32': 'int32', 'BOOL': 'bool'}
-SHARED = 8  # times a file's bytes that its tensors may have, as several may share storage
+SHARED = 8  # most bytes of the tensors per byte of the file: several may share storage
 INSTALL = 'python -m pip install -r requirements-torch.txt'
 
 
@@ -119,7 +119,7 @@ def _read_torch(path: Path) -> Source:
 
 
 def _check_archive(path: Path) -> None:
-  """Checks the checksums of the archive, which PyTorch writes but does not check."""
+  """Raises ValueError for wrong checksums in the archive, which PyTorch itself does not check."""
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
       if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
@@ -187,7 +187,7 @@ def _read_safetensors(path: Path) -> Source:
 def _check_numbers(source: Source) -> None:
   """Converts all tensors to float32; raises InputError listing those that cannot be."""
   size = sum(tensor.nbytes for tensor in source.tensors.values())
-  if size > SHARED * source.path.stat().st_size:  # PyTorch's may share storage
+  if size > SHARED * source.path.stat().st_size:  # those of PyTorch may share storage
     raise InputError(
       f'{source.path}: its tensors would be {size:,} bytes, more than {SHARED} times the file; '
       'get the file from its publisher again.'

@@ -1,8 +1,8 @@
 """Maps each tensor of a published checkpoint to its path and layout in evad_jax, and back.
 
 One ordered list of rules works in both directions; every name must match exactly one. Published
-linear weights are (out, in), ours (in, out). A published Conv3d weight (out, in, kt, kh, kw) is one
-matrix here.
+linear weights are (out, in), ours (in, out). A published Conv3d weight (out, in, kt, kh, kw) is a
+flattened matrix here.
 """
 
 import re

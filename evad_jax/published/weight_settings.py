@@ -117,9 +117,9 @@ def detector_settings(
   missing = [key for key in FLAGS if key not in found]
   if missing:
     raise InputError(
-      f'{path}: its tensors do not determine {", ".join(key.replace("_", " ") for key in missing)}, '
-      f'and {trouble or _said(tree)}; give {" ".join(FLAGS[key] for key in missing)} as the '
-      'release says (docs/published_weights.md).'
+      f'{path}: its tensors do not determine '
+      f'{", ".join(key.replace("_", " ") for key in missing)}, and {trouble or _said(tree)}; give '
+      f'{" ".join(FLAGS[key] for key in missing)} as the release says (docs/published_weights.md).'
     )
   settings = {key: _checked(path, key, found[key], told) for key in FLAGS}
   if isinstance(settings['keep_rate'], tuple):
@@ -144,7 +144,7 @@ def _said(tree: dict) -> str:
 
 
 def _parse(cfg: str) -> tuple[dict, str]:
-  """The text as a tree in which all values are strings, and what is wrong if it is none."""
+  """The text as a tree whose values are strings, and what is wrong with it, or ''."""
   if len(cfg) > LONGEST_TEXT:
     return {}, f'its cfg text has {len(cfg)} characters, more than {LONGEST_TEXT}'
   try:

@@ -14,8 +14,8 @@ from evad_jax.distributed import processes
 
 AUTO = 'auto'
 KEYS = ('dtype', 'remat')
-# Share of a device's memory for state, gradients and activation memory. The estimate of the last is
-# above what compilers keep, as they recompute small arrays; the rest is for the work of one layer.
+# Share of a device's memory for state, gradients and activations. The estimate of activation memory
+# is above what compilers keep, as they recompute small arrays; the rest is for one layer's work.
 USABLE = 0.9
 
 

@@ -1,4 +1,4 @@
-"""From configuration to objects: the one place where configuration keys become arguments."""
+"""From configuration to objects: the only module where configuration keys become arguments."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: one clear sentence, and the last intact checkpoint."""
+"""Disks that are full, read-only or damaged: one clear sentence, and the last complete checkpoint."""
 
 import ctypes
 import errno
@@ -217,14 +217,14 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path, monkey
       fill_disk(monkeypatch)
       save(checkpoints, 2)
       checkpoints.wait()
-  assert 'No space left on device; the last intact checkpoint is of step 1' in str(caught.value)
+  assert 'No space left on device; the last complete checkpoint is of step 1' in str(caught.value)
   assert newest(directory) == 1
 
 
 def test_a_full_file_system(small_disk, capfd):
   directory = small_disk / 'checkpoints'
   width = 100_000  # 1.2 MB of parameters
-  with pytest.raises(InputError, match='No space left on device; the last intact .* of step 1'):
+  with pytest.raises(InputError, match='No space left on device; the last complete .* of step 1'):
     with Checkpoints(directory, keep_last=2) as checkpoints:
       save(checkpoints, 1)
       save(checkpoints, 2, make_state(width=width))

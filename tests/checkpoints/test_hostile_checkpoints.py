@@ -151,8 +151,9 @@ def test_parameters_far_larger_than_their_files(tmp_path):
   del params
   size = sum(path.stat().st_size for path in tmp_path.rglob('*') if path.is_file())
   assert size < 1e6
-  match = 'its parameters would be 400,000,000 bytes, but its files have'
-  with pytest.raises(InputError, match=match):
+  with pytest.raises(
+    InputError, match='its parameters would be 400,000,000 bytes, but its files have'
+  ):
     Detector.from_checkpoint(tmp_path)
 
 
