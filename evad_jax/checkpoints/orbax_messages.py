@@ -7,7 +7,7 @@ from typing import Any
 
 
 def leave_out() -> None:
-  """Suppresses it from here on, in the entire process."""
+  """Suppresses these messages from here on, in the entire process."""
   logging.getLogger('absl').addFilter(_worth_telling)
   sys.unraisablehook = _told_otherwise
   # One message for each array that was still to be read when another one failed.

@@ -62,7 +62,7 @@ class Profile:
     return True
 
   def __enter__(self) -> 'Profile':
-    """Itself."""
+    """Returns itself."""
     return self
 
   def __exit__(self, *exception: Any) -> None:

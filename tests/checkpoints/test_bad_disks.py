@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: one clear sentence, and the last complete checkpoint."""
+"""Full, read-only or damaged disks: one clear sentence, and the last complete checkpoint."""
 
 import ctypes
 import errno
