@@ -124,7 +124,7 @@ def test_tensors_that_show_one_number_again_and_again(tmp_path):
   endless = {'a': np.broadcast_to(np.float32(1), (10**6, 10**6))}
   source = weight_files.Source(tmp_path / 'x.pth', endless, '', '', '')
   with pytest.raises(
-    InputError, match='its tensors would be 4,000,000,000,000 bytes, 8 times as mu'
+    InputError, match='its tensors would be 4,000,000,000,000 bytes, more than 8 times'
   ):
     weight_files._check_numbers(source)
 
