@@ -1,7 +1,7 @@
 """Efficient video action detection: EVAD (ICCV 2023, arXiv 2304.08451) in JAX and Flax.
 
-`Detector` and `EVAD` are imported when they are first used, so that commands that need no
-accelerator library do not wait for one.
+`Detector` and `EVAD` are imported on first use, so commands that need no accelerator library do not
+wait for one.
 """
 
 import importlib
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
   from evad_jax.inference.detector import Detector
   from evad_jax.model.evad import EVAD
 
-__version__ = '0.1.0.dev0'  # the only place: pyproject.toml reads it
+__version__ = '0.1.0.dev0'  # defined only here: pyproject.toml reads it
 __all__ = ['EVAD', 'Detector', '__version__']
 
 _MODULES = {'Detector': 'evad_jax.inference.detector', 'EVAD': 'evad_jax.model.evad'}

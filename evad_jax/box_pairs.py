@@ -1,7 +1,7 @@
-"""Which boxes of two large sets overlap: detections and ground truth, or frames and later frames.
+"""Overlapping boxes of two large sets: detections and ground truth, or frames and later frames.
 
 Evaluations are large (an AVA validation holds millions of proposals) and overlaps are few, so all
-that comes later works on the short list of pairs.
+later code works on the short list of pairs.
 """
 
 from typing import NamedTuple
@@ -10,30 +10,30 @@ import numpy as np
 
 from evad_jax import boxes as box_ops
 
-PAIRS_AT_ONCE = 1 << 13  # a block of pairs that stays in the cache
+PAIRS_AT_ONCE = 1 << 13  # one block; it fits in the CPU cache
 
 
 class Pairs(NamedTuple):
-  """Detections and the truth boxes that they overlap, the best one first for every detection."""
+  """Overlapping pairs of detection and ground-truth box, the best of each detection first."""
 
-  detection: np.ndarray  # (K,) int64 row, rising
-  truth: np.ndarray  # (K,) int64 row; of one detection by falling IoU, equal ones rising
+  detection: np.ndarray  # (K,) int64 row, ascending
+  truth: np.ndarray  # (K,) int64 row; within a detection by descending IoU, ties ascending
   iou: np.ndarray  # (K,) float64
 
 
 def overlapping_pairs(
-  detection_frames: np.ndarray,  # (N,) int, any number that names the frame
+  detection_frames: np.ndarray,  # (N,) int, any id of the frame
   detection_boxes: np.ndarray,  # (N, 4) xyxy
-  truth_frames: np.ndarray,  # (M,) int, the same numbering
+  truth_frames: np.ndarray,  # (M,) int, the same ids
   truth_boxes: np.ndarray,  # (M, 4) xyxy, same units as the detections
   least_iou: float,
 ) -> Pairs:
-  """All pairs of a detection and a truth box of one frame whose IoU is `least_iou` or more.
+  """The pairs of a detection and a truth box in the same frame with an IoU of at least `least_iou`.
 
-  Raises ValueError unless `least_iou` is above 0: below it, boxes that do not touch were pairs.
+  Raises ValueError unless `least_iou` is above 0: else boxes that do not touch would be pairs.
   """
   if not least_iou > 0:
-    raise ValueError(f'boxes match from an IoU above 0 on, but got {least_iou=}.')
+    raise ValueError(f'The least IoU of a pair must be above 0, but got {least_iou=}.')
   order = np.argsort(truth_frames, kind='stable')
   sorted_frames = np.asarray(truth_frames)[order]
   start = np.searchsorted(sorted_frames, detection_frames, side='left')
@@ -58,7 +58,7 @@ def overlapping_pairs(
 
 
 def _best_first(pairs: Pairs) -> Pairs:
-  """Puts the pairs of each detection, which lie together by rising truth, in order of their IoU."""
+  """Sorts the pairs of each detection, which are adjacent and by ascending truth, by their IoU."""
   starts = np.diff(pairs.detection, prepend=-1) > 0
   alone = starts & np.append(starts[1:], True)[: len(starts)]
   several = np.flatnonzero(~alone)  # few: the rest need no sorting
@@ -73,5 +73,5 @@ def select(pairs: Pairs, mask: np.ndarray) -> Pairs:
 
 
 def best_of_each(pairs: Pairs) -> Pairs:
-  """Of every detection only its best pair."""
+  """The best pair of every detection."""
   return select(pairs, np.diff(pairs.detection, prepend=-1) > 0)

@@ -15,24 +15,24 @@ def from_cxcywh(boxes: Array) -> Array:
 
 
 def to_pixels(boxes: Array, sizes: Array) -> Array:
-  """Parts of a picture -> pixels: (..., 4) times the sizes, heights and widths, (..., 2)."""
+  """Normalised -> pixels: (..., 4) times the sizes, (..., 2) heights and widths."""
   return boxes * _sides(boxes, sizes)
 
 
 def normalise(boxes: Array, sizes: Array) -> Array:
-  """Pixels -> parts of a picture: (..., 4) divided by the sizes, heights and widths, (..., 2)."""
+  """Pixels -> normalised: (..., 4) divided by the sizes, (..., 2) heights and widths."""
   return boxes / _sides(boxes, sizes)
 
 
 def _sides(boxes: Array, sizes: Array) -> Array:
-  """(..., 4) width, height, width, height, of the type of the boxes."""
+  """(..., 4) width, height, width, height, in the dtype of the boxes."""
   xp = boxes.__array_namespace__()
   sizes = xp.asarray(sizes, dtype=boxes.dtype)
   return xp.stack([sizes[..., 1], sizes[..., 0]] * 2, axis=-1)
 
 
 def area(boxes: Array) -> Array:
-  """(..., 4) -> (...), no extra pixel: a box from 0 to 1 has length 1."""
+  """(..., 4) -> (...); no pixel is added: a box from 0 to 1 has length 1."""
   return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -70,9 +70,9 @@ def pairwise_iou(a: Array, b: Array) -> Array:
 
 
 def elementwise_iou(a: Array, b: Array) -> Array:
-  """IoU of the boxes at the same place: (..., 4), (..., 4) -> (...) in [0, 1]; 0 if both are empty.
+  """IoU of the boxes at the same index: (..., 4), (..., 4) -> (...) in [0, 1]; 0 if both are empty.
 
-  Column by column, so that millions of pairs are a few long operations.
+  Works column by column, so that millions of pairs take a few long operations.
   """
   xp = a.__array_namespace__()
   width = xp.minimum(a[..., 2], b[..., 2]) - xp.maximum(a[..., 0], b[..., 0])
@@ -87,7 +87,7 @@ def pairwise_giou(a: Array, b: Array) -> Array:
   """Generalised IoU (arXiv 1902.09630) of every pair: (..., N, M) in [-1, 1].
 
   Value and gradient are finite for empty boxes: divisions by an empty union or hull are replaced,
-  not masked after.
+  not masked afterwards.
   """
   xp = a.__array_namespace__()
   intersection, union = _overlap(a, b)
@@ -99,12 +99,12 @@ def pairwise_giou(a: Array, b: Array) -> Array:
 
 
 def to_annotated(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Boxes in parts of a frame -> float64 in the units of its annotation, as files have them.
+  """Normalised boxes -> float64 in the units of the annotation, as files have them.
 
   boxes: (N, 4) xyxy in [0, 1]. sizes: (N, 2) height and width that annotated boxes refer to; 1 x 1
-  where they are parts of the frame, too. Rounded to a millionth of the frame, or a thousandth of a
-  pixel, which is what float32 gives: so boxes that were equal in a file are equal again, and what
-  is computed here is what is computed from a file.
+  where those are normalised, too. Rounded to a millionth of the frame or a thousandth of a pixel,
+  the precision of float32: boxes that were equal in a file are equal again, and metrics computed
+  here equal those computed from a file.
   """
   scaled = to_pixels(boxes.astype(np.float64), sizes)
   normalised = (np.asarray(sizes) <= 1).all(axis=1)[:, None]

@@ -1,4 +1,4 @@
-"""Modules of the checkout that are not installed with the package: configs and data_prep."""
+"""Imports modules of the checkout that are not installed with the package: configs, data_prep."""
 
 import importlib
 from pathlib import Path
@@ -12,11 +12,14 @@ def module(name: str) -> ModuleType:
   try:
     found = importlib.import_module(name)
   except ModuleNotFoundError as error:
-    if error.name not in (name, name.partition('.')[0]):  # something that the module itself imports
+    if error.name not in (
+      name,
+      name.partition('.')[0],
+    ):  # the module itself fails to import something
       raise
     raise InputError(_sentence(name)) from error
   root = Path(found.__file__).parents[name.count('.')]
-  if not (root / 'evad_jax').is_dir():  # other projects have folders of these names, too
+  if not (root / 'evad_jax').is_dir():  # other projects have folders with these names, too
     raise InputError(_sentence(name))
   return found
 

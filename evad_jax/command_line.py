@@ -1,4 +1,4 @@
-"""What the command lines share: parsers, types of flags, --config, compiled programs, tables."""
+"""Shared by the command lines: parsers, flag types, --config, compilation cache, tables."""
 
 import argparse
 import difflib
@@ -15,34 +15,34 @@ CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
 
 class Parser(argparse.ArgumentParser):
-  """Shows a module's docstring with --help; answers a wrong flag with one sentence and status 2."""
+  """Shows a module's docstring with --help; ends with one sentence and status 2 on a bad flag."""
 
   def __init__(self, module: str, docstring: str):
-    """module: as Python's -m takes it."""
+    """module: its name, as after python -m."""
     super().__init__(
       prog=f'python -m {module}',
       description=docstring,
       formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,  # a typo is no abbreviation
+      allow_abbrev=False,  # a typo must not pass as an abbreviation
     )
 
   def error(self, message: str) -> NoReturn:
-    """Ends the process."""
+    """Prints the message and ends the process."""
     self.exit(EXIT_BAD_INPUT, f'error: {InputError(message)} (--help explains every flag).\n')
 
   def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None):
-    """As argparse does, with a suggestion for a flag that there is not."""
+    """Parses as argparse does, and suggests a similar flag for an unknown one."""
     found, rest = self.parse_known_args(args, namespace)
     self._refuse(rest)
     return found
 
   def parse_with_config(self, argv: Sequence[str] | None):
-    """The flags, and the ConfigDict that --config=FILE.py and --config.any.key=value give."""
+    """Returns the flags, and the ConfigDict of --config=FILE.py and --config.any.key=value."""
     self.add_argument(
       '--config',
       metavar='FILE.py[:VARIANT]',
-      help='configuration; for a first run configs/demo.py. --config.any.key=value changes a key '
-      'of it; configs/common.py explains every key',
+      help='configuration; for a first run, configs/demo.py. --config.any.key=value changes one '
+      'key; configs/common.py explains every key',
     )
     args, rest = self.parse_known_args(argv)
     if args.config is None:
@@ -50,21 +50,21 @@ class Parser(argparse.ArgumentParser):
     file = args.config.partition(':')[0]
     if not os.path.isfile(file):
       self.error(f'--config={args.config}: there is no file {file}; configs/demo.py is one')
-    # Here, so that the other commands answer at once.
+    # Imported here, so that the other commands start at once.
     from absl import flags
     from ml_collections import config_flags
 
     words = [f'--config={args.config}', *rest]
     values = flags.FlagValues()
-    values.set_gnu_getopt()  # reads on behind an argument that is no flag
+    values.set_gnu_getopt()  # continues after an argument that is not a flag
     holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=words)
-    flags.FLAGS.mark_as_parsed()  # absl's own, which grain's worker processes read
+    flags.FLAGS.mark_as_parsed()  # absl's own flags, which grain's worker processes read
     try:
       unknown = values(['', *words], known_only=True)[1:]
       config = holder.value
       config.name  # noqa: B018 - fails where the file could not be loaded
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-      # A configuration file is Python: whatever it raises belongs to the user, as one sentence.
+      # A configuration file is Python: whatever it raises is reported to the user in one sentence.
       self.error(f'{_sentence(error)}; configs/common.py explains every key')
     except ImportError as error:
       self.error(
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
     return args, config
 
   def _refuse(self, arguments: Sequence[str]) -> None:
-    """Ends the process where there is an argument that nothing takes."""
+    """Ends the process if an argument was not recognised."""
     if arguments:
       name = arguments[0].partition('=')[0]
       near = difflib.get_close_matches(name, self._option_string_actions, 1, 0.7)
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _sentence(error: Exception) -> str:
-  """The message on one line; where it quotes a stack trace, what stands at the trace's end."""
+  """The message on one line; if it quotes a stack trace, only the error at the trace's end."""
   if isinstance(error, OSError) and error.__cause__:
     error = error.__cause__  # why the file could not be loaded
   while error.args and isinstance(error.args[0], Exception):
@@ -95,13 +95,13 @@ def _sentence(error: Exception) -> str:
 
 
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None):
-  """Ends the process with a command's status; 2, after one sentence, where its input is bad."""
+  """Runs a command and exits with its status; on bad input, with one sentence and status 2."""
   with exit_on_input_error():
     sys.exit(main(argv))
 
 
 def above_zero(kind: Callable[[str], Any], most: float = math.inf) -> Callable[[str], Any]:
-  """The type of a flag: a number of this kind above 0."""
+  """Flag type: a number of this kind above 0, and at most `most`."""
 
   def convert(text: str) -> Any:
     value = kind(text)
@@ -119,7 +119,7 @@ positive = above_zero(int)
 
 
 def size(text: str) -> tuple[int, int]:
-  """The type of a flag: '288x512' -> (288, 512), height and width."""
+  """Flag type: '288x512' -> (288, 512), height and width."""
   height, _, width = text.partition('x')
   if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
     raise argparse.ArgumentTypeError(f'{text!r} is not HEIGHTxWIDTH, for example 288x512')
@@ -127,7 +127,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def default_cache() -> Path | None:
-  """A directory of the user's caches; None where the user has no home."""
+  """A directory in the user's cache; None if the user has no home directory."""
   try:
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
   except RuntimeError:
@@ -136,9 +136,9 @@ def default_cache() -> Path | None:
 
 
 def keep_programs() -> None:
-  """Keeps compiled programs in `default_cache`, where nothing else was chosen.
+  """Caches compiled programs in `default_cache`, unless another cache is configured.
 
-  A directory in JAX_COMPILATION_CACHE_DIR comes first; an empty one there turns the cache off.
+  A directory in JAX_COMPILATION_CACHE_DIR takes precedence; an empty value turns the cache off.
   """
   import jax  # here, so that --help and wrong flags answer at once
 
@@ -160,7 +160,7 @@ def table_head(names: Sequence[str]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
-  """Lines, their columns as wide as the widest cell, the first to the left, the others right."""
+  """Lines with columns as wide as their widest cell; the first left-aligned, others right."""
   texts = [[str(cell) for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
   return [

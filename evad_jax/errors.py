@@ -1,8 +1,8 @@
-"""The one exception for bad input, and how a command line answers it.
+"""The exception for bad input, and how a command line reports it.
 
-A bad file, flag or configuration is the user's to mend: the message is one sentence that names the
-thing, says what was wrong and what to do, and the command line prints it alone and exits with
-status 2. Anything else is a defect of ours and keeps its stack trace.
+A bad file, flag or configuration is for the user to fix: the message is one sentence that names the
+input, the fault and what to do. The command line prints only that and exits with status 2.
+Any other error is a bug of ours and keeps its stack trace.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from evad_jax import printable
 
 EXIT_BAD_INPUT = 2
-LONGEST_SENTENCE = 20_000  # letters; all tensors of a model may be in it
+LONGEST_SENTENCE = 20_000  # characters; it may list all tensors of a model
 
 
 class InputError(ValueError):
-  """Something that was given from outside cannot be used; str(error) is one clear sentence.
+  """An input from outside cannot be used; str(error) is one clear sentence.
 
-  It can be printed and written whatever names it quotes, and has no secrets of addresses. Of what
-  it quotes from a file without end the middle is left out.
+  It can be printed and written whatever names it quotes, and contains no secrets of addresses. A
+  sentence that quotes too much is cut in the middle.
   """
 
   def __str__(self) -> str:
@@ -34,10 +34,10 @@ class InputError(ValueError):
 def exit_on_input_error() -> Iterator[None]:
   """Turns an InputError raised inside into one line on standard error and exit status 2.
 
-  From then on both outputs take any name: letters that they do not have are escaped.
+  From then on both output streams take any name: characters that they cannot encode are escaped.
   """
   for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):  # not what a notebook puts in their place
+    if hasattr(stream, 'reconfigure'):  # a notebook's replacements lack it
       stream.reconfigure(errors='backslashreplace')
   try:
     yield

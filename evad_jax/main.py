@@ -1,11 +1,11 @@
-"""Command line: train and evaluate, or evaluate alone, as a configuration says.
+"""Command line: trains and evaluates, or only evaluates, as a configuration says.
 
   python -m evad_jax.main --config=configs/demo.py
   python -m evad_jax.main --config=configs/demo.py --mode=eval --workdir=runs/demo
   python -m evad_jax.main --config=configs/ava.py --mode=eval --config.checkpoint=converted/vit_b
 
-Any key of the configuration can be changed: --config.train.epochs=3. Every key is in
-configs/common.py with a comment. A run that was stopped continues when it is started again.
+Any key of the configuration can be changed: --config.train.epochs=3. configs/common.py lists every
+key with a comment. To resume a run that was stopped, start it again.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from evad_jax.errors import InputError
 
 
 def make_missing_data(config: ConfigDict) -> None:
-  """Makes the synthetic set where a configuration uses one and it is not there."""
+  """Generates the synthetic data set if the configuration uses it and it does not exist yet."""
   if not config.data.synthetic or (Path(config.data.directory) / 'manifest.json').exists():
     return
   from evad_jax.synthetic import data_set  # only this configuration needs it
@@ -49,7 +49,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
 
 @contextlib.contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
-  """Holds a working directory for all processes of a run, by the first of them.
+  """Locks a working directory for all processes of a run; process 0 holds the lock.
 
   Raises InputError, in every process, where another run holds it.
   """
@@ -64,15 +64,15 @@ def alone_in(workdir: Path) -> Iterator[None]:
     except InputError as error:
       problem = error
     if processes.any_of(problem is not None):
-      raise problem or InputError(f'{workdir}: process 0 of this run says why it cannot be used.')
+      raise problem or InputError(f'{workdir}: it cannot be used; process 0 of this run says why.')
     yield
 
 
 def run(config: ConfigDict, workdir: Path, mode: str) -> None:
-  """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`.
+  """Trains or evaluates, prints the table, and writes the results to `workdir`.
 
-  Raises InputError for whatever is wrong with what was given, also where another run trains in
-  `workdir`; an evaluation only reads what one has saved.
+  Raises InputError for any bad input, and where another run trains in `workdir`. An evaluation
+  takes no lock: it only reads what a run has saved.
   """
   from evad_jax.files import storage
   from evad_jax.settings import config_rules
@@ -106,8 +106,8 @@ def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
       evaluation = loop.train_and_evaluate(config, workdir)
     except (Preempted, Interrupted) as stop:
       processes.tell(
-        f'Stopped by SIGTERM in {stop}; all that was computed is saved, and the same command '
-        'continues there.'
+        f'Stopped by SIGTERM in {stop}; everything computed is saved, and the same command '
+        'resumes there.'
       )
       return
   else:
@@ -134,9 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     default='train',
     help='train and evaluate (the default), or evaluate a checkpoint',
   )
-  parser.add_argument('--workdir', help='where results go (default: runs/<config.name>)')
+  parser.add_argument('--workdir', help='directory for the results (default: runs/<config.name>)')
   args, config = parser.parse_with_config(argv)
-  from evad_jax.distributed import processes  # here for the reason that `run` gives
+  from evad_jax.distributed import processes  # here for the reason given in `_run`
 
   processes.start(config.hosts)
   run(config, Path(args.workdir or f'runs/{config.name}'), args.mode)

@@ -1,7 +1,7 @@
-"""Names and addresses from outside, as they may be shown: whatever prints, and no secrets.
+"""Makes names and addresses from outside printable, without their secrets.
 
-The name of a file may be any bytes; Python keeps those that are not UTF-8 as lone surrogates, which
-can neither be printed nor written. An address may have a password or a key in it.
+A file name may be any bytes; Python keeps those that are not UTF-8 as lone surrogates, which can be
+neither printed nor written. An address may contain a password or a key.
 """
 
 import os
@@ -10,15 +10,15 @@ import re
 # What cannot be written as UTF-8.
 _UNWRITABLE = re.compile('[\ud800-\udfff]')
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
-# Up to the end of the quotes where it stands in some, else of the word; pathlib leaves one slash of
-# two. Names of protocols are short: without a limit, long texts would take quadratic time.
+# Up to the closing quote where it is quoted, else to the end of the word; pathlib turns two slashes
+# into one. Scheme names are short: without a limit, long texts would take quadratic time.
 _ADDRESS = re.compile(
   r"""(?P<quote>['"])(?P<scheme>[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<quoted>[^/].*?)(?P=quote)"""
   r"""|(?P<bare_scheme>\b[a-z][a-z0-9+.-]{1,20}:/{1,2})(?P<bare>[^/\s]\S*)""",
   re.IGNORECASE | re.DOTALL,
 )
-_OF_THE_SENTENCE = ').,:;\'"'  # what may follow an address and belongs to the sentence
-_KEY_LENGTH = 20  # letters of a part of a path that has digits too: a key, rather than a name
+_OF_THE_SENTENCE = ').,:;\'"'  # may follow an address, but belongs to the sentence
+_KEY_LENGTH = 20  # characters: a part this long with both letters and digits is a key, not a name
 HIDDEN = '***'
 
 
@@ -28,7 +28,7 @@ def name_of(path: str | os.PathLike) -> str:
 
 
 def writable(text: str) -> str:
-  r"""The text with what is not UTF-8 as \xe9, or \ud800 where it is no byte of a file's name."""
+  r"""The text with bytes that are not UTF-8 as \xe9, and other lone surrogates as \ud800."""
   return _UNWRITABLE.sub(_escaped, text)
 
 
@@ -39,10 +39,10 @@ def _escaped(match: re.Match) -> str:
 
 
 def without_secrets(text: str) -> str:
-  """The text without what may be secret in the addresses (rtsp://...) that stand in it.
+  """The text without possible secrets of the addresses (rtsp://...) in it.
 
-  All that follows a ?, # or ; is left out; for what stands before an @, and for parts of the path
-  that look like keys, there is ***.
+  Everything after a ?, # or ; is dropped; *** replaces what precedes an @, and parts of the path
+  that look like keys.
   """
 
   def shown(match: re.Match) -> str:
@@ -55,14 +55,14 @@ def without_secrets(text: str) -> str:
 
 
 def address(text: str) -> str:
-  """A whole address without its secrets, which may have spaces and quotes in them."""
+  """A text that is one address, without its secrets, which may contain spaces and quotes."""
   scheme, slashes, rest = text.partition('://')
   return name_of(scheme + slashes + _shown(rest))
 
 
 def _shown(rest: str) -> str:
-  """What follows the slashes of an address."""
-  # The last @: a password may have any letter, also those that end a host.
+  """The part of an address after the slashes, without secrets."""
+  # The last @: a password may contain any character, also those that end a host.
   user, at, place = rest.rpartition('@')
   parts = re.split('[?#;]', place, maxsplit=1)[0].split('/')
   parts[1:] = [HIDDEN if _is_key(part) else part for part in parts[1:]]

@@ -1,10 +1,9 @@
-"""What travels between the parts: Batch, Targets, Outputs, Detections, PruningStage.
+"""The data passed between modules: Batch, Targets, Outputs, Detections, PruningStage.
 
 Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
 tuples are pytrees). Axis letters as in docs/architecture.md: B batch, T frames, H W canvas pixels,
 t h w token grid, G padded ground-truth boxes, P proposals, A actions. All boxes are xyxy float32
-pixels of the network input, whose origin is the top left corner; masks are True where something is
-real.
+pixels of the network input, whose origin is the top left corner; masks are True for real entries.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ Array = Any  # np.ndarray in data/ and metrics/, jax.Array inside jit
 
 
 class Targets(NamedTuple):
-  """Ground truth of a batch, padded to G boxes a clip."""
+  """Ground truth of a batch, padded to G boxes per clip."""
 
   boxes: Array  # (B, G, 4) float32, xyxy pixels of the resized, unpadded input; 0 where padded
   labels: Array  # (B, G, A) float32 multi-hot, 0 or 1
@@ -25,14 +24,14 @@ class Batch(NamedTuple):
 
   clips: Array  # (B, T, H, W, 3) uint8 RGB, zero right of and below the picture
   sizes: Array  # (B, 2) int32, height and width of the picture inside the canvas
-  frame_boxes: Array  # (B, G, 4) float32, xyxy as annotated, divided by the frame's size; no flip
+  frame_boxes: Array  # (B, G, 4) float32, xyxy as annotated, divided by the frame's size; unflipped
   targets: Targets
-  example_mask: Array  # (B,) bool, False for the filler of the last batch of an evaluation
-  index: Array  # (B,) int32, the example's number within its split
+  example_mask: Array  # (B,) bool, False for the padding of the last batch of an evaluation
+  index: Array  # (B,) int32, the example's index within its split
 
 
 class Outputs(NamedTuple):
-  """What the detector returns, in training and evaluation alike; the last stage is the answer."""
+  """Outputs of the detector, in training and evaluation; the last stage is the final result."""
 
   person_logits: Array  # (stages, B, P, 2) float32: person, no object
   boxes: Array  # (stages, B, P, 4) float32 xyxy pixels, not clipped
@@ -48,14 +47,12 @@ class Detections(NamedTuple):
 
 
 class PruningStage(NamedTuple):
-  """What one block that prunes did with every token of the grid, whose slots are in time order.
+  """What one pruning block does with every token of the grid, in time order.
 
-  Tokens outside the picture are those of padding: where padding is masked, they are kept only when
-  too few others are left, and their importance is 0. Of a single clip without the axis B.
+  Tokens outside the picture are padding: where padding is masked, they are kept only when too few
+  others are left, and their importance is 0. For a single clip the axis B is absent.
   """
 
   block: Any  # int, counted from 0
-  kept: Array  # (B, t, h, w) bool; the keyframe's slot, t // 2, is always kept
-  importance: (
-    Array  # (B, t, h, w) float32, at least 0; NaN where an earlier block dropped the token
-  )
+  kept: Array  # (B, t, h, w) bool; the keyframe's time step, t // 2, is always kept
+  importance: Array  # (B, t, h, w) float32, at least 0; NaN for tokens that earlier blocks dropped

@@ -1,7 +1,7 @@
-"""What values may be that come from outside: settings of a configuration, a checkpoint, a manifest.
+"""Checks values from outside: settings of a configuration, a checkpoint, a manifest.
 
-A rule is called with a value and says what it must be, or '' where it is. `check` holds a section
-of named values against a rule for each name.
+A rule takes a value and returns what it must be, or '' for a valid value. `check` applies one rule
+to each named value of a section.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Any
 from evad_jax.errors import InputError
 
 Rule = Callable[[Any], str]
-_SHOWN = 60  # letters of a value
+_SHOWN = 60  # characters of a value in a message
 
 
 def whole(least: int, most: int) -> Rule:
-  """A whole number in [least, most], and not a truth value."""
+  """An integer in [least, most], not a bool."""
 
   def rule(value: Any) -> str:
     if type(value) is not int:
@@ -30,10 +30,10 @@ def whole(least: int, most: int) -> Rule:
 def number(
   least: float = -math.inf, most: float = math.inf, *, above: bool = False, below: bool = False
 ) -> Rule:
-  """A finite number in [least, most]; above, below: without the one end or the other."""
+  """A finite number in [least, most]; above, below: without the lower or upper end."""
 
   def rule(value: Any) -> str:
-    # Beyond 1e300 an integer may be no float.
+    # Beyond 1e300 an integer may not fit a float.
     if type(value) not in (int, float) or not -1e300 < value < 1e300:
       return 'a finite number'
     if math.isfinite(least) and math.isfinite(most):
@@ -48,7 +48,7 @@ def number(
 
 
 def one_of(*choices: Any) -> Rule:
-  """One of these, of the same type."""
+  """One of these values, with its type."""
 
   def rule(value: Any) -> str:
     fits = any(type(value) is type(choice) and value == choice for choice in choices)
@@ -61,12 +61,12 @@ truth = one_of(True, False)
 
 
 def text(value: Any) -> str:
-  """Any text."""
-  return '' if isinstance(value, str) else 'a text'
+  """Any string."""
+  return '' if isinstance(value, str) else 'a string'
 
 
 def rows(of: Rule, least: int = 0, most: int = 10**6) -> Rule:
-  """A list of what another rule allows, of a length in [least, most]."""
+  """A list of values that another rule allows, with a length in [least, most]."""
   length = f'{least}' if least == most else f'{least} to {most}'
 
   def rule(value: Any) -> str:
@@ -83,7 +83,7 @@ def rows(of: Rule, least: int = 0, most: int = 10**6) -> Rule:
 
 
 def mapping(of: Rule) -> Rule:
-  """Names with what another rule allows."""
+  """A mapping of names to values that another rule allows."""
 
   def rule(value: Any) -> str:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -97,15 +97,15 @@ def mapping(of: Rule) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-  """What one of several rules allows; the first says what it must be."""
+  """A value that one of several rules allows; errors quote the first rule."""
   return lambda value: '' if any(not rule(value) for rule in rules) else rules[0](value)
 
 
 def check(section: Any, rules: Mapping[str, Rule], where: str) -> None:
-  """Holds the values of a section that there are against the rules of their names.
+  """Checks the values that a section has against the rules of their names.
 
-  where: stands before the names, as in 'config.train.'. Raises InputError for a section that is no
-  mapping, and for the first value that is not as its rule says. Names without a rule pass.
+  where: prefix of the names, such as 'config.train.'. Raises InputError for a section that is not a
+  mapping, and for the first value that breaks its rule. Names without a rule pass.
   """
   if not isinstance(section, Mapping):
     raise InputError(f'{where.rstrip(".: ")} is {shown(section)}, but must be an object.')
@@ -118,6 +118,6 @@ def check(section: Any, rules: Mapping[str, Rule], where: str) -> None:
 
 
 def shown(value: Any) -> str:
-  """The value as Python writes it, without its end where it is long."""
+  """The repr of a value, truncated where it is long."""
   written = repr(value)
   return written if len(written) <= _SHOWN else f'{written[:_SHOWN]}...'

@@ -1,4 +1,4 @@
-"""The checksums of all files of a directory, kept in it, so that damage is found and named."""
+"""Checksums of all files of a directory, stored in it, so that damage is detected and named."""
 
 import os
 import stat
@@ -16,20 +16,20 @@ _CHUNK = 1 << 24  # bytes
 
 
 def seal(directory: Path) -> None:
-  """Writes the length and crc32c of every file below `directory` to a file in it, in one go."""
+  """Writes the length and crc32c of every file below `directory` to a file in it, atomically."""
   found = {str(path.relative_to(directory)): _measure(path) for path in _files(directory)}
   atomic_files.write_json(directory / NAME, found)
 
 
 def is_sealed(directory: Path) -> bool:
-  """Whether `seal` was completed."""
+  """Whether `seal` has completed."""
   return (directory / NAME).is_file()
 
 
 def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
-  """The first difference from the seal in words, or None; also None without a seal.
+  """The first difference from the seal, in words; None without a difference or without a seal.
 
-  part, parts: looks at every `parts`-th file alone, from number `part`, to share the work.
+  part, parts: checks only every `parts`-th file, from index `part` on, to share the work.
   """
   if not is_sealed(directory):
     return None
@@ -45,7 +45,7 @@ def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
       path = below(directory, name)
       found = os.stat(path)
       if not stat.S_ISREG(found.st_mode):
-        return f'{name} is no file'
+        return f'{name} is not a file'
       if found.st_size != size:
         return f'{name} has {found.st_size} of {size} bytes'
       _, found = _measure(path)
@@ -54,7 +54,7 @@ def damage(directory: Path, part: int = 0, parts: int = 1) -> str | None:
     except OSError as error:
       return f'{name} cannot be read ({os.strerror(error.errno)})'
     if found != checksum:
-      return f'{name} has other bytes than were written'
+      return f'the bytes of {name} are not what was written'
   return None
 
 

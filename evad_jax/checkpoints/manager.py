@@ -1,10 +1,10 @@
 """Checkpoints with Orbax: step, state, data position, and settings of model, clips and classes.
 
-A checkpoint becomes visible under its step only when it is complete; a run that is killed while
-saving finds the one before. Soon after, it is sealed with the checksums of its files; one that was
-damaged since is told by name, set aside, and the one before it taken. The last N and the best by
-the evaluation's figure stay. A converted checkpoint has parameters alone for its state, under step
-0, and its settings say where it is from.
+A checkpoint appears under its step only once it is complete; a run killed while saving resumes from
+the one before. Soon after, it is sealed with the checksums of its files. A checkpoint damaged since
+is reported by name and set aside, and the one before it is restored. The last N and the best by the
+evaluation metric are kept. The state of a converted checkpoint is parameters alone, under step 0;
+its settings name its source.
 """
 
 import concurrent.futures
@@ -29,33 +29,34 @@ from evad_jax.value_rules import number
 
 Tree = Any
 BEST_METRIC = 'frame_mAP@0.5'
-# Of parameters: bytes that any file may ask for, and how many times smaller files may be than they.
+# Limits on parameters: bytes that any file may ask for, and beyond that how many times their size
+# may exceed that of the files.
 _SMALL, _PACKED = 1 << 26, 50
-# What Orbax, and TensorStore below it, raise for files that are not as they wrote them.
+# What Orbax, and TensorStore below it, raise for files that differ from what they wrote.
 _UNREADABLE = (
   *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
   *(RecursionError, OverflowError, AssertionError, NotImplementedError),
 )
-SET_ASIDE = 'damaged-'  # what the name of a damaged checkpoint begins with
+SET_ASIDE = 'damaged-'  # prefix of the name of a damaged checkpoint
 
 
 orbax_messages.leave_out()
 
 
 class DamagedError(InputError):
-  """A checkpoint whose files are not, or not all, what was written."""
+  """A checkpoint with files that are missing or differ from what was written."""
 
 
 def _figure(metrics: dict | None) -> float:
   value = (metrics or {}).get(BEST_METRIC)
-  return -1.0 if number()(value) else float(value)  # of an evaluation without a figure, too
+  return -1.0 if number()(value) else float(value)  # of an evaluation without the metric, too
 
 
 def locate(path: str | Path) -> tuple[Path, int | None]:
-  """The directory of checkpoints that is meant, and the step where the path names one.
+  """The checkpoint directory that a path names, and the step where it names one.
 
-  path: such a directory, one step in it, or the working directory of a run. Raises InputError for
-  an address such as gs://bucket/run.
+  path: a checkpoint directory, one step in it, or the working directory of a run. Raises InputError
+  for an address such as gs://bucket/run.
   """
   storage.refuse_address(path, 'A directory of checkpoints')
   path = Path(path)
@@ -66,7 +67,7 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
 
 
 def newest_settings(directory: Path) -> dict | None:
-  """The settings of the newest checkpoint that has them readable, without opening any; or None."""
+  """The settings of the newest checkpoint with readable settings, or None; opens no checkpoint."""
   for step in reversed(_whole_steps(directory)):
     with contextlib.suppress(InputError):
       return saved_settings.read(directory / str(step))
@@ -74,12 +75,12 @@ def newest_settings(directory: Path) -> dict | None:
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's, but for what it does about signals, and about figures that cannot be read."""
+  """Orbax's manager, except for signals and for metrics that cannot be read."""
 
   def metrics(self, step: int) -> dict | None:
-    """Figures of the evaluation; none where their file is damaged, so that the rest can be used.
+    """Metrics of the evaluation; None where their file is damaged, so that the rest can be used.
 
-    Whoever uses that checkpoint is told of the file by its checksum.
+    The checksums report the damaged file once that checkpoint is used.
     """
     try:
       found = super().metrics(step)
@@ -88,7 +89,7 @@ class _Manager(ocp.CheckpointManager):
     return found if isinstance(found, dict) else None
 
   def reached_preemption(self, step: int) -> bool:
-    """When a run stops is for the run to say."""
+    """False: the run itself decides when it stops."""
     return False
 
 
@@ -96,13 +97,13 @@ class Checkpoints:
   """The checkpoints of one directory; close it to wait for the last save."""
 
   def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
-    """keep_last: how many of the newest stay beside the best one."""
+    """keep_last: number of newest checkpoints to keep beside the best one."""
     storage.refuse_address(directory, 'A directory of checkpoints')
     self.directory = Path(directory).absolute()
     if printable.writable(str(self.directory)) != str(self.directory):
       raise InputError(
-        f'{self.directory}: the name has bytes that are not UTF-8, which the library below '
-        'checkpoints cannot open; rename the directory, or give another one.'
+        f'{self.directory}: the name has bytes that are not UTF-8, which the checkpoint library '
+        'cannot open; rename the directory, or give another one.'
       )
     if read_only and not self.directory.is_dir():
       raise InputError(
@@ -116,8 +117,8 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       create=not read_only,
       read_only=read_only,
-      cleanup_tmp_directories=not read_only,  # what a killed run had begun to save
-      best_fn=_figure,  # without it the metrics are not written, and a later run forgets the best
+      cleanup_tmp_directories=not read_only,  # incomplete saves of a killed run
+      best_fn=_figure,  # without it Orbax writes no metrics, and a later run forgets the best
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
     )
     handlers = {
@@ -126,31 +127,31 @@ class Checkpoints:
       'position': ocp.JsonCheckpointHandler(),
     }
     self._read_only = read_only
-    # Checksums read whole checkpoints: beside the steps of a run, not between them.
+    # Checksums read all files of a checkpoint: in a thread beside the steps, not between them.
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: tuple[int, concurrent.futures.Future] | None = None
-    self._sealed: int | None = None  # the newest step, once it is
+    self._sealed: int | None = None  # the newest step, once it is sealed
     with storage.told(self.directory):
       if not read_only:
         self.directory.mkdir(parents=True, exist_ok=True)
       self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
-    """The newest complete checkpoint, or None."""
+    """The step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def all_steps(self) -> list[int]:
-    """The complete checkpoints, rising."""
+    """The steps of the complete checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """The complete checkpoint with the best evaluation, or None where none was evaluated."""
+    """The step of the complete checkpoint with the best evaluation; None where none has one."""
     metrics = {step: self._manager.metrics(step) for step in self.all_steps()}
     evaluated = [step for step in metrics if metrics[step]]
     return max(evaluated, key=lambda step: (_figure(metrics[step]), step), default=None)
 
   def choose(self, step: int) -> int:
-    """The step itself, the newest for 0, the best for -1; InputError where there is none such."""
+    """The step itself, the newest for 0, the best for -1; InputError for a missing checkpoint."""
     have = self.all_steps()
     if not have:
       raise InputError(f'{self.directory}: there is no complete checkpoint; train first.')
@@ -165,7 +166,7 @@ class Checkpoints:
   def save(
     self, step: int, state: Tree, settings: dict, position: dict, metrics: dict | None
   ) -> None:
-    """Starts saving in the background; what the caller does to `state` afterwards is harmless.
+    """Starts to save in the background; the caller may donate or change `state` at once.
 
     Raises InputError where this save or the one before it cannot be written.
     """
@@ -182,7 +183,7 @@ class Checkpoints:
       self._sealed = None
 
   def check(self) -> None:
-    """Begins to seal a completed save; raises InputError where one failed. Never waits."""
+    """Starts to seal a completed save; raises InputError where a save failed. Never waits."""
     if not self._manager.is_saving_in_progress():
       with self._written():
         self._manager.wait_until_finished()
@@ -195,12 +196,12 @@ class Checkpoints:
       self._seal(wait=True)
 
   def set_metrics(self, step: int, metrics: dict) -> None:
-    """Gives a checkpoint that was saved before its evaluation the figures of it."""
+    """Adds the metrics of an evaluation to a checkpoint that was saved before it."""
     with self._written():
       directory = self.directory / str(step)
       self._seal(wait=True)
       if processes.is_first():
-        # In this order a crash leaves a checkpoint without seal, and never one with a wrong seal.
+        # In this order a crash leaves a checkpoint without a seal, never one with a wrong seal.
         (directory / checksums.NAME).unlink(missing_ok=True)
         atomic_files.write_json(directory / 'metrics' / 'metrics', metrics)
         checksums.seal(directory)
@@ -208,7 +209,7 @@ class Checkpoints:
       self._manager.reload()
 
   def _seal(self, wait: bool) -> None:
-    """Seals the newest checkpoint, unless it is; without waiting, sooner or later."""
+    """Seals the newest checkpoint unless it is sealed; wait=False seals in the background."""
     if self._read_only or not processes.is_first():
       return
     if self._sealing is None:
@@ -224,7 +225,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _written(self) -> Iterator[None]:
-    """Raises InputError for whatever keeps a checkpoint from being written."""
+    """Raises InputError for anything that prevents a checkpoint from being written."""
     try:
       yield
     except Exception as error:
@@ -232,32 +233,32 @@ class Checkpoints:
       if why is None:
         raise
       last = _whole_steps(self.directory)
-      kept = f'the last good checkpoint is that of step {last[-1]}' if last else 'there is none yet'
+      kept = f'the last complete checkpoint is of step {last[-1]}' if last else 'there is none yet'
       raise InputError(
-        f'{self.directory}: a checkpoint cannot be written: {why}; {kept}. Mend that, and start '
+        f'{self.directory}: a checkpoint cannot be written: {why}; {kept}. Fix that, and start '
         'the same command again.'
       ) from error
 
   def position(self, step: int) -> dict:
-    """The data position as saved with a checkpoint."""
+    """The data position saved with a checkpoint."""
     with self._read(step):
       return saved_settings.read_position(self.directory / str(step))
 
   def settings(self, step: int) -> dict:
-    """Settings of model, clips and classes as saved with a checkpoint, all of their kinds."""
+    """The settings of model, clips and classes saved with a checkpoint, validated."""
     with self._read(step):
       return saved_settings.read(self.directory / str(step))
 
   def was_evaluated(self, step: int) -> bool:
-    """Whether a checkpoint has the figures of an evaluation."""
+    """Whether a checkpoint has the metrics of an evaluation."""
     return bool(self._manager.metrics(step))
 
   @contextlib.contextmanager
   def _read(self, step: int) -> Iterator[None]:
-    """Raises DamagedError for whatever is wrong with the files of a checkpoint.
+    """Raises DamagedError for anything wrong with the files of a checkpoint.
 
-    Where its checksums say that nothing is, it was written so: an InputError, that sets nothing
-    aside. Too little memory is another error.
+    Where its checksums match, it was written that way: an InputError, and nothing is set aside. A
+    MemoryError passes through.
     """
     directory = self.directory / str(step)
     sealed = checksums.is_sealed(directory)
@@ -274,16 +275,16 @@ class Checkpoints:
       if not isinstance(error, _UNREADABLE) or isinstance(error, MemoryError):
         raise
       why = storage.reason(error) or ' '.join(str(error).split())[:200] or type(error).__name__
-      what = 'the checkpoint cannot be read' + ', though its files are as written' * whole
+      what = 'the checkpoint cannot be read' + ', though its files are intact' * whole
       raise (InputError if whole else DamagedError)(
         f'{directory}: {what}: {why}; take another one, of {_whole_steps(self.directory)}.'
       ) from error
 
   def read_params(self, step: int, like: Tree | None = None) -> Tree:
-    """The parameters to use, without the rest of the state: the moving average where there is one.
+    """Reads the parameters to use, and no other state: the moving average where there is one.
 
-    With `like` they have its shardings, and InputError names the first that does not fit it;
-    without it they are NumPy arrays, whatever there is.
+    With `like` they have its shardings, and InputError names the first that does not match;
+    without it all are read, as NumPy arrays.
     """
     self._check_files(step)
     with self._read(step):
@@ -304,10 +305,10 @@ class Checkpoints:
       return reader.restore(self.directory / str(step) / 'state', args=items)[key]
 
   def restore(self, step: int, like: Tree) -> Tree:
-    """The state of a checkpoint with the shapes and shardings of `like`.
+    """Restores the state of a checkpoint with the shapes and shardings of `like`.
 
     Raises InputError naming the first array that is missing, left over or of another shape, and
-    DamagedError where a file is not as it was written.
+    DamagedError where a file differs from what was written.
     """
     self._check_files(step)
     with self._read(step):
@@ -317,7 +318,7 @@ class Checkpoints:
       return self._manager.restore(step, args=items)['state']
 
   def set_aside(self, step: int) -> None:
-    """Renames a damaged checkpoint, so that the run can go on and save the same step again."""
+    """Renames a damaged checkpoint, so that the run can save the same step again."""
     if processes.is_first():
       place, number = self.directory / f'{SET_ASIDE}{step}', 1
       while place.exists():
@@ -329,23 +330,23 @@ class Checkpoints:
     self._manager.reload()
 
   def _check_files(self, step: int) -> None:
-    """Raises DamagedError in every process where one of them finds a file changed."""
+    """Raises DamagedError in every process if one of them finds a changed file."""
     directory = self.directory / str(step)
     found = checksums.damage(directory, *processes.share())
     if processes.any_of(found is not None):
       raise DamagedError(
-        f'{directory}: the checkpoint is damaged: {found or "another process found a file changed"}'
+        f'{directory}: the checkpoint is damaged: {found or "another process found a changed file"}'
         f'; take another one, of {_whole_steps(self.directory)}.'
       )
 
   def _check_size(self, step: int, saved: Tree) -> None:
-    """Raises InputError for arrays that would be far larger than the files they are in."""
+    """Raises InputError for arrays that would be far larger than their files."""
     directory = self.directory / str(step)
     size = sum(path.stat().st_size for path in directory.rglob('*') if path.is_file())
     asked = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(saved))
     if asked > _SMALL and asked > _PACKED * size:
       raise InputError(
-        f'{directory}: its parameters would be {asked:,} bytes, of files with {size:,}; take '
+        f'{directory}: its parameters would be {asked:,} bytes, but its files have {size:,}; take '
         f'another checkpoint, of {_whole_steps(self.directory)}.'
       )
 
@@ -356,15 +357,15 @@ class Checkpoints:
         self.wait()
     finally:
       self._sealer.shutdown()
-      with contextlib.suppress(OSError, ValueError):  # told by `wait`
+      with contextlib.suppress(OSError, ValueError):  # `wait` raises them
         self._manager.close()
 
   def __enter__(self) -> 'Checkpoints':
-    """Itself."""
+    """Returns itself."""
     return self
 
   def __exit__(self, kind: Any, *exception: Any) -> None:
-    """Closes; an error that is on its way already is the one to be told."""
+    """Closes; an error already on its way takes precedence."""
     with contextlib.suppress(InputError) if kind else contextlib.nullcontext():
       self.close()
 
@@ -375,5 +376,5 @@ def _seal_once(directory: Path) -> None:
 
 
 def _whole_steps(directory: Path) -> list[int]:
-  """The steps that have a complete checkpoint, rising; a damaged one may be among them."""
+  """The steps with a complete checkpoint, ascending; some may be damaged."""
   return sorted(int(path.name) for path in directory.glob('*') if path.name.isdecimal())

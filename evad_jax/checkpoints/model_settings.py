@@ -1,4 +1,4 @@
-"""The settings of the model in a checkpoint, and those of the configuration that meets it."""
+"""Compares the model settings of a checkpoint with those of a configuration."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
 SETTINGS = ('checkpoint', 'config')  # whose behaviour an evaluation takes
-# Of training or of the computation: a checkpoint can be used with any.
+# Settings of training or computation: a checkpoint works with any value.
 FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'attention', 'dtype')
-# What the same parameters can be run with; their figures are those of what they learned with.
+# Settings that the same parameters can run with; metrics are those of the trained values.
 BEHAVIOUR = (
   'keep_rate',
   'prune_blocks',
@@ -23,14 +23,14 @@ BEHAVIOUR = (
 
 
 def plain(value: Any) -> Any:
-  """Settings as JSON gives them back: lists for tuples, and floats for their equal integers."""
+  """Settings as JSON returns them: lists for tuples, floats for equal integers."""
   if isinstance(value, list | tuple):
     return [plain(item) for item in value]
   return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def saved_settings(settings: dict[str, Any], where: Any) -> dict[str, Any]:
-  """The model's settings of a checkpoint, complete: what it did not know yet has its default.
+  """The complete model settings of a checkpoint: settings newer than it have their defaults.
 
   Raises InputError for settings that this version does not know.
   """
@@ -48,17 +48,17 @@ def saved_settings(settings: dict[str, Any], where: Any) -> dict[str, Any]:
 
 
 def differing(ours: dict[str, Any], theirs: dict[str, Any], keys: Any) -> list[str]:
-  """The keys whose values are not equal, in order."""
+  """The keys whose values differ, in order."""
   return [key for key in keys if plain(ours[key]) != plain(theirs[key])]
 
 
 def for_evaluation(config: ConfigDict, settings: dict[str, Any], where: Any) -> ConfigDict:
-  """A configuration to evaluate a checkpoint with, after both have been compared.
+  """Compares the two, and returns the configuration to evaluate a checkpoint with.
 
-  Where they agree on the architecture, the checkpoint decides on keep rates and the like, unless
+  Where the architectures agree, keep rates and the like come from the checkpoint, unless
   config.eval.settings is 'config'. Prints what differs.
 
-  Raises InputError naming the keys where they are different models.
+  Raises InputError naming the keys in which the architectures differ.
   """
   check_complete(settings, where)
   theirs, ours = saved_settings(settings, where), config.model.to_dict()
@@ -85,28 +85,28 @@ def for_evaluation(config: ConfigDict, settings: dict[str, Any], where: Any) -> 
 
 
 def check_complete(settings: dict[str, Any], where: Any) -> None:
-  """Raises InputError for a converted encoder, which cannot detect anything yet."""
+  """Raises InputError for a converted encoder, which has no detector yet."""
   kind = settings.get('source', {}).get('kind', 'detector')
   if kind != 'detector':
     raise InputError(
       f'{where}: holds an encoder without a detector ({settings["source"]["title"]}); train from '
-      f'it with --config.init_from={where}, and evaluate what comes out.'
+      f'it with --config.init_from={where}, and evaluate the result.'
     )
 
 
 def tell_other_classes(settings: dict[str, Any], classes: list[str]) -> None:
-  """Prints where the data have as many classes as the checkpoint, but others or in another order.
+  """Warns where the data have as many classes as the checkpoint, but other names or another order.
 
-  Renaming is harmless, so this is no error; the figures tell.
+  A warning and no error, as renaming is harmless; the metrics show another order.
   """
   known = settings.get('classes') or classes
   other = [i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b]
   if other:
     i = other[0]
     tell(
-      f'Attention: {len(other)} of {len(classes)} classes have other names in the data than when '
-      f'the checkpoint was trained; the first is number {i}, {classes[i]!r} instead of '
-      f'{known[i]!r}. If that is another order, the figures mean nothing.',
+      f'Warning: {len(other)} of {len(classes)} classes have other names in the data than in the '
+      f'checkpoint; the first is at index {i}, {classes[i]!r} instead of {known[i]!r}. If the '
+      'order differs, the metrics mean nothing.',
     )
 
 

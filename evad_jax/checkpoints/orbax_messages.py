@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore print besides the error that they raise, which is told by itself."""
+"""Suppresses what Orbax and TensorStore print besides the error that they raise."""
 
 import logging
 import sys
@@ -7,19 +7,19 @@ from typing import Any
 
 
 def leave_out() -> None:
-  """Leaves it out from here on, in the whole process."""
+  """Suppresses these messages from here on, in the entire process."""
   logging.getLogger('absl').addFilter(_worth_telling)
   sys.unraisablehook = _told_otherwise
-  # Of many arrays, all that were still to be asked when one could not be read.
+  # One message for each array that was still to be read when another one failed.
   logging.getLogger('asyncio').addFilter(
     lambda record: not record.getMessage().startswith('Task exception was never retrieved')
   )
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-  """Of Orbax's records neither the traces of a failed save nor that reading does not write.
+  """False for Orbax's stack traces of a failed save, and for its notes that it is read only.
 
-  It logs a trace in each of its threads; the error itself is raised, and told in one sentence.
+  It logs a trace in each of its threads; the error itself is raised, and reported in one sentence.
   """
   if 'orbax' not in record.pathname:
     return True
@@ -28,9 +28,9 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 def _told_otherwise(thrown: Any, hook: Callable = sys.unraisablehook) -> None:
-  """Leaves out what TensorStore's threads say when one of many arrays could not be read.
+  """Suppresses the errors of TensorStore's threads after one of many arrays could not be read.
 
-  The others answer a loop that is closed by then; the error of the one is raised, and told.
+  The other reads return to an event loop that is closed by then; the first error is raised.
   """
   if not (thrown.exc_type is RuntimeError and str(thrown.exc_value) == 'Event loop is closed'):
     hook(thrown)

@@ -1,4 +1,4 @@
-"""Whether saved parameters are those of a model, and numbers at all."""
+"""Checks that saved parameters match a model and are finite."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def check_fits(
 ) -> None:
   """Raises InputError for the first array that is missing, left over or of another shape.
 
-  other: what says how it should be, in words, and what to do.
+  other: in words, what the checkpoint is compared with, and what to do.
   """
   ours, theirs = _shapes(like), _shapes(saved)
   for path in sorted(set(ours) | set(theirs)):
@@ -32,14 +32,12 @@ def check_fits(
 
 
 def check_finite(params: Tree, where: Any) -> None:
-  """Raises InputError, naming it, for the first array of parameters with a number that is none."""
+  """Raises InputError naming the first parameter array with a non-finite value."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
   for path, array in leaves:
     library = np if isinstance(array, np.ndarray) else jnp  # where the array is
     if not library.isfinite(array).all():
-      raise InputError(
-        f'{where}: {_path(path)} has numbers that are infinite or none; take another checkpoint.'
-      )
+      raise InputError(f'{where}: {_path(path)} has non-finite values; take another checkpoint.')
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
@@ -48,6 +46,6 @@ def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 
 def _path(key_path: tuple) -> str:
-  """Named tuples come back from a checkpoint as dicts or lists: name all keys alike."""
+  """Names all keys alike: named tuples come back from a checkpoint as dicts or lists."""
   keys = [str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in key_path]
   return '/'.join(keys)

@@ -1,4 +1,4 @@
-"""The newest checkpoint that is whole, whatever happened to those after it."""
+"""Restores the newest intact checkpoint; damaged ones are set aside."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from evad_jax.errors import InputError
 
 
 def restore_newest(checkpoints: Checkpoints, like: Any) -> tuple[int, Any, dict] | None:
-  """Step, state and data position of the newest checkpoint that is whole; None without any.
+  """Step, state and data position of the newest intact checkpoint; None without any.
 
-  like: shapes, types and shardings of the state. Damaged checkpoints are told, and set aside under
-  another name. Raises InputError where all are damaged, where they are of another model, or where
-  the processes of a run find different ones.
+  like: shapes, dtypes and shardings of the state. Damaged checkpoints are reported, and set aside
+  under another name. Raises InputError where all are damaged, where they are of another model, or
+  where the processes of a run find different ones.
   """
   steps = checkpoints.all_steps()
   if not processes.same_everywhere(steps):
@@ -23,14 +23,14 @@ def restore_newest(checkpoints: Checkpoints, like: Any) -> tuple[int, Any, dict]
   for step in reversed(steps):
     problem = found = None
     try:
-      # `restore` looks at all files first, all processes together.
+      # `restore` checks all files first, shared among the processes.
       found = step, checkpoints.restore(step, like), checkpoints.position(step)
     except DamagedError as error:
       problem = error
     if not processes.any_of(problem is not None):
       return found
     problem = problem or f'{checkpoints.directory / str(step)}: another process cannot read it.'
-    processes.tell(f'{problem} It is set aside, and the one before it is taken.')
+    processes.tell(f'{problem} Set aside; trying the checkpoint before it.')
     checkpoints.set_aside(step)
   if any(checkpoints.directory.glob(f'{SET_ASIDE}*')):
     raise InputError(

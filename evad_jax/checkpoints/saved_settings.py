@@ -1,6 +1,6 @@
-"""What a checkpoint says of itself: settings of model and clips, classes, where it is from.
+"""Reads and validates the settings in a checkpoint: model, clips, classes, source.
 
-It may be anybody's: everything is looked at before anyone uses it.
+The checkpoint may come from anyone, so everything is checked before use.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from evad_jax.value_rules import (
 _LARGEST = 2**53
 _names = rows(text, 0, limits.LARGEST_CLASS)
 _nothing = one_of(None)
-# None stands for 0 in some.
+# Some checkpoints have None for 0.
 _CLIP = model_rules.CLIP | {'short_side': either(model_rules.CLIP['short_side'], _nothing)}
 _RULES = {
   'classes': _names,
@@ -58,13 +58,13 @@ _NOUN = 'another checkpoint'
 def read(directory: Path) -> dict[str, Any]:
   """The settings in the directory of one step.
 
-  Raises InputError where they cannot be read, or are not such as training and conversion write.
+  Raises InputError where they cannot be read, or are not what training and conversion write.
   """
   path = directory / 'settings' / 'metadata'
   settings, where = text_files.read_json(path, _NOUN), f'{path}: '
   check(settings, _RULES, where)
   if 'model' not in settings:
-    raise InputError(f'{where}says nothing of a model; give {_NOUN}.')
+    raise InputError(f'{where}has no model settings; give {_NOUN}.')
   model_rules.check_model(settings['model'], f'{where}model.')
   check(settings.get('clip', {}), _CLIP, f'{where}clip.')
   source = settings.get('source')
@@ -88,7 +88,7 @@ def _require(section: dict, keys: tuple[str, ...], what: str) -> None:
 
 
 def read_position(directory: Path) -> dict[str, Any]:
-  """The position in the data that was saved with one step; errors as in `read`."""
+  """The data position saved with one step; errors as in `read`."""
   path = directory / 'position' / 'metadata'
   position = text_files.read_json(path, _NOUN)
   check(position, _POSITION, f'{path}: ')

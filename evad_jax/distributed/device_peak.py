@@ -1,10 +1,10 @@
-"""How much of what a device can do at most a run does."""
+"""Peak throughput of devices, and the share of it that a run reaches."""
 
 import jax
 
-# Beginnings of names of devices, and what their makers say: dense 16-bit products with 32-bit sums,
-# in 1e12 operations a second (float16 on a T4 and V100), and GB/s of their memory. The first that
-# fits counts.
+# Prefixes of device names, with the vendors' specifications: dense 16-bit products with 32-bit
+# accumulation in 1e12 operations per second (float16 on T4 and V100), and memory bandwidth in GB/s.
+# The first match counts.
 DEVICES = (
   ('NVIDIA B200', 2250, 8000),
   ('NVIDIA H200', 989, 4800),
@@ -27,9 +27,9 @@ DEVICES = (
 
 
 def nominal(kind: str) -> tuple[float | None, float | None]:
-  """Operations a second, and GB/s of memory, of a kind of device (`jax.Device.device_kind`).
+  """Operations per second and memory bandwidth in GB/s of a device kind.
 
-  None twice where it is not known.
+  kind: `jax.Device.device_kind`. Returns (None, None) for an unknown kind.
   """
   for name, peak, bandwidth in DEVICES:
     if kind == name or kind.startswith((f'{name} ', f'{name}-', f'{name}e', f'{name}p')):
@@ -38,15 +38,15 @@ def nominal(kind: str) -> tuple[float | None, float | None]:
 
 
 def peak_of(kind: str) -> float | None:
-  """Operations a second of a device of this kind; None: not known."""
+  """Operations per second of a device of this kind; None for an unknown kind."""
   return nominal(kind)[0]
 
 
 def share(multiply_adds: float, seconds: float, devices: int, kind: str | None = None):
-  """What part of the peak of all devices training takes, or None where that is not known.
+  """Share of the peak throughput of all devices that training reaches; None for an unknown kind.
 
   multiply_adds: forward, of all clips in that time; a step has about three times as many, of two
-  operations each. What is computed twice to save memory does not count. kind: None: this machine's.
+  operations each. Recomputation does not count. kind: None: that of this machine's devices.
   """
   peak = peak_of(kind or jax.local_devices()[0].device_kind)
   return None if peak is None else 6 * multiply_adds / max(seconds, 1e-9) / (devices * peak)

@@ -19,7 +19,7 @@ def path_of(key_path: tuple) -> str:
 def by_rules(params: Params, rules: Rules, where: str) -> Params:
   """The value of the first matching rule for every parameter, as a tree like `params`.
 
-  where: the file that has the rules. Raises InputError naming a parameter that no rule covers.
+  where: the file with the rules. Raises InputError naming a parameter that no rule covers.
   """
 
   def decide(key_path: tuple, _: Any) -> Any:

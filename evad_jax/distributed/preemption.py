@@ -1,9 +1,9 @@
-"""SIGTERM, with which clusters announce that they want a machine back: stop soon, at one step.
+"""SIGTERM, by which clusters announce a preemption: all processes stop soon, at the same step.
 
-Nothing is saved inside a signal handler; whoever works in steps asks between them. Several
-processes answer with one exchange of a flag. JAX has a service for this too, which counts calls;
-Orbax counts its own steps with the same counter, so that a signal soon after a save was never
-heard. It is off (`processes.start`).
+The signal handler saves nothing: it sets a flag, which training and evaluation check between steps.
+Several processes agree by exchanging the flag. JAX's preemption service is off (`processes.start`):
+it counts calls, Orbax counts its own steps with the same counter, and so a signal soon after a save
+was lost.
 """
 
 import signal
@@ -15,32 +15,32 @@ from evad_jax.distributed import processes
 
 
 class Interrupted(Exception):
-  """Work was left before its end, because `Preemption.requested` said so."""
+  """Work stopped early, because `Preemption.requested` returned True."""
 
 
 class Preempted(Exception):
-  """Training stopped on request, and its state is saved; str(error) says where it stands."""
+  """Training stopped on request, and its state is saved; str(error) names the step."""
 
 
 class Preemption:
-  """Whether a SIGTERM came, to this process or to any other of the run; use it in a `with`.
+  """Whether a SIGTERM came to any process of the run; a context manager.
 
-  All processes have to ask equally often: they are told to stop at the same question.
+  All processes have to ask equally often; all get the answer to stop at the same call.
   """
 
   def __init__(self, agree_every: int = 1):
-    """Does nothing until it is entered. agree_every: steps between questions of several hosts."""
+    """Does nothing until entered. agree_every: steps between exchanges of several processes."""
     self._agree_every = agree_every
     self._received = self._agreed = False
     self._before: Any = None
 
   def __enter__(self) -> 'Preemption':
-    """From here on SIGTERM no longer ends the process."""
+    """Installs the handler: SIGTERM no longer ends the process."""
     self._before = signal.signal(signal.SIGTERM, self._receive)
     return self
 
   def __exit__(self, *exception: Any) -> None:
-    """Restores what SIGTERM did before."""
+    """Restores the previous handler of SIGTERM."""
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
@@ -48,7 +48,7 @@ class Preemption:
     self._received = True
 
   def received_alone(self) -> bool:
-    """Whether the signal came and there is nobody to agree with; without asking anybody."""
+    """Whether the signal came to a run of one process; communicates nothing."""
     return self._received and jax.process_count() == 1
 
   def requested(self) -> bool:
@@ -57,6 +57,9 @@ class Preemption:
     return self._agreed
 
   def asked(self, step: int, always: bool) -> bool:
-    """`requested`, at the steps after which processes ask each other; one alone asks at each."""
+    """`requested`, at the steps where processes exchange the flag; one process checks every step.
+
+    always: exchange at this step in any case.
+    """
     asks = jax.process_count() == 1 or always or step % self._agree_every == 0
     return asks and self.requested()

@@ -1,6 +1,6 @@
-"""Several processes as one program: how they find each other, and what they agree on.
+"""Connects the processes of a run, and exchanges values between them.
 
-Every function works for a single process too, where it costs nothing.
+Every function works for a single process too, at no cost.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from evad_jax.errors import EXIT_BAD_INPUT, InputError
 
 LAUNCHES = ('alone', 'auto', 'explicit')
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
-_FAREWELL = 15  # at the end; so long the others are stuck when one of them fails alone
+_FAREWELL = 15  # seconds at the end; also how long the others hang when one process fails
 
 
 def start(settings: Any) -> None:
-  """Connects the processes of a run; has to come before anything is computed.
+  """Connects the processes of a run; must be called before anything is computed.
 
   settings: launch ('alone', 'auto' for TPU pods, Slurm, MPI and the like, or 'explicit'), and for
   'explicit' coordinator ('host:port' of process 0), processes and process.
 
-  Raises InputError where the settings do not fit together. Where the others do not come in time, it
-  says so and ends the program with the status of bad input.
+  Raises InputError where the settings contradict each other. Where the other processes do not
+  connect in time, it prints an error and ends the program with the exit status of bad input.
   """
   if settings.launch not in LAUNCHES:
     raise InputError(f'config.hosts.launch={settings.launch!r} is not one of {LAUNCHES}.')
@@ -44,12 +44,12 @@ def start(settings: Any) -> None:
       'num_processes': settings.processes,
       'process_id': settings.process,
     }
-  # Its handler would keep a SIGTERM before the first step to itself; see preemption.py.
+  # Its handler would swallow a SIGTERM before the first step; see preemption.py.
   jax.config.update('jax_enable_preemption_service', False)
   place = f'config.hosts.launch={settings.launch}: the processes did not find each other'
   advice = (
-    f'start all of them at once, with the coordinator {settings.coordinator}, which has to be in '
-    'reach, and each with its own number'
+    f'start all of them at once, each with its own number, and with the coordinator '
+    f'{settings.coordinator}, which all of them must be able to reach'
     if arguments
     else 'start it by srun, mpirun or on all workers of a TPU pod, or use "explicit"'
   )
@@ -64,9 +64,9 @@ def start(settings: Any) -> None:
 
 @contextlib.contextmanager
 def _ended_after(seconds: float, told: str) -> Iterator[None]:
-  """Ends the program with a sentence unless the work inside is done in time.
+  """Ends the program with an error message unless the block finishes in time.
 
-  Left to itself, the library below JAX aborts with a stack trace, which nothing can catch.
+  Otherwise the library below JAX aborts with a stack trace, which nothing can catch.
   """
 
   def end() -> None:
@@ -97,43 +97,43 @@ def _check_explicit(settings: Any) -> None:
 
 
 def stop() -> None:
-  """Disconnects, after waiting for the others; without connection it does nothing."""
+  """Waits for the other processes, and disconnects; does nothing without a connection."""
   if jax.distributed.is_initialized():
-    wait_for_all('end')  # however long the first has to write
+    wait_for_all('end')  # process 0 may still be writing, with no limit of time
     jax.distributed.shutdown()
 
 
 def is_first() -> bool:
-  """Whether this is process 0, the one that speaks and writes."""
+  """Whether this is process 0, the one that prints and writes."""
   return jax.process_index() == 0
 
 
 def share() -> tuple[int, int]:
-  """This process's number, and the number of processes."""
+  """The index of this process, and the number of processes."""
   return jax.process_index(), jax.process_count()
 
 
 def tell(text: str) -> None:
-  """Prints in process 0 alone."""
+  """Prints, in process 0 only."""
   if is_first():
     print(text, flush=True)
 
 
 def wait_for_all(name: str) -> None:
-  """Returns when every process has called it."""
+  """Returns once every process has called it."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 def any_of(flag: bool) -> bool:
-  """Whether the flag is true in any process; all have to call it."""
+  """Whether the flag is true in any process; all processes must call it."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def same_everywhere(value: Any) -> bool:
-  """Whether all processes have this value, as its repr tells; all have to call it."""
+  """Whether all processes have this value, compared by its repr; all processes must call it."""
   if jax.process_count() == 1:
     return True
   checksums = multihost_utils.process_allgather(np.array(zlib.crc32(repr(value).encode())))
@@ -141,10 +141,10 @@ def same_everywhere(value: Any) -> bool:
 
 
 def gather(items: list[Any]) -> list[Any]:
-  """The items of all processes, in order of the processes; on every one. They have to pickle.
+  """Returns the items of all processes, in process order, on every process; items must pickle.
 
-  One process after the other sends, and only those that have any: devices hold the items of one at
-  a time, however many processes there are.
+  Processes with items send in turn, so devices hold the items of one process at a time, however
+  many processes there are.
   """
   if jax.process_count() == 1:
     return items

@@ -1,6 +1,6 @@
-"""A trace of a few steps, with what every kernel takes: config.profile says which.
+"""Profiler trace of the few steps that config.profile selects, with the time of every kernel.
 
-Whatever happens to the trace, the run goes on: what goes wrong with it is told.
+A failed trace does not end the run: the error is printed.
 """
 
 from pathlib import Path
@@ -12,29 +12,29 @@ from evad_jax.distributed.processes import is_first, tell
 
 
 class Profile:
-  """Traces `steps` steps from the `start`-th on, counted from 1; use it in a `with`.
+  """Traces `steps` steps from step `start` on, counted from 1; a context manager.
 
-  Process 0 alone does; it ends with the block at the latest, if the work ends in the middle.
+  Only process 0 traces. The trace ends with the block at the latest.
   """
 
   def __init__(self, settings: Any, directory: Path | None):
-    """settings: start (0: off) and steps. directory: gets the trace; None: off."""
+    """settings: start (0: off) and steps. directory: for the trace; None: off."""
     off = not settings.start or directory is None or not is_first()
     self._first = None if off else settings.start
     self._steps, self._directory, self._end = settings.steps, directory, None
 
   def before(self, number: int) -> None:
-    """To be called before step `number` is dispatched; begins where the trace has to.
+    """Starts the trace where it is due; call it before step `number` is dispatched.
 
-    A run that is continued after that step begins at once, unless it was past the last.
+    A run that resumes inside the traced steps starts the trace at once.
     """
     if self._first is None or not self._first <= number < self._first + self._steps:
       return
     self._end, self._first = self._first + self._steps - 1, None
-    self._try(lambda: jax.profiler.start_trace(str(self._directory)), 'begun')
+    self._try(lambda: jax.profiler.start_trace(str(self._directory)), 'started')
 
   def after(self, number: int, computed: Any = None) -> None:
-    """To be called after step `number`; waits for `computed` where the trace ends there."""
+    """Ends the trace where it is due, after waiting for `computed`; call it after step `number`."""
     if self._end is not None and number >= self._end:
       jax.block_until_ready(computed)
       self._stop()
@@ -45,23 +45,26 @@ class Profile:
     self._end = None
     if self._try(jax.profiler.stop_trace, 'written'):
       tell(
-        f'The trace is in {self._directory}; look at it with: pip install xprof; '
+        f'The trace is in {self._directory}; view it with: pip install xprof; '
         f'tensorboard --logdir {self._directory}'
       )
 
   def _try(self, act: Any, what: str) -> bool:
     try:
       act()
-    except Exception as error:  # whatever it is, it is not worth the run
+    except Exception as error:  # no failure of a trace is worth the run
       self._end = None
-      tell(f'The trace cannot be {what}: {" ".join(str(error).split())[:200]}; going on without.')
+      tell(
+        f'Warning: the trace cannot be {what}: {" ".join(str(error).split())[:200]}; the run goes '
+        'on without it.'
+      )
       return False
     return True
 
   def __enter__(self) -> 'Profile':
-    """Itself."""
+    """Returns itself."""
     return self
 
   def __exit__(self, *exception: Any) -> None:
-    """Writes what there is."""
+    """Writes the trace, if one was started."""
     self._stop()

@@ -1,12 +1,13 @@
-"""Where arrays live on a ('data', 'model') mesh: batches, parameters, optimizer state.
+"""Sharding of batches, parameters and optimizer state over a ('data', 'model') mesh.
 
-Batches are split over 'data'. Parameters follow one ordered list of rules: the blocks of encoder
-and decoder are split over 'model' (heads and hidden units; Megatron-LM, arXiv 1909.08053), all else
-is whole. Fully sharded (ZeRO, arXiv 1910.02054), every matrix is split over 'data' too, and each
-device gathers it when its layer comes. What the optimizer keeps of a parameter lies as it does.
+Batches are sharded over 'data' (data parallel). Parameters follow one ordered list of rules: the
+blocks of encoder and decoder are sharded over 'model' (tensor parallel: heads and hidden units;
+Megatron-LM, arXiv 1909.08053), everything else is replicated. Fully sharded (ZeRO, arXiv
+1910.02054), every matrix is sharded over 'data' too, and gathered when its layer is reached.
+Optimizer state is sharded like its parameter.
 
-The model knows nothing of this: the compiler derives the layout of activations, and what has to be
-exchanged, from that of parameters and batch.
+The model does not depend on this: the compiler derives the sharding of activations, and the
+communication, from the sharding of parameters and batch.
 """
 
 import functools
@@ -27,9 +28,10 @@ WHOLE, COLUMNS, ROWS = PartitionSpec(), PartitionSpec(None, 'model'), PartitionS
 SPLIT = PartitionSpec('model')
 BLOCK = r'(encoder|context_refinement)/block_\d+'
 MODEL_RULES = (
-  # The columns are all heads' queries, then keys, then values: an even cut of them is none between
-  # heads, and a cut of any kind costs more traffic than this small product. It stays whole; what
-  # splits the heads is the next rule, from which the compiler goes back to queries, keys, values.
+  # The columns are all heads' queries, then keys, then values: an even split would not fall between
+  # heads, and any split costs more communication than this small product is worth. It stays
+  # replicated. The next rule shards the heads, and the compiler propagates that to queries, keys
+  # and values.
   (rf'{BLOCK}/attention/(qkv/kernel|q_bias|v_bias)', WHOLE),
   (rf'{BLOCK}/attention/out/kernel', ROWS),  # a row belongs to one head
   (rf'{BLOCK}/mlp/fc1/kernel', COLUMNS),
@@ -45,9 +47,9 @@ MODEL_RULES = (
 
 
 def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """`devices`, or all of all processes, as (data, model); one device makes a 1 x 1 mesh.
+  """`devices` (None: those of all processes) as (data, model); one device makes a 1 x 1 mesh.
 
-  Devices of a process stay together: its part of a batch is then consecutive clips.
+  Devices of a process are adjacent, so its part of a batch is consecutive clips.
   """
   devices = jax.devices() if devices is None else devices
   devices = np.asarray(sorted(devices, key=lambda device: (device.process_index, device.id)))
@@ -59,17 +61,17 @@ def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = No
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The first axis over 'data'."""
+  """The first axis sharded over 'data'."""
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """A copy on every device."""
+  """Replicated: a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-  """`function`, traced with the mesh around it, for kernels that the compiler cannot split."""
+  """`function`, traced with the mesh in context, for kernels that the compiler cannot shard."""
 
   @functools.wraps(function)
   def call(*arguments: Any) -> Any:
@@ -80,7 +82,7 @@ def within(mesh: Mesh, function: Callable) -> Callable:
 
 
 def parameter_specs(params: Any, mesh: Mesh, fully_sharded: bool) -> Any:
-  """The PartitionSpec of every parameter; `params` needs shapes alone.
+  """The PartitionSpec of every parameter; params: shapes are enough.
 
   Raises InputError naming a parameter that no rule covers.
   """
@@ -91,7 +93,7 @@ def parameter_specs(params: Any, mesh: Mesh, fully_sharded: bool) -> Any:
 
 
 def _over_data(shape: tuple[int, ...], spec: PartitionSpec, size: int) -> PartitionSpec:
-  """Splits the largest free axis that divides evenly; vectors are too small to be worth it."""
+  """Shards the largest free axis that divides evenly; vectors are too small to be worth it."""
   axes = [*spec, *(None,) * (len(shape) - len(spec))]
   free = [i for i, name in enumerate(axes) if name is None and shape[i] % size == 0]
   if len(shape) < 2 or not free:
@@ -103,10 +105,10 @@ def _over_data(shape: tuple[int, ...], spec: PartitionSpec, size: int) -> Partit
 def state_shardings(
   state: Any, optimizer: optax.GradientTransformation, mesh: Mesh, fully_sharded: bool
 ) -> Any:
-  """The sharding of every array of a TrainState; `state` needs shapes alone.
+  """The sharding of every array of a TrainState; state: shapes are enough.
 
-  What the optimizer keeps for a parameter, and its moving average, lie where the parameter does;
-  all else is whole. Raises InputError as `parameter_specs`.
+  The optimizer state and the moving average of a parameter are sharded like the parameter;
+  everything else is replicated. Raises InputError as `parameter_specs`.
   """
   specs = parameter_specs(state.params, mesh, fully_sharded)
   params = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
@@ -126,7 +128,7 @@ def state_shardings(
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
-  """Shapes and types with the shardings that arrays of them shall have."""
+  """Shapes and dtypes, with the sharding that each array is to have."""
   return jax.tree.map(
     lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
   )
@@ -138,7 +140,7 @@ def check_model_axis(mesh: Mesh, model: Any) -> None:
   for key in ('num_heads', 'decoder_heads'):
     if model[key] % size:
       raise InputError(
-        f'config.mesh.model={size} splits the heads of every block, so it must divide '
+        f'config.mesh.model={size} shards the heads of every block, so it must divide '
         f'config.model.{key}={model[key]}.'
       )
 
@@ -153,10 +155,10 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
 
 
 def part_of_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
-  """Which consecutive part of every batch a process (None: this one) reads, and of how many.
+  """The consecutive part of every batch that a process (None: this one) reads: (index, parts).
 
-  Processes that share rows of the mesh, because its model axis is longer than their devices, read
-  the same part. Raises InputError where processes would share rows in part.
+  Processes that share rows of the mesh, because its model axis exceeds their devices, read the same
+  part. Raises InputError where processes would partly share rows.
   """
   process = jax.process_index() if process is None else process
   owners = [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
@@ -166,13 +168,13 @@ def part_of_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
   ) != sum(map(len, groups)):
     raise InputError(
       f'config.mesh.model={mesh.shape["model"]} must divide the devices of every process, or be '
-      'a multiple of them, and every process must have as many.'
+      'a multiple of their number, and every process must have the same number of devices.'
     )
   return next(i for i, group in enumerate(groups) if process in group), len(groups)
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """This process's part of a global batch (NumPy) -> global arrays split over 'data'."""
+  """This process's part of a global batch (NumPy) -> global arrays sharded over 'data'."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
@@ -190,5 +192,5 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-  """The same host values on every process -> arrays on every device."""
+  """The same host values on every process -> arrays replicated on every device."""
   return put(tree, jax.tree.map(lambda _: replicated(mesh), tree))

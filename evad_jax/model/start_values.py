@@ -1,4 +1,4 @@
-"""Start values of a model's parameters, and their shapes."""
+"""Initial parameters of a model, and their shapes."""
 
 import functools
 from typing import Any
@@ -11,7 +11,7 @@ from evad_jax.model.evad import EVAD
 
 @functools.partial(jax.jit, static_argnums=0)
 def start_params(model: EVAD, seed: int) -> Any:
-  """The parameters of a run from scratch, float32, on one device."""
+  """Initial parameters of a run from scratch, float32, on one device."""
   # Parameters do not depend on the size of a clip, so the smallest one does.
   side = 2 * model.patch
   clips = jnp.zeros((1, 2 * model.tubelet, side, side, 3))

@@ -1,7 +1,7 @@
-"""What a file of published tensors is: its kind, its size, and its parameters in our tree.
+"""Recognises a file of published tensors: its kind, its size, and its parameters in our tree.
 
-Everything is strict: a tensor that is missing, left over, of another shape or used twice is an
-error, and one error lists them all. What a kind of source may leave over or lack is written here.
+Matching is strict: a tensor that is missing, left over, of another shape or used twice is an error,
+and one error lists them all. Tensors that a kind of source may leave over or lack are listed here.
 """
 
 import re
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
 
   title: str
   holds: str  # pattern of the EVAD names of its tensors
-  may_leave_over: str = ''  # pattern of names as they stand in the file
+  may_leave_over: str = ''  # pattern of names in the file
   may_lack: str = ''  # pattern of EVAD names
 
 
@@ -42,23 +42,23 @@ KINDS = {
   'pretraining': Kind(
     'VideoMAE or VideoMAE v2 encoder with its pre-training decoder',
     holds=f'{_ENCODER}|{_DECODER}',
-    may_leave_over=r'decoder\.(norm|head)\.(weight|bias)',  # what predicts pixels
+    may_leave_over=r'decoder\.(norm|head)\.(weight|bias)',  # the prediction of pixels
   ),
   'encoder': Kind(
     'VideoMAE or VideoMAE v2 encoder',
     holds=_ENCODER,
-    # Of a pre-training file whose decoder is not wanted.
+    # The unwanted decoder of a pre-training file.
     may_leave_over=r'decoder\..*|encoder_to_decoder\.weight|mask_token',
   ),
   'classifier': Kind(
     'VideoMAE or VideoMAE v2 encoder, fine-tuned to classify',
     holds=_ENCODER,
     may_leave_over=r'((encoder|backbone)\.)?(fc_norm|head)\.(weight|bias)',
-    may_lack=r'norm\.(weight|bias)',  # it norms the mean of all tokens instead: another norm
+    may_lack=r'norm\.(weight|bias)',  # it normalises the mean of all tokens: another norm
   ),
 }
 
-# What shapes do not tell, of the published sizes by (width, depth).
+# Settings that shapes do not determine, of the published sizes by (width, depth).
 SIZES = {
   (768, 12): (
     'ViT-B',
@@ -85,7 +85,7 @@ SIZES = {
     ),
   ),
 }
-# Settings that have to be given for any other size.
+# Settings that must be given for any other size.
 _UNTOLD = {
   'detector': ('num_heads', 'prune_blocks', 'feature_blocks', 'detector_heads', 'decoder_heads'),
   'pretraining': ('num_heads', 'decoder_heads'),
@@ -95,7 +95,7 @@ _UNTOLD = {
 ENCODER_SETTINGS = ('width', 'depth', 'num_heads', 'patch', 'tubelet', 'pretrain_size')
 DECODER_SETTINGS = ('decoder_width', 'decoder_depth', 'decoder_heads')
 
-# Setting -> names of tensors that have it as their length along an axis.
+# Setting -> names of tensors, and the axis whose length it is.
 _LENGTHS = {
   'width': (r'patch_embed\.proj\.\w+|blocks\.\d+\.norm\d\.\w+', 0),
   'tubelet': (r'patch_embed\.proj\.weight', 2),
@@ -117,17 +117,17 @@ _COUNTS = {
 
 
 class Published(NamedTuple):
-  """A source that has been understood."""
+  """A source that is recognised and converted."""
 
   kind: str  # of KINDS
-  size: str  # 'ViT-B', 'ViT-L', or width and depth in words
+  size: str  # 'ViT-B', 'ViT-L', or width and depth as text
   prefix: str  # of the encoder's names in the file: '', 'encoder.' or 'backbone.'
-  settings: dict[str, Any]  # keyword arguments of EVAD, as far as shapes and size tell them
+  settings: dict[str, Any]  # keyword arguments of EVAD, as far as shapes and size determine them
   params: dict  # our tree, or the part of it that the source has
-  left_over: list[str]  # names in the file that nothing here uses
+  left_over: list[str]  # names in the file that are not used
 
   def title(self) -> str:
-    """One line that says what it is."""
+    """A description in one line."""
     line = f'{KINDS[self.kind].title}, {self.size}'
     if self.kind == 'pretraining':
       width, depth = self.settings['decoder_width'], self.settings['decoder_depth']
@@ -138,12 +138,12 @@ class Published(NamedTuple):
 
 
 def understand(source: Source, kind: str, changes: dict[str, Any]) -> Published:
-  """Converts the tensors of a source of a kind, after all of them were checked.
+  """Checks all tensors of a source of this kind, and converts them.
 
-  changes: settings of the model that replace or complete what shapes and size tell.
+  changes: settings of the model that replace or complete those from shapes and size.
 
-  Raises InputError where settings are missing, and for all tensors at once that are missing, left
-  over, of another shape or used twice.
+  Raises InputError where settings are missing, and one for all tensors that are missing, left over,
+  of another shape or used twice.
   """
   named, left_over = _under_our_names(source, kind)
   shapes = {name: source.tensors[given[0]].shape for name, given in named.items()}
@@ -170,9 +170,9 @@ def understand(source: Source, kind: str, changes: dict[str, Any]) -> Published:
 
 
 def recognise(source: Source, encoder_only: bool = False) -> str:
-  """The kind, by names alone; InputError where it is none that is known.
+  """The kind of a source, by the names of its tensors; InputError for an unknown kind.
 
-  encoder_only: the decoder of pre-training is not wanted.
+  encoder_only: ignores the decoder of pre-training.
   """
   names = [re.sub(r'^(encoder|backbone)\.', '', name) for name in source.tensors]
 
@@ -192,7 +192,7 @@ def recognise(source: Source, encoder_only: bool = False) -> str:
 
 
 def _prefix(source: Source, named: dict[str, list[str]]) -> str:
-  """What stands before the encoder's names in the file, the same before all."""
+  """The prefix of the encoder's names in the file, the same for all."""
   found = {given[0].removesuffix(n) for n, given in named.items() if re.fullmatch(_ENCODER, n)}
   if len(found) != 1:
     raise InputError(
@@ -203,14 +203,14 @@ def _prefix(source: Source, named: dict[str, list[str]]) -> str:
 
 
 def to_videomae_name(name: str, prefix: str) -> str:
-  """The name in a VideoMAE file of a tensor that has this one in EVAD's."""
+  """The name of a tensor in a VideoMAE file, from its EVAD name."""
   if name.startswith('det_head.'):
     return name.removeprefix('det_head.')
   return prefix + name
 
 
 def _evad_name(name: str, kind: str) -> str:
-  """The reverse for a kind of source; names that are nobody's stay as they are."""
+  """The reverse for a kind of source; unrecognised names pass through."""
   if kind == 'detector':
     return name
   bare = re.sub(r'^(encoder|backbone)\.', '', name)
@@ -220,7 +220,7 @@ def _evad_name(name: str, kind: str) -> str:
 
 
 def _under_our_names(source: Source, kind: str) -> tuple[dict[str, list[str]], list[str]]:
-  """EVAD names with the names in the file that claim them, and what may be left over."""
+  """EVAD names with the names in the file that map to them, and the names left over."""
   named, left_over = defaultdict(list), []
   for name in source.tensors:
     ours = _evad_name(name, kind)
@@ -232,7 +232,7 @@ def _under_our_names(source: Source, kind: str) -> tuple[dict[str, list[str]], l
 
 
 def _told_by_shapes(path: Path, shapes: dict[str, tuple]) -> dict[str, int]:
-  """Settings as most tensors have them, so that one wrong tensor does not mislead."""
+  """Settings by majority of the tensors, so that one wrong tensor does not mislead."""
   told = {key: EVAD.__dataclass_fields__[key].default for key in (*_LENGTHS, *_COUNTS)}
   for key, (pattern, axis) in _LENGTHS.items():
     lengths = Counter(
@@ -248,7 +248,7 @@ def _told_by_shapes(path: Path, shapes: dict[str, tuple]) -> dict[str, int]:
     if last is not None and (len(last) > 4 or int(last) >= 2 * len(whole)):
       raise InputError(
         f'{path}: has a part number {last[:20]} ({pattern}), but only {len(whole)} of them; give a '
-        'file of a whole model.'
+        'file of a complete model.'
       )
     told[key] = int(last) + 1 if whole else told[key]
   return told
@@ -256,13 +256,13 @@ def _told_by_shapes(path: Path, shapes: dict[str, tuple]) -> dict[str, int]:
 
 def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """EVAD names and published shapes of all tensors that a source of this kind holds."""
-  if kind != 'detector':  # what it does not hold is made small
+  if kind != 'detector':  # the parts that it lacks are made small
     unused = dict(prune_blocks=(), feature_blocks=(0, 1, 2, 3), decoder_heads=1) | settings
     settings = unused | {'num_stages': 1}
     if kind != 'pretraining':
       settings |= {'decoder_depth': 1}
   params = start_values.abstract_params(EVAD(**settings | {'keep_rate': 1.0}))
-  # Shapes alone: arrays without memory.
+  # Only shapes matter: arrays without memory.
   hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), params)
   tensors = weight_names.to_published(hollow, settings['patch'])
   return {n: t.shape for n, t in tensors.items() if re.fullmatch(KINDS[kind].holds, n)}
@@ -271,13 +271,13 @@ def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int,
 def tensors_of(path: Any, kind: str, settings: dict[str, Any], params: Any) -> dict:
   """Parameters of a model with these settings as published tensors, by EVAD name.
 
-  Raises InputError where they are not those of the model, with everything that does not fit.
+  Raises InputError listing everything that does not match the model.
   """
   try:
     tensors = weight_names.to_published(params, settings['patch'])
   except (ValueError, TypeError, IndexError, AttributeError) as error:  # other names, other axes
     raise InputError(f'{path}: does not hold parameters of {KINDS[kind].title}: {error}') from error
-  for key, pattern in _COUNTS.items():  # tells in no time what a model of many parts takes long to
+  for key, pattern in _COUNTS.items():  # first: shapes of many parts take long
     numbers = {m[1] for name in tensors if (m := re.fullmatch(pattern, name))}
     if key in settings and settings[key] > 2 * len(numbers) > 0:
       raise InputError(f'{path}: {key} is {settings[key]}, but it has {len(numbers)} such parts.')
@@ -294,7 +294,7 @@ def _check(
   shapes: dict[str, tuple],
   expected: dict[str, tuple],
 ) -> None:
-  """Raises InputError with everything that does not fit."""
+  """Raises InputError listing everything that does not match."""
   may_lack = KINDS[kind].may_lack
   missing = [n for n in expected if n not in named and not re.fullmatch(may_lack, n)]
   strangers = [name for n, given in named.items() if n not in expected for name in given]

@@ -1,7 +1,7 @@
-"""What a converted model must answer on a generated clip: written down once, compared ever after.
+"""Known answers: a digest of the outputs of a converted model on a generated clip.
 
-The answers are a digest of the outputs. They tell whether another machine, another version or
-another setting still computes the same model, without any data.
+They are stored once, and show without any data whether another machine, another version or another
+setting still computes the same model.
 """
 
 import hashlib
@@ -19,19 +19,18 @@ from evad_jax.model.token_pruning import Tokens
 from evad_jax.model.vit import Block, Encoder
 from evad_jax.published import weight_names
 
-TOLERANCE = 1e-4  # of the largest number of an output; float32 on other devices stays below 2e-5
-SLOTS = 8  # tubelets in time
-ENTRIES = 32  # numbers of an output that are kept, evenly spread over it
+TOLERANCE = 1e-4  # of the largest value of an output; float32 on other devices stays below 2e-5
+SLOTS = 8  # time steps of the grid
+ENTRIES = 32  # values of an output that are kept, evenly spaced
 
 Answers = dict[str, dict[str, Any]]
 
 
 def answers(kind: str, settings: dict[str, Any], params: Any) -> Answers:
-  """The digest of every output of a whole detector, or of what there is of one.
+  """The digest of every output of a detector, or of the parts that a source has of one.
 
-  kind: 'detector', or another of published_models.KINDS. settings: of the model. params: its
-  parameters, or those of the encoder (and decoder) alone. Raises InputError where an output is no
-  finite number.
+  kind: 'detector', or another of architectures.KINDS. settings: of the model. params: its
+  parameters, or only those of the encoder (and decoder). Raises InputError for non-finite outputs.
   """
   patch, tubelet = settings['patch'], settings['tubelet']
   clips, sizes = generated_clip(SLOTS * tubelet, patch)
@@ -47,14 +46,14 @@ def answers(kind: str, settings: dict[str, Any], params: Any) -> Answers:
   wrong = [name for name, x in outputs.items() if not np.isfinite(x).all()]
   if wrong:
     raise InputError(
-      f'The model computes numbers that are not finite in {", ".join(wrong)} from a generated '
+      f'The model computes non-finite values in {", ".join(wrong)} from a generated '
       'clip: its parameters are not usable; get the file again.'
     )
   return {name: _digest(x) for name, x in outputs.items()}
 
 
 def parameters_hash(params: Any) -> str:
-  """sha256 over paths, shapes and numbers of all parameters, in hexadecimal digits."""
+  """sha256 over paths, shapes and values of all parameters, in hexadecimal digits."""
   digest = hashlib.sha256()
   for path, array in weight_names.flatten(params).items():
     array = np.ascontiguousarray(array, np.float32)
@@ -64,7 +63,7 @@ def parameters_hash(params: Any) -> str:
 
 
 def errors(known: Answers, found: Answers) -> dict[str, float]:
-  """Per output: the largest difference of its digest, in parts of its largest number.
+  """Per output: the largest difference of its digests, relative to its largest value.
 
   Infinite where an output is missing, or has another shape or form.
   """
@@ -88,7 +87,7 @@ def _same_form(ours: dict, theirs: dict) -> bool:
 def generated_clip(frames: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
   """uint8 (1, T, 4*patch, 6*patch, 3) with a smaller picture in it, and its size (1, 2).
 
-  The old generator of NumPy is used because its numbers are promised never to change.
+  NumPy's legacy generator is used because its numbers are guaranteed never to change.
   """
   random = np.random.RandomState(0)
   coarse = random.randint(0, 256, (frames // 4 + 1, 4, 6, 3)).repeat(4, 0)[:frames]
@@ -99,7 +98,7 @@ def generated_clip(frames: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class PartOfDetector(nn.Module):
-  """The encoder, and the blocks of the decoder on its tokens where there are any."""
+  """The encoder, and the blocks of the decoder on its tokens if there are any."""
 
   width: int
   depth: int
@@ -166,7 +165,7 @@ def _run_part(
 
 
 def _with_norm(params: Any, width: int) -> Any:
-  """Fine-tuned encoders have no norm of their own: one that only normalises stands in."""
+  """Adds a norm that only normalises where there is none, as in fine-tuned encoders."""
   norm = {'scale': np.ones(width, np.float32), 'bias': np.zeros(width, np.float32)}
   return params | {'encoder': {'norm': norm} | params['encoder']}
 

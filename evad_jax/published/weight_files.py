@@ -1,49 +1,49 @@
 """Reads and writes files of published tensors by name: PyTorch's `.pth` and `.safetensors`.
 
-PyTorch and safetensors are optional: they are imported where a file needs them, and nowhere else.
-A `.pth` is a pickle, which could run anything: only tensors and plain containers are let through.
+PyTorch and safetensors are optional: they are imported only where a file needs them. A `.pth` is a
+pickle, which could run any code: only tensors and plain containers are accepted.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import pickle  # for the name of its error alone
+import pickle  # only for its exception
 import re
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes  # lets NumPy know the type bfloat16
+import ml_dtypes  # registers bfloat16 with NumPy
 import numpy as np
 
 from evad_jax.errors import InputError
 from evad_jax.files import atomic_files, storage
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
-FLOATS = ('float32', 'float16', 'bfloat16')  # what float32 holds without loss
-# What that format calls NumPy's types; it has others that NumPy does not know.
+FLOATS = ('float32', 'float16', 'bfloat16')  # exact in float32
+# NumPy's dtypes by their names in that format; it has others that NumPy lacks.
 SAFETENSORS = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 SAFETENSORS |= {'I64': 'int64', 'I32': 'int32', 'BOOL': 'bool'}
-SHARED = 8  # so many times a file's bytes its tensors may have, as several may share their numbers
+SHARED = 8  # most bytes of the tensors per byte of the file: several may share storage
 INSTALL = 'python -m pip install -r requirements-torch.txt'
 
 
 class Source(NamedTuple):
-  """What a file holds."""
+  """The contents of a file."""
 
   path: Path
   tensors: dict[str, np.ndarray]  # float32, by published name
-  container: str  # the key that they were under; empty where they stand at the top
-  cfg: str  # text of the configuration beside them; empty where there is none
+  container: str  # the key that they were under; empty if they were at the top level
+  cfg: str  # text of the configuration beside them; empty if there is none
   sha256: str  # of the file
 
 
 def read(path: str | os.PathLike) -> Source:
-  """Reads `.safetensors` by their header and everything else as PyTorch's format.
+  """Reads a `.safetensors` file by its header, and any other file as PyTorch's format.
 
-  Raises InputError where the file is missing, damaged, not what it says, or could run code, and
-  where a tensor is not of finite numbers that float32 can hold.
+  Raises InputError where the file is missing, damaged, not what it claims to be, or could run code,
+  and where a tensor has non-finite values or values that float32 cannot hold.
   """
   path = Path(path)
   if not path.is_file():
@@ -85,7 +85,8 @@ def _import_safetensors() -> Any:
 def _damaged(path: Path, why: Any) -> InputError:
   why = ' '.join(str(why).split()) or type(why).__name__
   return InputError(
-    f'{path}: the file is cut or damaged, or is no checkpoint ({why[:200]}); download it again.'
+    f'{path}: the file is truncated or damaged, or is not a checkpoint ({why[:200]}); download it '
+    'again.'
   )
 
 
@@ -93,7 +94,7 @@ def _read_torch(path: Path) -> Source:
   torch = _import_torch()
   try:
     _check_archive(path)
-    # The training arguments beside VideoMAE's tensors are such a namespace: a bare record.
+    # VideoMAE's training arguments beside its tensors are such a namespace: plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
       loaded = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # damaged bytes raise almost anything
@@ -102,7 +103,7 @@ def _read_torch(path: Path) -> Source:
       raise InputError(
         f'{path}: refused, because loading it could run code: it names {", ".join(forbidden)}, '
         'and only tensors and plain containers are read; get the file from its publisher again, '
-        'or a .safetensors of it.'
+        'or its .safetensors version.'
       ) from error
     wrong = 'not a pickle of tensors' if isinstance(error, pickle.UnpicklingError) else error
     raise _damaged(path, wrong) from error
@@ -118,29 +119,29 @@ def _read_torch(path: Path) -> Source:
 
 
 def _check_archive(path: Path) -> None:
-  """PyTorch itself does not look at the checksums of the archive that it writes."""
+  """Raises ValueError for wrong checksums in the archive, which PyTorch itself does not check."""
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
       if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-        raise ValueError('its parts are compressed, or one in the other, as PyTorch never writes')
+        raise ValueError('its parts are compressed or overlap, which PyTorch never writes')
       wrong = archive.testzip()
     if wrong:
       raise ValueError(f'the checksum of its part {wrong} is wrong')
 
 
 def _forbidden_names(torch: Any, path: Path, error: Exception) -> list[str]:
-  """All functions and classes outside the allowed ones that a pickle wants, by name."""
+  """The names of all functions and classes that a pickle needs and that are not allowed."""
   if not isinstance(error, pickle.UnpicklingError):
     return []
   try:
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-  except ValueError:  # the format before archives: what the error says
+  except ValueError:  # the format before archives: from the error message
     names = re.findall(r'GLOBAL ([\w.]+\.[\w.]+)', str(error))
   return sorted(set(names))
 
 
 def _find_container(path: Path, loaded: Any, tensor_type: type) -> tuple[str, dict]:
-  """The key and the dict of tensors; an empty key where they stand at the top."""
+  """The key and the dict of tensors; an empty key if they are at the top level."""
   if not isinstance(loaded, dict):
     raise InputError(
       f'{path}: holds a {type(loaded).__name__} instead of tensors by name; give a checkpoint.'
@@ -148,7 +149,7 @@ def _find_container(path: Path, loaded: Any, tensor_type: type) -> tuple[str, di
   found = [key for key in CONTAINERS if isinstance(loaded.get(key), dict)]
   if len(found) > 1:
     raise InputError(
-      f'{path}: has tensors under {" and ".join(found)} alike; save the one that is meant alone.'
+      f'{path}: has tensors under {" and ".join(found)}; save only the one that is wanted.'
     )
   container = found[0] if found else ''
   tensors = loaded[container] if found else loaded
@@ -156,8 +157,8 @@ def _find_container(path: Path, loaded: Any, tensor_type: type) -> tuple[str, di
   if strangers or not tensors:
     raise InputError(
       f'{path}: expected tensors by name{f" under {container!r}" if found else ""}, but found '
-      f'{", ".join(strangers) or "nothing"}; tensors are looked for under '
-      f'{", ".join(CONTAINERS)}, or at the top of the file.'
+      f'{", ".join(strangers) or "nothing"}; tensors must be under '
+      f'{", ".join(CONTAINERS)}, or at the top level of the file.'
     )
   return container, tensors
 
@@ -184,11 +185,11 @@ def _read_safetensors(path: Path) -> Source:
 
 
 def _check_numbers(source: Source) -> None:
-  """Makes all tensors float32, and says of all that cannot be."""
+  """Converts all tensors to float32; raises InputError listing those that cannot be."""
   size = sum(tensor.nbytes for tensor in source.tensors.values())
-  if size > SHARED * source.path.stat().st_size:  # PyTorch's may show the same numbers many times
+  if size > SHARED * source.path.stat().st_size:  # those of PyTorch may share storage
     raise InputError(
-      f'{source.path}: its tensors would be {size:,} bytes, {SHARED} times as much as the file; '
+      f'{source.path}: its tensors would be {size:,} bytes, more than {SHARED} times the file; '
       'get the file from its publisher again.'
     )
   kinds = {name: str(tensor.dtype) for name, tensor in source.tensors.items()}
@@ -197,13 +198,13 @@ def _check_numbers(source: Source) -> None:
   for name, tensor in source.tensors.items():
     source.tensors[name] = tensor.astype(np.float32)
     if not np.isfinite(source.tensors[name]).all():
-      wrong.append(f'{name} has infinite numbers or none')
+      wrong.append(f'{name} has non-finite values')
   if wrong:
     raise _unusable(source.path, wrong)
 
 
 def _refuse_types(path: Path, strange: dict[str, str]) -> None:
-  """Raises InputError for tensors of other types than FLOATS, by name."""
+  """Raises InputError naming the tensors whose dtype is not in FLOATS."""
   if strange:
     raise _unusable(path, [f'{name} is {kind}' for name, kind in strange.items()])
 
@@ -216,19 +217,19 @@ def _unusable(path: Path, problems: list[str]) -> InputError:
 
 
 def write(path: str | os.PathLike, kind: str, tensors: dict, container: str, cfg: dict) -> None:
-  """Writes float32 tensors as 'torch' or 'safetensors'; the file appears when it is whole.
+  """Writes float32 tensors as 'torch' or 'safetensors', atomically.
 
   container: the key for them in a `.pth`. cfg: settings, written as text beside them.
   """
   storage.refuse_address(path, 'A file to write')
   path = Path(path)
   tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
-  text = json.dumps(cfg)  # JSON is YAML, which is what published files have there
+  text = json.dumps(cfg)  # JSON is valid YAML, the format of published files
   path.parent.mkdir(parents=True, exist_ok=True)
   with atomic_files.replacing(path) as place:
     if kind == 'torch':
       torch = _import_torch()
-      # Copies: arrays of a checkpoint may be read-only, which PyTorch does not know.
+      # Copies: arrays of a checkpoint may be read-only, which PyTorch does not support.
       tensors = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
       torch.save({container: tensors, 'cfg': text}, place)
     else:

@@ -1,8 +1,8 @@
-"""Where each tensor of a published checkpoint lives in evad_jax, and how it is laid out.
+"""Maps each tensor of a published checkpoint to its path and layout in evad_jax, and back.
 
-One ordered list of rules, read forwards (published -> ours) and backwards; every name must match
-exactly one. Published linear weights are (out, in), ours (in, out); published Conv3d
-(out, in, kt, kh, kw) is our flattened product.
+One ordered list of rules works in both directions; every name must match exactly one. Published
+linear weights are (out, in), ours (in, out). A published Conv3d weight (out, in, kt, kh, kw) is a
+flattened matrix here.
 """
 
 import re
@@ -15,10 +15,10 @@ Tree = dict  # nested dict of arrays
 
 
 class Layout(NamedTuple):
-  """How a published tensor lies here, and the way back."""
+  """Converts a tensor from the published layout to ours, and back."""
 
   to_ours: Callable[[np.ndarray], np.ndarray]
-  to_published: Callable[[np.ndarray, int], np.ndarray]  # of our array and the patch, pixels
+  to_published: Callable[[np.ndarray, int], np.ndarray]  # from our array and the patch, pixels
 
 
 _linear = Layout(lambda w: w.T, lambda w, patch: w.T)
@@ -32,7 +32,7 @@ _same = Layout(lambda w: w, lambda w, patch: w)
 _vector = Layout(lambda w: w.reshape(-1), lambda w, patch: w.reshape(1, 1, -1))
 
 
-_BLOCK = [  # of the encoder and of the decoder alike
+_BLOCK = [  # of the encoder and of the decoder
   (r'norm([12])\.weight', r'norm\1/scale', _same),
   (r'norm([12])\.bias', r'norm\1/bias', _same),
   (r'attn\.([qv])_bias', r'attention/\1_bias', _same),
@@ -63,7 +63,7 @@ _STAGE = [
   (r'bboxes_delta\.bias', r'box_deltas/bias', _same),
 ]
 for _published, _ours, _depth in (('cls_module', 'class_tower', 1), ('reg_module', 'box_tower', 3)):
-  for _i in range(_depth):  # linear, norm, ReLU: three places each in the published list
+  for _i in range(_depth):  # linear, norm, ReLU: three indices each in the published list
     _STAGE += [
       (rf'{_published}\.{3 * _i}\.weight', rf'{_ours}_{_i}/kernel', _linear),
       (rf'{_published}\.{3 * _i + 1}\.weight', rf'{_ours}_norm_{_i}/scale', _same),
@@ -79,8 +79,8 @@ _HEAD = [
 
 
 def _under(published: str, ours: str, rules: list) -> list:
-  """The rules of a numbered part, placed under its prefix; `ours` has {} for the number."""
-  # The part's number is the first group, so back references of the rule move up by one.
+  """The rules of a numbered part, with its prefixes; `ours` has {} for the number."""
+  # The part's number is the first group, so the backreferences of the rule shift by one.
   shifted = [(p, re.sub(r'\\(\d)', lambda m: rf'\{int(m[1]) + 1}', o), f) for p, o, f in rules]
   return [(published + p, ours.replace('{}', r'\1') + o, f) for p, o, f in shifted]
 
@@ -108,14 +108,14 @@ RULES = [
   *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/action_head_{}/', _HEAD),
 ]
 
-# Buffers of the published loss: weights of person and no object. Written on the way back.
+# Buffers of the published loss: weights of person and no object. Written when converting back.
 NOT_PARAMETERS = {'criterion.empty_weight': np.array([1, 0.1], np.float32)}
 
 
 def _backwards(pattern: str, path: str) -> tuple[str, str]:
-  """The same rule from our path to the published name: the groups change sides.
+  """The reverse rule, from our path to the published name: the groups change sides.
 
-  Both sides name the same groups in the same order, each once.
+  Both sides have the same groups in the same order, each once.
   """
   groups = re.findall(r'\([^)]*\)', pattern)
   numbers = iter(range(1, len(groups) + 1))
@@ -160,7 +160,7 @@ def to_parameters(tensors: Mapping[str, np.ndarray]) -> Tree:
 
 
 def flatten(tree: Tree, prefix: str = '') -> dict[str, np.ndarray]:
-  """Nested dict -> arrays by their '/'-separated paths, in order of path."""
+  """Nested dict -> arrays by their '/'-separated paths, sorted by path."""
   flat = {}
   for key in sorted(tree):
     path = f'{prefix}{key}'
@@ -171,8 +171,8 @@ def flatten(tree: Tree, prefix: str = '') -> dict[str, np.ndarray]:
 def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
   """Our parameters -> published tensors by name; the reverse of `to_parameters`, without buffers.
 
-  patch: side of a tubelet in pixels. The tensors are views where that is possible. Raises
-  ValueError on a path that no rule knows.
+  patch: side of a tubelet in pixels. The tensors are views where possible. Raises ValueError on
+  a path that no rule matches.
   """
   tensors = {}
   for path, array in flatten(params).items():

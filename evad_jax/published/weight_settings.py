@@ -1,8 +1,8 @@
-"""What shapes do not tell of a published detector: keep rates, enhanced weight, RoI extension.
+"""Settings that shapes do not determine: keep rates, enhanced weight, RoI extension.
 
-Several released models have the same names and shapes, so these come from flags, or from the text
-of the configuration that lies in the file beside the tensors. Nothing is guessed: what neither
-says is asked for.
+Several released models have the same names and shapes, so these settings come from flags, or from
+the text of the configuration beside the tensors. Nothing is guessed: a setting in neither has to be
+given.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from evad_jax.model.evad import EVAD
 from evad_jax.published import architectures
 from evad_jax.value_rules import check, mapping, one_of
 
-# Of a text: letters, values with those of aliases, and sections in sections. Published ones have
-# some 200 values.
+# Limits of a text: characters, values including those of aliases, and levels of sections. Published
+# texts have some 200 values.
 LONGEST_TEXT, MOST_VALUES, DEEPEST = 60_000, 10_000, 20
-OURS = 'evad_jax'  # section of the text that this project writes itself
+OURS = 'evad_jax'  # section of the text that this project writes
 FLAGS = {
   'keep_rate': '--keep-rate RATE',
   'enhanced_weight': '--enhanced-weight WEIGHT',
   'roi_extension': '--roi-extension EX EY',
 }
-# The last part of a key, in small letters, that is taken for a setting.
+# Setting -> pattern of the last part of its keys, in lower case.
 _KEYS = {
   'keep_rate': r'((token|base)_)?keep_rates?',
   'enhanced_weight': r'(keyframe_)?enhanced?_weights?',
@@ -40,21 +40,21 @@ PUBLISHED = ((1.0, 1.0, (0.0, 0.0)), (0.7, 1.0, (0.4, 0.2)), (0.6, 4.0, (0.4, 0.
 
 
 class Found(NamedTuple):
-  """A setting and where it was found."""
+  """The value of a setting, and where it was found."""
 
   value: Any
   where: str
 
 
 def own_text(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-  """What this project writes beside published tensors, to read it again without flags."""
+  """What this project writes beside published tensors, to read them again without flags."""
   return {OURS: {'kind': kind, 'model': settings}}
 
 
 def read_own(path: Path, cfg: str) -> tuple[str, dict[str, Any]]:
-  """Kind and settings of a file that this project wrote; nothing of any other.
+  """Kind and settings of a file that this project wrote; both empty for any other file.
 
-  Raises InputError where this version does not know one of them, or it cannot be.
+  Raises InputError where one of them is unknown to this version, or invalid.
   """
   tree = _own_section(cfg)
   if tree is None:
@@ -79,7 +79,7 @@ def read_own(path: Path, cfg: str) -> tuple[str, dict[str, Any]]:
 
 
 def _own_section(cfg: str) -> dict[str, Any] | None:
-  """What this project wrote, which is JSON; None in any other text."""
+  """The section that this project wrote, as JSON; None for any other text."""
   if not cfg.startswith(f'{{"{OURS}"') or len(cfg) > LONGEST_TEXT:
     return None
   try:
@@ -92,10 +92,10 @@ def _own_section(cfg: str) -> dict[str, Any] | None:
 def detector_settings(
   path: Path, cfg: str, flags: dict[str, Any], told: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-  """The settings that make a detector complete, and lines that say where each came from.
+  """The settings that complete a detector, and lines that report the origin of each.
 
-  flags: what was given, by setting. told: what is known by shapes and size. A flag wins over the
-  text. Raises InputError where a setting is in neither, or its value impossible.
+  flags: given values, by setting. told: settings known from shapes and size. A flag overrides the
+  text. Raises InputError where a setting is in neither, or its value is invalid.
   """
   tree, trouble = _parse(cfg)
   lines = [f'note: {trouble}'] if trouble else []
@@ -104,7 +104,7 @@ def detector_settings(
     written = _search(tree, key)
     if key in flags:
       found[key] = Found(flags[key], 'given')
-      lines += [f'{key}: what is given wins over {w.where} = {w.value}' for w in written]
+      lines += [f'{key}: the given value overrides {w.where} = {w.value}' for w in written]
     elif len({str(item.value) for item in written}) > 1:
       raise InputError(
         f'{path}: its cfg text has different values for the {key.replace("_", " ")}: '
@@ -113,21 +113,21 @@ def detector_settings(
     elif written:
       found[key] = written[0]
   if 'keep_rate' in found and found['keep_rate'].value == 1:
-    found.setdefault('enhanced_weight', Found(1.0, 'means nothing without pruning'))
+    found.setdefault('enhanced_weight', Found(1.0, 'has no effect without pruning'))
   missing = [key for key in FLAGS if key not in found]
   if missing:
     raise InputError(
-      f'{path}: its tensors do not tell {", ".join(key.replace("_", " ") for key in missing)}, and '
-      f'{trouble or _said(tree)}; give {" ".join(FLAGS[key] for key in missing)} as the release '
-      'says (docs/published_weights.md).'
+      f'{path}: its tensors do not determine '
+      f'{", ".join(key.replace("_", " ") for key in missing)}, and {trouble or _said(tree)}; give '
+      f'{" ".join(FLAGS[key] for key in missing)} as the release says (docs/published_weights.md).'
     )
   settings = {key: _checked(path, key, found[key], told) for key in FLAGS}
   if isinstance(settings['keep_rate'], tuple):
     settings |= _by_block(settings['keep_rate'], told)
   lines += [f'{key}: {settings[key]} ({found[key].where})' for key in FLAGS]
   if tuple(settings[key] for key in FLAGS) not in PUBLISHED:
-    lines.append('note: no published detector has these three values together')
-  # Where nothing is pruned, both ways of restoring are the same.
+    lines.append('note: no published detector has this combination of values')
+  # Without pruning, both ways of restoring are the same.
   settings['token_restoring'] = 'scatter' if settings['keep_rate'] == 1 else 'released'
   settings['padding'] = 'released'
   return settings, lines
@@ -138,18 +138,18 @@ def _said(tree: dict) -> str:
     return 'the file has no cfg text'
   keys = [path for path, _ in _leaves(tree)]
   like = [path for path in keys if re.search(r'keep|enhan|ext|prun', path.lower())]
-  return f'none of the {len(keys)} keys of its cfg text is known for them' + (
+  return f'none of the {len(keys)} keys of its cfg text names them' + (
     f' (similar: {", ".join(like[:8])})' if like else ''
   )
 
 
 def _parse(cfg: str) -> tuple[dict, str]:
-  """The text's tree, in which all values are texts, and what is wrong where it is none."""
+  """The text as a tree whose values are strings, and what is wrong with it, or ''."""
   if len(cfg) > LONGEST_TEXT:
-    return {}, f'its cfg text has {len(cfg)} letters, more than {LONGEST_TEXT}'
+    return {}, f'its cfg text has {len(cfg)} characters, more than {LONGEST_TEXT}'
   try:
     _check_extent(cfg)
-    # Texts alone: other loaders make objects of them, and fail at dates that are none.
+    # Only strings: other loaders make objects of them, and fail on invalid dates.
     tree = yaml.load(cfg, yaml.BaseLoader) if cfg else {}
   except yaml.YAMLError as error:
     return {}, f'its cfg text is not plain YAML ({" ".join(str(error).split())[:120]})'
@@ -157,9 +157,9 @@ def _parse(cfg: str) -> tuple[dict, str]:
 
 
 def _check_extent(cfg: str) -> None:
-  """Raises YAMLError for tags, and for a text that is deep, or endless through aliases."""
-  sizes: dict[str, int] = {}  # values of what has a name, those of its aliases too
-  open_parts: list[list] = []  # [name, values so far]
+  """Raises YAMLError for tags, and for a text that is too deep, or too large through aliases."""
+  sizes: dict[str, int] = {}  # by anchor: its values, including those of aliases
+  open_parts: list[list] = []  # [anchor, values so far]
   for event in yaml.parse(cfg, yaml.BaseLoader):
     if getattr(event, 'tag', None):
       raise yaml.YAMLError(f'it has the tag {event.tag}')
@@ -170,7 +170,7 @@ def _check_extent(cfg: str) -> None:
         name, size = open_parts.pop()
       elif isinstance(event, yaml.AliasEvent):
         if event.anchor not in sizes:
-          raise yaml.YAMLError(f'*{event.anchor} is in itself, or nowhere')
+          raise yaml.YAMLError(f'*{event.anchor} refers to itself, or to nothing')
         name, size = None, sizes[event.anchor]
       else:
         name, size = event.anchor, 1
@@ -179,11 +179,11 @@ def _check_extent(cfg: str) -> None:
       if open_parts:
         open_parts[-1][1] += size
     if len(open_parts) > DEEPEST or max((part[1] for part in open_parts), default=0) > MOST_VALUES:
-      raise yaml.YAMLError(f'it has more than {MOST_VALUES} values, or is {DEEPEST} deep')
+      raise yaml.YAMLError(f'it has more than {MOST_VALUES} values, or {DEEPEST} levels')
 
 
 def _leaves(tree: dict, above: str = '') -> Iterator[tuple[str, Any]]:
-  """(KEY.OF.SECTIONS, value) of everything that is no section."""
+  """(KEY.OF.SECTIONS, value) of every value that is not a section."""
   for key, value in tree.items():
     if isinstance(value, dict):
       yield from _leaves(value, f'{above}{key}.')
@@ -192,7 +192,7 @@ def _leaves(tree: dict, above: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def _search(tree: dict, setting: str) -> list[Found]:
-  """Everything that the text has under a name of the setting."""
+  """All values that the text has under a name of the setting."""
   return [
     Found(_value(value), f'cfg {where}')
     for where, value in _leaves(tree)
@@ -201,7 +201,7 @@ def _search(tree: dict, setting: str) -> list[Found]:
 
 
 def _value(written: str | list) -> Any:
-  """A number where the text is one; a list of such."""
+  """A number if the text is one; a tuple of such for a list."""
   if isinstance(written, list):
     return tuple(_value(item) for item in written)
   for kind in (int, float):
@@ -211,7 +211,7 @@ def _value(written: str | list) -> Any:
 
 
 def _checked(path: Path, key: str, item: Found, told: dict[str, Any]) -> Any:
-  """The value in the form and the range that EVAD takes."""
+  """The value in the form that EVAD takes, checked to be in range."""
   try:
     if key == 'keep_rate' and isinstance(item.value, tuple):
       value = tuple(float(rate) for rate in item.value)
@@ -227,7 +227,7 @@ def _checked(path: Path, key: str, item: Found, told: dict[str, Any]) -> Any:
     fits = False
   if not fits:
     raise InputError(
-      f'{path}: {key} = {str(item.value)[:200]} ({item.where}) is not possible; give {FLAGS[key]}.'
+      f'{path}: {key} = {str(item.value)[:200]} ({item.where}) is not valid; give {FLAGS[key]}.'
     )
   return value
 

@@ -1,7 +1,7 @@
-"""Settings that are left to the machine: 'auto' in config.model.dtype and config.model.remat.
+"""Chooses settings for the machine: 'auto' in config.model.dtype and config.model.remat.
 
-A run decides once, process 0 for all, before its model is made. What was decided is told, stored
-with every checkpoint, and kept when the run is continued, wherever that is.
+A run chooses once, process 0 for all, before it makes its model. The choice is printed, stored with
+every checkpoint, and kept when the run resumes, on any machine.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from evad_jax.distributed import processes
 
 AUTO = 'auto'
 KEYS = ('dtype', 'remat')
-# Of a device's memory, for state, gradients and what the clips keep. The count of the latter is
-# above what compilers hold, who compute small things again; the rest is what one layer works with.
+# Share of a device's memory for state, gradients and activations. The estimate of activation memory
+# is above what compilers keep, as they recompute small arrays; the rest is for one layer's work.
 USABLE = 0.9
 
 
 def dtype_of(device: Any) -> str:
-  """'bfloat16' where the device multiplies it fast: a TPU, or CUDA from capability 8.0 on.
+  """'bfloat16' where the device multiplies it fast: a TPU, or CUDA of capability 8.0 or higher.
 
-  Else 'float32': CPUs, older GPUs, and those of other makers, whose capability is no number.
+  Else 'float32': CPUs, older GPUs, and GPUs of other vendors, whose capability is not a number.
   """
   if device.platform == 'tpu':
     return 'bfloat16'
@@ -34,7 +34,7 @@ def dtype_of(device: Any) -> str:
 
 
 def memory_of(device: Any) -> int | None:
-  """Bytes that this program may use of an accelerator; None for a CPU, or where it does not say."""
+  """Bytes that this program may use on an accelerator; None for a CPU, or if it does not report."""
   if device.platform == 'cpu':
     return None
   try:
@@ -44,9 +44,9 @@ def memory_of(device: Any) -> int | None:
 
 
 def without_auto(model: dict[str, Any], device: Any = None) -> dict[str, Any]:
-  """Settings of a model for a device (None: the first), without knowledge of batch and memory.
+  """The settings of a model with 'auto' resolved for a device (None: the first), for any batch.
 
-  Activations are recomputed then, which always fits; it matters in training alone.
+  Activations are recomputed, which needs the least memory; it matters only in training.
   """
   asked = [key for key in KEYS if model.get(key) == AUTO]
   if not asked:
@@ -61,11 +61,11 @@ def resolve(
   saved: dict[str, Any] | None = None,
   needed: Callable[[ConfigDict], int] | None = None,
 ) -> ConfigDict:
-  """The configuration with values for 'auto', the same in all processes; prints what and why.
+  """The configuration with 'auto' resolved, the same in all processes; prints what and why.
 
-  saved: the model's settings of the run's newest checkpoint; they come before what would be chosen
-  now. needed: configuration -> bytes that a step needs of a device; asked with dtype set and remat
-  off. None: nothing is trained, and nothing recomputed.
+  saved: the model settings of the run's newest checkpoint; they take precedence over a new choice.
+  needed: configuration -> bytes that a step needs on a device; called with dtype set and remat off.
+  None: nothing is trained, and nothing recomputed.
   """
   asked = [key for key in KEYS if config.model[key] == AUTO]
   if not asked:
@@ -74,7 +74,7 @@ def resolve(
   device, told, chosen = jax.local_devices()[0], [], {}
   for key in asked:
     if saved and saved.get(key) is not None:
-      value, why = saved[key], 'with which this run was started'
+      value, why = saved[key], 'as when this run was started'
     elif key == 'dtype':
       value, why = dtype_of(device), f'for {device.device_kind}'
     else:
@@ -83,7 +83,7 @@ def resolve(
     if key == 'dtype' or needed:
       told.append(f'config.model.{key}=auto: {value}, {why}')
     _set(config, key, value)
-  chosen, told = processes.gather([(chosen, told)])[0]  # what the first process has
+  chosen, told = processes.gather([(chosen, told)])[0]  # the choice of process 0
   for key, value in chosen.items():
     _set(config, key, value)
   for line in told:

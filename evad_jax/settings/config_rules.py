@@ -1,4 +1,4 @@
-"""What every key of a configuration may be, but for what depends on several keys or the devices."""
+"""The values that each configuration key allows, without rules across keys or for devices."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -96,7 +96,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
 
 
 def check(config: Any) -> None:
-  """Raises InputError for the first key of a configuration that is missing or cannot be."""
+  """Raises InputError for the first key of a configuration that is missing or invalid."""
   content = config.to_dict()
   _require(content, (*TOP, *SECTIONS), 'config')
   value_rules.check(content, TOP, 'config.')
@@ -105,7 +105,7 @@ def check(config: Any) -> None:
 
 
 def check_section(section: Mapping, name: str) -> None:
-  """The same for one section alone."""
+  """The same for one section."""
   where = f'config.{name}.'
   value_rules.check(section, SECTIONS[name], where)
   _require(section, SECTIONS[name], f'config.{name}')

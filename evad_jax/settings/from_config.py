@@ -1,4 +1,4 @@
-"""From configuration to objects: the one place where configuration keys become arguments."""
+"""From configuration to objects: the only module where configuration keys become arguments."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from evad_jax.settings import automatic, config_rules
 
 @contextlib.contextmanager
 def _section(name: str) -> Iterator[None]:
-  """Says which section of the configuration has a key that its object does not know."""
+  """Raises InputError naming the section that has a key its object does not know."""
   try:
     yield
   except TypeError as error:
@@ -24,7 +24,7 @@ def _section(name: str) -> Iterator[None]:
 
 
 def make_model(config: ConfigDict) -> EVAD:
-  """The detector of config.model; what is 'auto' there yet suits the device, whatever the batch."""
+  """The detector of config.model; 'auto' is resolved for the device, for any batch."""
   config_rules.check_section(config.model.to_dict(), 'model')
   config_rules.check_section(config.clip.to_dict(), 'clip')
   arguments = automatic.without_auto(config.model.to_dict())
@@ -40,7 +40,7 @@ def make_model(config: ConfigDict) -> EVAD:
 
 
 def canvases(config: ConfigDict) -> tuple[tuple[int, int], ...]:
-  """The canvases of config.clip, checked against the token grid and its pyramid."""
+  """The canvases of config.clip, checked against the token grid and the feature pyramid."""
   config_rules.check_section(config.clip.to_dict(), 'clip')
   found, multiple = config.clip.canvases, 2 * config.model.patch
   for canvas in found:
@@ -75,5 +75,5 @@ def open_split(config: ConfigDict, split: str) -> RecordIndex:
 
 
 def pipeline_settings(config: ConfigDict) -> dict[str, Any]:
-  """Keyword arguments of the input pipeline: of its speed, and of what it does with damage."""
+  """Keyword arguments of the input pipeline: workers, prefetching, and unreadable clips."""
   return {key: config.data[key] for key in ('workers', 'threads', 'prefetch', 'unreadable')}

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: one clear sentence, and the last good checkpoint."""
+"""Full, read-only or damaged disks: one clear sentence, and the last complete checkpoint."""
 
 import ctypes
 import errno
@@ -97,7 +97,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(saved, dam
   damage(saved / '3')
   assert newest(saved) == 2
   told = capsys.readouterr().out
-  assert f'{saved}/3: the checkpoint ' in told and 'It is set aside' in told
+  assert f'{saved}/3: the checkpoint ' in told and 'Set aside; trying the checkpoint before' in told
   assert (saved / 'damaged-3').is_dir() and not (saved / '3').exists()
   with Checkpoints(saved, keep_last=3) as checkpoints:
     save(checkpoints, 3)  # the run reaches the same step again
@@ -143,7 +143,7 @@ def test_what_fails_with_good_files_is_no_damage(saved, monkeypatch):
 def test_evaluation_of_a_damaged_checkpoint_names_the_file_and_the_others(saved):
   damage_data(saved / '3')
   with Checkpoints(saved, read_only=True) as checkpoints:
-    with pytest.raises(DamagedError, match=r'has other bytes than were written.*of \[1, 2, 3\]'):
+    with pytest.raises(DamagedError, match=r'bytes of .* are not what was written.*of \[1, 2, 3\]'):
       checkpoints.read_params(3)
 
 
@@ -217,14 +217,14 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path, monkey
       fill_disk(monkeypatch)
       save(checkpoints, 2)
       checkpoints.wait()
-  assert 'No space left on device; the last good checkpoint is that of step 1' in str(caught.value)
+  assert 'No space left on device; the last complete checkpoint is of step 1' in str(caught.value)
   assert newest(directory) == 1
 
 
 def test_a_full_file_system(small_disk, capfd):
   directory = small_disk / 'checkpoints'
   width = 100_000  # 1.2 MB of parameters
-  with pytest.raises(InputError, match='No space left on device; the last good .* of step 1'):
+  with pytest.raises(InputError, match='No space left on device; the last complete .* of step 1'):
     with Checkpoints(directory, keep_last=2) as checkpoints:
       save(checkpoints, 1)
       save(checkpoints, 2, make_state(width=width))

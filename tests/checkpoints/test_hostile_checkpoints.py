@@ -41,7 +41,7 @@ SEALS = {
   'a device': ('{"/dev/zero": [1, 2]}', "'/dev/zero' is another place"),
   'above it': ('{"../../../../etc/hostname": [1, 2]}', "hostname' leaves its directory"),
   'a zero': ('{"a\\u0000": [1, 2]}', 'has letters that cannot be printed'),
-  'a directory': ('{"state": [1, 2]}', 'state is no file'),
+  'a directory': ('{"state": [1, 2]}', 'state is not a file'),
   'nothing': ('{"nothing": [1, 2]}', 'nothing cannot be read .No such file'),
 }
 
@@ -57,11 +57,11 @@ def test_a_seal_over_a_device(step):
   """By its own name, with the length that it says, which is 0."""
   (step / 'zeros').symlink_to('/dev/zero')
   (step / checksums.NAME).write_text('{"zeros": [0, 0]}')
-  refused(step, 'zeros is no file')
+  refused(step, 'zeros is not a file')
 
 
 SETTINGS = {
-  'none': ({}, 'says nothing of a model'),
+  'none': ({}, 'has no model settings'),
   'a list': ([], r' is .., but must be an object'),
   'a list as model': ({'model': []}, 'model is ..., but must be an object|model is'),
   'a width of words': ({'model': {'width': 'x'}}, "model.width='x' must be a whole number"),
@@ -82,7 +82,7 @@ SETTINGS = {
   'frames of words': ({'model': {}, 'clip': {'clip_frames': '16'}}, "clip_frames='16' must be"),
   'canvases 5': ({'model': {}, 'clip': {'canvases': 5}}, 'canvases=5 must be a list'),
   'classes 7': ({'model': {}, 'classes': 7}, 'classes=7 must be a list'),
-  'a class that is a number': ({'model': {}, 'classes': [7]}, 'a list in which 7 is a text'),
+  'a class that is a number': ({'model': {}, 'classes': [7]}, 'a list in which 7 is a string'),
   'ids without classes': ({'model': {}, 'class_ids': [3]}, '1 class_ids for 0 classes'),
   'a source of words': ({'model': {}, 'source': 'x'}, "source='x' must be an object"),
   'an unknown kind': ({'model': {}, 'source': {'kind': 'x'}}, "kind='x' is not one of detector"),
@@ -139,9 +139,7 @@ def test_parameters_that_are_no_numbers_see_nobody_and_are_refused(tmp_path, num
   settings = {'model': micro_evad.MODEL, 'clip': micro_checkpoint.CLIP}
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(0, {'params': params}, json.loads(json.dumps(settings)), {}, None)
-  with pytest.raises(
-    InputError, match='fpn/lateral_1/kernel has numbers that are infinite or none'
-  ):
+  with pytest.raises(InputError, match='fpn/lateral_1/kernel has non-finite values'):
     Detector.from_checkpoint(tmp_path)
 
 
@@ -153,7 +151,9 @@ def test_parameters_far_larger_than_their_files(tmp_path):
   del params
   size = sum(path.stat().st_size for path in tmp_path.rglob('*') if path.is_file())
   assert size < 1e6
-  with pytest.raises(InputError, match='its parameters would be 400,000,000 bytes, of files with'):
+  with pytest.raises(
+    InputError, match='its parameters would be 400,000,000 bytes, but its files have'
+  ):
     Detector.from_checkpoint(tmp_path)
 
 

@@ -73,7 +73,7 @@ def test_an_encoder_cannot_be_evaluated():
 def test_other_class_names_are_told(capsys):
   model_settings.tell_other_classes({'classes': ['walk', 'run', 'sit']}, ['walk', 'sit', 'run'])
   told = capsys.readouterr().out
-  assert '2 of 3 classes' in told and "number 1, 'sit' instead of 'run'" in told
+  assert '2 of 3 classes' in told and "index 1, 'sit' instead of 'run'" in told
   for known in ({'classes': ['walk', 'run']}, {'classes': []}, {}):
     model_settings.tell_other_classes(known, ['walk', 'run'])
   assert capsys.readouterr().out == ''

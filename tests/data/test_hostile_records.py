@@ -100,9 +100,9 @@ def test_an_index_of_other_records(data, key, made, message):
 MANIFESTS = {
   'classes 5': ({'classes': 5}, 'classes=5 must be a list'),
   'no classes': ({'classes': []}, 'classes=.. must be a list of 1 to 4999'),
-  'a class that is a number': ({'classes': [1]}, 'a list in which 1 is a text'),
+  'a class that is a number': ({'classes': [1]}, 'a list in which 1 is a string'),
   'splits 5': ({'splits': 5}, 'splits=5 must be an object'),
-  'scored classes in a list': ({'scored_classes': [[1]]}, r'in which \[1\] is a text'),
+  'scored classes in a list': ({'scored_classes': [[1]]}, r'in which \[1\] is a string'),
   'clip_frames of words': ({'clip_frames': 'x'}, "clip_frames='x' must be a whole number"),
   'frame_stride 10**9': ({'frame_stride': 10**9}, 'frame_stride=1000000000 must be at most'),
   'timestamp_rate 0': ({'timestamp_rate': 0}, 'timestamp_rate=0 must be at least 1'),

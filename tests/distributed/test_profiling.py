@@ -62,8 +62,8 @@ def test_what_goes_wrong_is_told_and_the_run_goes_on(traced, monkeypatch, capsys
   go(traced, 1, 1, range(1, 3))
   assert traced == ['start d', 1, 2, 1, 2]
   assert capsys.readouterr().out.splitlines() == [
-    'The trace cannot be written: No space left; going on without.',
-    'The trace cannot be begun: No space left; going on without.',
+    'Warning: the trace cannot be written: No space left; the run goes on without it.',
+    'Warning: the trace cannot be started: No space left; the run goes on without it.',
   ]
 
 
@@ -72,7 +72,7 @@ def test_a_run_and_an_evaluation_leave_a_trace(tmp_path, capsys):
   config.profile.update(start=2, steps=2)
   main.run(config, tmp_path / 'run', 'train')
   assert list((tmp_path / 'run/profile').rglob('*.xplane.pb'))
-  assert f'The trace is in {tmp_path}/run/profile; look at it' in capsys.readouterr().out
+  assert f'The trace is in {tmp_path}/run/profile; view it' in capsys.readouterr().out
   config.checkpoint = str(tmp_path / 'run')
   main.run(config, tmp_path / 'eval', 'eval')
   assert list((tmp_path / 'eval/profile').rglob('*.xplane.pb'))

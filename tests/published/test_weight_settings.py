@@ -44,7 +44,7 @@ def test_flags_are_enough():
 def test_a_flag_wins_and_that_is_told():
   settings, lines = find(TEXT, keep_rate=0.7, enhanced_weight=1.0)
   assert (settings['keep_rate'], settings['enhanced_weight']) == (0.7, 1.0)
-  assert 'keep_rate: what is given wins over cfg VIT.KEEP_RATE = 0.6' in lines
+  assert 'keep_rate: the given value overrides cfg VIT.KEEP_RATE = 0.6' in lines
 
 
 def test_unpublished_combinations_are_told():
@@ -76,9 +76,9 @@ def test_a_rate_for_each_block(rates, expected):
     ('PRUNE: {KEEPING: 0.7}', {}, ['similar: PRUNE.KEEPING']),
     ('A: {KEEP_RATE: 0.7}\nB: {KEEP_RATE: 1.0}', {}, ['different values', 'A.KEEP_RATE', 'B.']),
     ('KEEP_RATE: 7', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['keep_rate = 7']),
-    ('KEEP_RATE: yes please', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not possible']),
-    ('KEEP_RATE: [0.7, 0.7]', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not possible']),
-    ('KEEP_RATE: .nan', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not possible']),
+    ('KEEP_RATE: yes please', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not valid']),
+    ('KEEP_RATE: [0.7, 0.7]', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not valid']),
+    ('KEEP_RATE: .nan', {'enhanced_weight': 1, 'roi_extension': (0, 0)}, ['not valid']),
     ('!!python/object/apply:os.system ["touch owned"]', {}, ['not plain YAML']),
     ('[1, 2]', {}, ['holds no keys']),
   ],

@@ -77,7 +77,7 @@ def test_a_given_value_stays(monkeypatch, capsys):
   found = automatic.resolve(config, {'dtype': 'bfloat16', 'remat': True}, lambda _: 0)
   assert (found.model.dtype, found.model.remat) == ('float32', True)
   assert capsys.readouterr().out == (
-    'config.model.remat=auto: True, with which this run was started\n'
+    'config.model.remat=auto: True, as when this run was started\n'
   )
 
 
@@ -135,8 +135,8 @@ def test_a_run_stores_what_it_chose_and_keeps_it(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(automatic, 'dtype_of', lambda device: 'bfloat16')
   main.run(config, tmp_path / 'run', 'train')
   told = capsys.readouterr().out
-  assert 'config.model.dtype=auto: float32, with which this run was started' in told
-  assert 'config.model.remat=auto: False, with which this run was started' in told
+  assert 'config.model.dtype=auto: float32, as when this run was started' in told
+  assert 'config.model.remat=auto: False, as when this run was started' in told
   detector = Detector.from_checkpoint(tmp_path / 'run')
   assert detector.model.dtype == jnp.float32
   assert Detector.from_checkpoint(tmp_path / 'run', dtype='auto').model.dtype == jnp.bfloat16

@@ -25,11 +25,11 @@ MERGED = 'a0: &a0 {x: 1}\n' + ''.join(
 TEXTS = {
   'laughs': (LAUGHS, 'more than 10000 values'),
   'laughs that are merged': (MERGED, 'more than 10000 values'),
-  'a mapping in itself': ('a: &a\n  b: *a\n', r'\*a is in itself, or nowhere'),
-  'a list in itself': ('a: &a [*a]\n', r'\*a is in itself'),
-  'nested': ('a: ' + '[' * 5000 + ']' * 5000, 'or is 20 deep'),
-  'nested objects': ('a: ' + '{a: ' * 5000 + '}' * 5000, 'or is 20 deep'),
-  'long': ('a: ' + 'x' * 10**6, 'has 1000003 letters, more than 60000'),
+  'a mapping in itself': ('a: &a\n  b: *a\n', r'\*a refers to itself, or to nothing'),
+  'a list in itself': ('a: &a [*a]\n', r'\*a refers to itself'),
+  'nested': ('a: ' + '[' * 5000 + ']' * 5000, 'or 20 levels'),
+  'nested objects': ('a: ' + '{a: ' * 5000 + '}' * 5000, 'or 20 levels'),
+  'long': ('a: ' + 'x' * 10**6, 'has 1000003 characters, more than 60000'),
   'of many values': ('a: [' + '1,' * 20_000 + ']', 'more than 10000 values'),
   'an object of Python': ('a: !!python/object/apply:os.system ["x"]', 'has the tag'),
   'a broken date': ('a: 2024-99-99\n', 'none of the 1 keys'),
@@ -43,7 +43,7 @@ TEXTS = {
 def test_texts(text, message):
   start = time.process_time()
   with pytest.raises(
-    InputError, match=f'(?s)x: its tensors do not tell .*{message}.*; give --keep'
+    InputError, match=f'(?s)x: its tensors do not determine .*{message}.*; give --keep'
   ):
     weight_settings.detector_settings('x', text, {}, TOLD)
   assert weight_settings.read_own('x', text) == ('', {})
@@ -78,7 +78,7 @@ def test_texts_that_look_like_this_project():
     with (
       pytest.raises(InputError, match='is not as evad_jax writes it')
       if 'kind' in text or ('1' in text)
-      else pytest.raises(InputError, match='do not tell')
+      else pytest.raises(InputError, match='do not determine')
     ):
       weight_settings.read_own('x', text)
       weight_settings.detector_settings('x', text, {}, TOLD)
@@ -124,7 +124,7 @@ def test_tensors_that_show_one_number_again_and_again(tmp_path):
   endless = {'a': np.broadcast_to(np.float32(1), (10**6, 10**6))}
   source = weight_files.Source(tmp_path / 'x.pth', endless, '', '', '')
   with pytest.raises(
-    InputError, match='its tensors would be 4,000,000,000,000 bytes, 8 times as mu'
+    InputError, match='its tensors would be 4,000,000,000,000 bytes, more than 8 times'
   ):
     weight_files._check_numbers(source)
 

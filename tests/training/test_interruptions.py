@@ -77,7 +77,7 @@ def test_stopped_three_times(config, undisturbed, tmp_path, monkeypatch, capsys)
       send_at(patch, module, name, call)
       main.run(config, tmp_path, 'train')
     told = capsys.readouterr().out
-    assert f'Stopped by SIGTERM in step {step} of 4; all that was computed is saved' in told
+    assert f'Stopped by SIGTERM in step {step} of 4; everything computed is saved' in told
     assert (f'Continuing from step {start} of 4' in told) == bool(start)
     with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
       assert checkpoints.latest_step() == step and not checkpoints.was_evaluated(step)
