@@ -221,7 +221,7 @@ def test_every_start_of_the_proposals_builds_the_same_parameters(init, params):
     ({'keep_rate': 1.5}, 'keep rate of block 1 is 1.5'),
     ({'keep_rate': (0.7,)}, 'has 1 rates for 2 prune_blocks'),
     ({'prune_blocks': (1, 4)}, r'prune_blocks=\(1, 4\) must be different blocks of 0 to 3'),
-    ({'prune_blocks': (2, 1)}, r'prune_blocks=\(2, 1\) .* in rising order'),
+    ({'prune_blocks': (2, 1)}, r'prune_blocks=\(2, 1\) .* in ascending order'),
     ({'feature_blocks': (0, 1, 3, 3)}, r'feature_blocks=\(0, 1, 3, 3\) must be different blocks'),
     ({'feature_blocks': (0, 1, 2)}, r'feature_blocks=\(0, 1, 2\) must be four'),
     ({'padding': 'none'}, "padding='none' is not one of"),
