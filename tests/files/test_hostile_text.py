@@ -127,14 +127,14 @@ def test_a_name_that_stands_twice_is_found_in_no_time(tmp_path):
   names = [f'"n{i}": 0' for i in range(50_000)]
   (tmp_path / 'a.json').write_text('{' + ','.join([*names, '"n49999": 1']) + '}')
   start = time.process_time()
-  with pytest.raises(InputError, match="'n49999' stands twice"):
+  with pytest.raises(InputError, match="'n49999' occurs twice"):
     text_files.read_json(tmp_path / 'a.json', 'x')
   assert time.process_time() - start < 1
 
 
 def test_devices_are_no_files(tmp_path):
   (tmp_path / 'manifest.json').symlink_to('/dev/zero')
-  with pytest.raises(InputError, match='manifest.json is a device and no file; give x'):
+  with pytest.raises(InputError, match='manifest.json is a device, not a file; give x'):
     text_files.read_json(tmp_path / 'manifest.json', 'x')
 
 

@@ -150,7 +150,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(checkpoint, video, tmp_pa
   with pytest.raises(SystemExit) as caught:
     command_line.run(detect_video.main, command(video, checkpoint, output, *EVERYBODY))
   assert caught.value.code == 2
-  assert 'seen_tubes.csv is there already' in capsys.readouterr().err
+  assert 'seen_tubes.csv already exists' in capsys.readouterr().err
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('seen_tubes.csv', 'mine')]
   assert detect_video.main(command(video, checkpoint, output, *EVERYBODY, '--overwrite')) == 0
   assert len(read(output)[0]) == NUM_FRAMES
