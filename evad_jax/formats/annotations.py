@@ -129,7 +129,7 @@ def _checked_tube(
   elif boxes.shape != (len(frames), 4):
     fault = f'{len(frames)} frames have boxes of shape {boxes.shape}'
   elif not (np.abs(boxes) <= limits.LARGEST_COORDINATE).all():
-    fault = 'a box is not finite, or beyond any picture'
+    fault = 'a box is not finite, or beyond any image'
   elif not np.isfinite(frames).all() or (frames % 1 != 0).any():
     fault = 'its frames are not whole numbers'
   elif len(frames) and (frames[0] < 0 or (np.diff(frames) < 0).any()):

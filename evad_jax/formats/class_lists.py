@@ -26,7 +26,7 @@ def by_label(path: str | os.PathLike) -> list[str]:
     return names
   first = min(names)
   if first > 1 or sorted(names) != list(range(first, first + len(names))):
-    raise InputError(f'{path}: the ids must be all of 0, 1, 2 and so on, or all from 1.')
+    raise InputError(f'{path}: the ids must be consecutive, and start at 0 or 1.')
   return [names[number] for number in sorted(names)]
 
 

@@ -136,7 +136,7 @@ def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndar
     raise InputError(f'{lines.path} has lines that are not rows of a csv file.')
   for name in (name for name, kind in columns.items() if kind is str):
     short = np.fromiter((len(cell) <= LONGEST_NAME for cell in table[name]), bool, len(table))
-    require(short, lines, lambda _, name=name: f'the {name} has more than {LONGEST_NAME} letters.')
+    require(short, lines, lambda _, name=name: f'the {name} exceeds {LONGEST_NAME} characters.')
   every, columns = columns, {name: kind for name, kind in columns.items() if kind}
   parsed = {name: np.ascontiguousarray(table[name]) for name in columns}
   if not all(np.all(_good(parsed[name], kind)) for name, kind in columns.items()):
@@ -168,7 +168,7 @@ def _name_the_fault(lines: Lines, columns: Mapping[str, type | None]) -> None:
       )
     for cell, (name, kind) in zip(cells, columns.items(), strict=True):
       if kind is str and not cell:
-        raise InputError(f'{place}: the {name} has no name; write it in its column.')
+        raise InputError(f'{place}: the {name} cell is empty; fill it in.')
       if kind in NOUNS and not _is_number(cell, kind):
         raise InputError(f'{place}: {name} is {cell!r}; write {NOUNS[kind]}.')
 

@@ -80,7 +80,7 @@ def read_detections(
 
   Raises:
     InputError: as `read_truth`; and, with its line, a video that is not one of these, a frame
-      beyond its end, and a label that is no class.
+      beyond its end, and a label without a class.
   """
   lines, columns = _read(path, DETECTION_COLUMNS, 'a csv file of detections')
   _check(lines, columns)

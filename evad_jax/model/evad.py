@@ -100,7 +100,7 @@ class EVAD(nn.Module):
           f'{name}={blocks} must be distinct blocks from 0 to {self.depth - 1}, in ascending order.'
         )
     if len(self.feature_blocks) != 4:
-      raise InputError(f'feature_blocks={self.feature_blocks} must be four, one for each map.')
+      raise InputError(f'feature_blocks={self.feature_blocks} must be four blocks, one per map.')
     by_block = dict(zip(self.prune_blocks, rates, strict=True))
     return tuple(float(by_block.get(i, 1.0)) for i in range(self.depth))
 

@@ -58,7 +58,7 @@ def test_names_a_line(tmp_path):
 def test_labels_from_0(tmp_path):
   for ids in ((0, 1), (1, 2)):
     assert class_lists.by_label(written(tmp_path, label_map(*ids))) == [f'action {i}' for i in ids]
-  with pytest.raises(InputError, match='must be all of 0, 1, 2 and so on'):
+  with pytest.raises(InputError, match='must be consecutive, and start at 0 or 1'):
     class_lists.by_label(written(tmp_path, label_map(1, 3)))
 
 
