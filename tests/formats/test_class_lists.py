@@ -37,9 +37,9 @@ def test_label_maps_for_a_model(tmp_path, ids, num_actions, class_ids, expected)
   ('names', 'class_ids', 'message'),
   [
     (['a', 'b'], None, '2 class names were given, but the checkpoint has 3 actions'),
-    ({5: 'a', 9: 'b'}, None, '2 names'),
-    ({4: 'a'}, [3, 27, 80], r'1 names .* 3 actions, of ids \[3, 27, 80\]'),
-    ({1: 'a', 2: 'b', 3: 'c', 4: 'd'}, None, '4 names'),
+    ({5: 'a', 9: 'b'}, None, '2 class names'),
+    ({4: 'a'}, [3, 27, 80], r'1 class names .* 3 actions, of ids \[3, 27, 80\]'),
+    ({1: 'a', 2: 'b', 3: 'c', 4: 'd'}, None, '4 class names'),
   ],
 )
 def test_names_that_do_not_suit_a_model(names, class_ids, message):
