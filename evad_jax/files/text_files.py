@@ -33,7 +33,7 @@ def read_text(path: str | os.PathLike, noun: str) -> str:
       f'UTF-8, or give {noun}.'
     ) from error
   if '\0' in text:
-    raise InputError(f'{path} is not UTF-8 text, it has zero bytes; give {noun}.')
+    raise InputError(f'{path} is not UTF-8 text: it has zero bytes; give {noun}.')
   # Files that were joined have a mark at the start of each.
   text = text.replace('\r\n', '\n').replace('\r', '\n')
   return text.replace(f'\n{_BYTE_ORDER_MARK}', '\n').removeprefix(_BYTE_ORDER_MARK)

@@ -22,7 +22,7 @@ class VideoAnnotation(NamedTuple):
   the file does not say, so that they are pixels of the video itself.
   """
 
-  num_frames: int  # 0 where the file does not say
+  num_frames: int  # 0 if the file does not say
   height: int  # of the annotation's resolution, pixels
   width: int
   tubes: list[Tube]
@@ -36,7 +36,7 @@ class Annotations(NamedTuple):
   """The content of an annotation file."""
 
   videos: dict[str, VideoAnnotation]  # by 'Class/video_name'
-  classes: tuple[str, ...] | None  # in label order; None where the file has no names
-  train_videos: list[list[str]] | None  # one list per split; None where the file has no splits
+  classes: tuple[str, ...] | None  # in label order; None if the file has no names
+  train_videos: list[list[str]] | None  # one list per split; None if the file has no splits
   test_videos: list[list[str]] | None
-  splits: dict[str, list[str]] | None = None  # all splits by name, where they have names
+  splits: dict[str, list[str]] | None = None  # all splits by name, if they have names

@@ -68,7 +68,7 @@ def header(lines: Lines, names: Iterable[str]) -> list[str] | None:
 
 
 def without_header(lines: Lines, noun: str) -> Lines:
-  """The lines below a header. Raises InputError where there are none."""
+  """The lines below a header. Raises InputError if there are none."""
   if len(lines.text) < 2:
     raise InputError(f'{lines.path} has a header and no rows; give {noun}.')
   return Lines(lines.path, lines.text[1:], lines.numbers[1:])

@@ -44,7 +44,7 @@ def read(path: Path, split: int = 1) -> VideoTruth:
 
 
 def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
-  """The truth of the known videos of a list alone. Raises InputError where it has none of them."""
+  """The truth of the known videos of a list alone. Raises InputError if it has none of them."""
   if not listed.known:
     raise InputError(
       f'{source}: video {listed.others[0]!r} has no ground truth, nor has any other of its '

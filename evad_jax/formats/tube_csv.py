@@ -32,8 +32,8 @@ class VideoTruth(NamedTuple):
   """The videos that are scored, with their ground truth."""
 
   tubes: dict[str, list[Tube]]  # by video, also those without any; frames from 1, boxes in pixels
-  num_frames: dict[str, int] | None  # None where the file does not say
-  class_names: tuple[str, ...] | None  # by label; None where the file does not say
+  num_frames: dict[str, int] | None  # None if the file does not say
+  class_names: tuple[str, ...] | None  # by label; None if the file does not say
   sizes: dict[str, tuple[int, int]] | None = None  # height, width of the frames that were annotated
   single_boxes: dict[str, list[Tube]] = {}  # of one frame each, of people who are not tracked
   empty_frames: dict[str, np.ndarray] = {}  # (n,) int64 from 1, annotated as empty

@@ -21,7 +21,7 @@ _LAST = np.uint64(2**64 - 1)  # after every key of a ranking
 class AveragePrecision(NamedTuple):
   """One average precision, with what it was computed from."""
 
-  value: float  # in [0, 1]; NaN where there is no ground truth
+  value: float  # in [0, 1]; NaN if there is no ground truth
   num_truth: int  # ground-truth boxes
   num_detections: int
 
@@ -37,7 +37,7 @@ def average_precision(
   """The average precision of one class over a set of frames.
 
   The units of the boxes do not matter as long as they are the same on both sides: IoU does not
-  change when an axis is scaled. Raises ValueError where a score or a coordinate is not finite.
+  change when an axis is scaled. Raises ValueError if a score or a coordinate is not finite.
   """
   check_finite(detection_boxes, scores, truth_boxes)
   pairs = best_of_each(
@@ -91,7 +91,7 @@ def envelope_area(hit_places: np.ndarray, num_truth: int) -> float:
 
 
 def mean_over_classes(per_class: list[AveragePrecision]) -> float:
-  """The mean over the classes that have ground truth; NaN where there is none at all."""
+  """The mean over the classes that have ground truth; NaN if there is none."""
   values = [result.value for result in per_class if result.num_truth]
   return float(np.mean(values)) if values else float('nan')
 

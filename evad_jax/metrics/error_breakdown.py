@@ -1,7 +1,7 @@
 """What a detector gets wrong, and what each kind of error costs (after TIDE, arXiv 2008.08115).
 
 Every detection that is not a hit has exactly one kind of error, the first of these that fits.
-People may do several things at once; a person is *of the class* if it is among their labels.
+People may do several things at once; a person is *of the class* if it is one of their labels.
 
   duplicate       on a person of the class whom a higher-scored detection hit
   localisation    overlaps a person of the class (IoU of at least 0.1), but below the threshold
@@ -42,7 +42,7 @@ class Breakdown(NamedTuple):
 
   mean_ap: float  # as it is
   costs: np.ndarray  # (6,) gain in the mean from fixing one kind; NaN without ground truth
-  class_costs: np.ndarray  # (A, 6) gain of a class; NaN where it has no ground truth (left)
+  class_costs: np.ndarray  # (A, 6) gain of a class; NaN if it has no ground truth (left)
   counts: np.ndarray  # (A, 6) int64
   size_counts: np.ndarray  # (3, 6) int64; a detection by its own size, a missed label by its box
   size_truth: np.ndarray  # (3,) int64 labels of the ground truth
@@ -159,7 +159,7 @@ def _judge(
 def _best(
   pairs: Pairs, pair: np.ndarray, detection: np.ndarray, num_detections: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """IoU and person of the first pair of every detection; 0 and -1 where it has none."""
+  """IoU and person of the first pair of every detection; 0 and -1 if it has none."""
   first = np.diff(detection, prepend=-1) > 0
   iou, person = np.zeros(num_detections), np.full(num_detections, -1)
   iou[detection[first]] = pairs.iou[pair[first]]
@@ -196,7 +196,7 @@ def _average_precisions(
   missed: np.ndarray,
   moved: list[_Moved],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(A,) as it is and (A, 6) with one kind fixed; NaN where there is no ground truth."""
+  """(A,) as it is and (A, 6) with one kind fixed; NaN if there is no ground truth."""
   aps, mended = np.full(len(judged), np.nan), np.full((len(judged), len(KINDS)), np.nan)
   extra: list[list[float]] = [[] for _ in judged]
   for move in moved:

@@ -89,7 +89,7 @@ class FrameMap(NamedTuple):
 
   scoring: str
   iou_threshold: float
-  mean_ap: float  # over the classes with ground truth; NaN where there is none at all
+  mean_ap: float  # over the classes with ground truth; NaN if there is none
   per_class: tuple[AveragePrecision, ...]  # one per class, `value` NaN for a class without truth
   person: AveragePrecision
   num_frames: int
@@ -127,7 +127,7 @@ def update(
   example_mask: np.ndarray,  # (B,) bool, False for filler
   frames: Sequence[Hashable] | np.ndarray,  # B keys; ignored for filler
 ) -> State:
-  """Adds a batch of host arrays to the state; a batch of filler alone changes nothing.
+  """The state with a batch of host arrays added; a batch of filler alone changes nothing.
 
   Raises InputError for a non-finite detection: the model that made it has diverged.
   """

@@ -36,7 +36,7 @@ class VideoMap(NamedTuple):
   num_tubes: int
 
   def mean_ap(self, figure: str) -> float:
-    """The mean over the classes with ground truth; NaN where there is none at all."""
+    """The mean over the classes with ground truth; NaN if there is none."""
     return mean_over_classes(self.figures[figure])
 
 

@@ -18,13 +18,13 @@ from evad_jax.model.layers import SAVED, Dense, at_least_float32
 Array = jax.Array
 
 FORMS = ('auto', 'plain', 'blocked', 'fused')
-# Tokens from which blocks are faster on a CPU; below it the two are equally fast.
+# Number of tokens from which blocks are faster on a CPU; below it the two are equally fast.
 BLOCKED_FROM = 512
 _NAMED = jax.checkpoint_policies.save_only_these_names(SAVED)
 
 
 def keep_attention(primitive: Any, *args: Any, **params: Any) -> bool:
-  """Policy of recomputation: keeps the results of attention and the choice of tokens.
+  """Recomputation policy: keeps the results of attention and the choice of tokens.
 
   cuDNN's kernel does not name its results, so the policy goes by the name of the primitive. A ViT-B
   step at keep rate 0.7 takes 12 % longer with this policy than without recomputation, and 20 %
@@ -93,7 +93,7 @@ def form_for(attention: str, tokens: int, dtype: jnp.dtype) -> str:
 
 
 def cuda_capability() -> float:
-  """Compute capability of the first device, such as 9.0; 0 where it is not a CUDA device."""
+  """Compute capability of the first device, such as 9.0; 0 if it is not a CUDA device."""
   device = jax.local_devices()[0]
   if 'cuda' not in device.client.platform_version.lower():  # ROCm numbers differently
     return 0.0

@@ -82,7 +82,7 @@ class EVAD(nn.Module):
   dtype: jnp.dtype = jnp.float32  # of the computation; parameters are float32
 
   def block_keep_rates(self) -> tuple[float, ...]:
-    """One keep rate per encoder block. Raises InputError where the settings do not fit together."""
+    """One keep rate per encoder block. Raises InputError if the settings do not fit together."""
     rates = self.keep_rate
     if not isinstance(rates, (tuple, list)):
       rates = (rates,) * len(self.prune_blocks)

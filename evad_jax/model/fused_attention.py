@@ -19,7 +19,7 @@ Array = jax.Array
 HIDDEN = -3e4  # logit that removes a row from a sum: its exp() is zero
 EXTRA = 8  # columns that carry the weights of rows; cuDNN needs head widths in multiples of 8
 PIECES = 3  # 16-bit numbers (bfloat16) that add up to one float32
-TPU_TILE = 128  # tokens; the Pallas kernel needs full tiles
+TPU_TILE = 128  # tokens per tile; the Pallas kernel needs full tiles
 TPU_BLOCKS = (512, 384, 256, 128)  # tokens per block; larger ones are faster
 
 

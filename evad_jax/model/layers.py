@@ -28,7 +28,7 @@ LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-  """The type for softmax, losses and boxes: float32, or float64 where that is the compute type."""
+  """The type for softmax, losses and boxes: float32, or float64 if that is the compute type."""
   return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
 
 
 def count_tokens(model: EVAD, frames: int, canvas: tuple[int, int]) -> Tokens:
-  """Tokens of every block. Raises InputError where canvas or keep rates do not fit the model."""
+  """Tokens of every block. Raises InputError if canvas or keep rates do not fit the model."""
   height, width = canvas
   if height % (2 * model.patch) or width % (2 * model.patch):
     raise InputError(

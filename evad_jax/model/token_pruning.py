@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
 def num_kept(num_tokens: int, num_keyframe_tokens: int, keep_rate: float, block: int) -> int:
   """K = ceil(keep_rate * n) - S, the number of non-keyframe tokens that stay.
 
-  Raises InputError where K would be negative or the rate lies outside (0, 1].
+  Raises InputError if K would be negative or the rate lies outside (0, 1].
   """
   if not 0 < keep_rate <= 1:
     raise InputError(f'The keep rate of block {block} is {keep_rate}; it must be in (0, 1].')

@@ -55,7 +55,7 @@ def test_label_maps_csv_and_json(tmp_path, encoding):
     ('a\nb\ncafé'.encode('latin-1'), r'is not UTF-8 text \(line 3, byte 8: .*save it as UTF-8'),
     (codecs.BOM_UTF16_LE + b'a\0b', 'is not UTF-8 text'),  # half a letter is missing
     (bytes(range(256)), 'is not UTF-8 text'),
-    (b'abc\ndef\0\0\0', 'is not UTF-8 text, it has zero bytes; give a list'),
+    (b'abc\ndef\0\0\0', 'is not UTF-8 text: it has zero bytes; give a list'),
   ],
 )
 def test_bytes_that_are_no_text(tmp_path, data, message):
