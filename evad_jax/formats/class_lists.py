@@ -37,7 +37,7 @@ def of_model(
 
   names: by index, or by the ids of a label map. class_ids: of the model's classes, where it was
   trained with a label map. A map with these ids names the classes that it has (the 60 of AVA's 80
-  that are scored, say). One with other ids must have as many as the model, and goes by ascending id.
+  that are scored, say). One with other ids must have as many as the model, by ascending id.
 
   Raises InputError if the names do not fit the model.
   """
