@@ -61,7 +61,7 @@ def test_spaces_in_a_quoted_password():
     'an address such as rtsp://..., or webcam:0.',
     '/data/a:b/c.mp4: there is no such file; give another',
     'a.csv, line 4: x1 is 3; write a number',
-    'gs://bucket/run, an address and no folder',
+    'gs://bucket/run, an address, not a folder',
   ],
 )
 def test_other_sentences_stay_as_they_are(text):

@@ -1,9 +1,9 @@
-"""One pass over a split, every example exactly once: the figures, CSV, contact sheet.
+"""One pass over a split, every example exactly once: metrics, csv, contact sheet.
 
-Frame-mAP (over the classes that the data set scores) and person AP always, of the annotated frames;
-video-mAP where the data set has tubes and every frame of its videos is evaluated. Boxes count as
-annotation files have them, and the csv has exactly the rows that were scored, in their order: so
-`evad_jax.tools.score` gives the same figures.
+It always computes frame-mAP (over the classes that the data set scores) and person AP of the
+annotated frames. It adds video-mAP if the data set has tubes and every frame of its videos is
+evaluated. Boxes are scored in the units of the annotation files, and the csv has exactly the scored
+rows in their order, so `evad_jax.tools.score` gives the same metrics.
 """
 
 import contextlib
@@ -43,10 +43,10 @@ STRIP_FRAMES = 6  # of a clip, below its keyframe on the contact sheet
 
 
 class Evaluation(NamedTuple):
-  """What one pass found."""
+  """The results of one pass."""
 
   result: frame_map.FrameMap
-  video: video_map.VideoMap | None  # None where the split has no tubes, or not every frame
+  video: video_map.VideoMap | None  # None if the split lacks tubes or frames
   detections: detections_csv.ScoredDetections
   tiles: list[contact_sheet.Tile]
   class_names: list[str]
@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
   unreadable: str = ''  # which clips were skipped, in a sentence
 
   def metrics(self) -> dict:
-    """Figures per class and in all, as plain numbers."""
+    """Metrics per class and in total, as plain numbers."""
     figures = report.as_dictionary(self.result, self.class_names)
     if self.unreadable:
       figures['unreadable'] = self.unreadable
@@ -67,7 +67,7 @@ class Evaluation(NamedTuple):
     return figures
 
   def table(self) -> str:
-    """The same for reading."""
+    """The same metrics as tables to read."""
     tables = [report.format_table(self.result, self.class_names)]
     if self.video:
       tables.append(report.format_video_table(self.video, self.class_names))
@@ -75,10 +75,10 @@ class Evaluation(NamedTuple):
 
 
 def compile_predict(model: EVAD, mesh: Mesh) -> Predict:
-  """jit of `predict`; detections and what belongs to them come back whole on every process."""
+  """jit of `predict`; detections and the batch, less its clips, come back replicated."""
 
   def call(params: Params, batch: Batch) -> tuple[Detections, Batch]:
-    # The clips stay where they are: pictures of the sheet come from the local part.
+    # The clips stay where they are: the sheet's images come from the local part of the batch.
     return predict(model, params, batch), batch._replace(clips=batch.index)
 
   return jax.jit(sharding.within(mesh, call), out_shardings=sharding.replicated(mesh))
@@ -95,8 +95,8 @@ def evaluate(
 ) -> Evaluation:
   """Evaluates `params` on all examples of `index`.
 
-  interrupted: asked after every batch. profile: counts batches. Raises Interrupted where the former
-  says so, and InputError where a record cannot be read or a detection is not finite.
+  interrupted: asked after every batch. profile: counts batches. Raises Interrupted if the former
+  returns True, and InputError if a record cannot be read or a detection is non-finite.
   """
   batch_size = -(-config.eval.batch_size // mesh.shape['data']) * mesh.shape['data']
   settings = from_config.clip_settings(config, keyframe_only=config.eval.keyframe_only)
@@ -141,9 +141,9 @@ def _computed(
   mesh: Mesh,
   profile: Profile | None = None,
 ) -> Iterator[tuple[Batch, tuple[Detections, Batch]]]:
-  """Local batches in order, each with what was predicted on the global one, on the host.
+  """Local batches in order, each with the predictions on the global one, on the host.
 
-  A batch is predicted by the devices while the one before it is scored.
+  Devices predict a batch while the one before it is scored.
   """
   waiting: tuple[Batch, Any] | None = None
   for number, local in enumerate(batches, 1):
@@ -162,9 +162,9 @@ def _computed(
 def score(
   config: ConfigDict, state: frame_map.State, index: RecordIndex, missing: Sequence[int] = ()
 ) -> tuple[frame_map.FrameMap, video_map.VideoMap | None]:
-  """The figures of a state that has all examples of `index`, each once, but for the missing.
+  """The metrics of a state that has all examples of `index`, each once, but for the missing.
 
-  No video-mAP where the split has no tubes, or lacks frames of its videos: see `video_note`.
+  There is no video-mAP if the split has no tubes, or lacks frames of its videos: see `video_note`.
   """
   scoring, sizes = config.eval.scoring, index.annotated_sizes
   annotated = np.setdiff1d(index.annotated_examples, missing).astype(np.int64)
@@ -197,7 +197,7 @@ def score(
 
 
 def video_note(index: RecordIndex) -> str:
-  """Why a split whose videos have tubes gets no video-mAP, and what to do; '' where it gets one."""
+  """Why a split whose videos have tubes gets no video-mAP, and what to do; '' if it gets one."""
   truth = tube_index.read_tubes(index)
   if truth is None or truth.every_frame:
     return ''
@@ -212,8 +212,8 @@ def video_note(index: RecordIndex) -> str:
 def scored_detections(
   config: ConfigDict, state: frame_map.State, index: RecordIndex, missing: Sequence[int] = ()
 ) -> detections_csv.ScoredDetections:
-  """The rows that `score` has counted, by example, as a file has them."""
-  read = np.delete(np.arange(len(index)), missing)  # numbers of examples
+  """The rows that `score` counts, by example, as written to a file."""
+  read = np.delete(np.arange(len(index)), missing)  # indices of examples
   sizes = index.annotated_sizes[read]
   actions = frame_map.tables(state, read.tolist(), config.eval.scoring, sizes).actions
   example = read[actions.frame]
@@ -234,14 +234,14 @@ def scored_detections(
 
 
 def _bar() -> dict[str, bool]:
-  """Settings of a progress bar: it goes when it is done, and only one process shows it."""
+  """Settings of a progress bar: it disappears when done, and only one process shows it."""
   return {'leave': False, 'disable': not processes.is_first()}
 
 
 def _linking_sizes(index: RecordIndex) -> np.ndarray:
   """(E, 2) height and width in which boxes are linked: some rules count pixels.
 
-  Those of the annotation, or of the stored frames where that has no pixels.
+  Those of the annotation, or of the stored frames if the annotation is not in pixels.
   """
   sizes, stored = index.annotated_sizes, np.stack([index.heights, index.widths], axis=-1)
   return np.where((sizes <= 1).all(axis=1)[:, None], stored, sizes)
@@ -279,7 +279,7 @@ def _spread(examples: np.ndarray, count: int) -> set[int]:
 def _tiles(
   index: RecordIndex, local: Batch, own: Detections, shown: set[int], threshold: float
 ) -> list[contact_sheet.Tile]:
-  """Tiles of this process's clips, and of what was detected on them, that are to be shown."""
+  """Tiles of those of this process's clips that are shown, with their detections."""
   chosen_mask = local.example_mask & np.isin(local.index, list(shown))
   if not chosen_mask.any():
     return []

@@ -28,10 +28,10 @@ class SavedModel(NamedTuple):
 
 
 def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
-  """The step that config.eval.step says of the checkpoints at `path`; prints what differs.
+  """Opens the step that `path` names, or else config.eval.step; prints settings that differ.
 
-  Raises InputError where there is none, or it is of another model, or the data do not suit it, and
-  for a config.eval that cannot be.
+  Raises InputError if there is none, if it is of another model or does not fit the data, and for
+  an invalid config.eval.
   """
   config_rules.check(config)
   directory, step = locate(path)
@@ -53,7 +53,7 @@ def open_checkpoint(config: ConfigDict, path: Path | str) -> SavedModel:
 def restore_params(
   config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
 ) -> Any:
-  """The parameters to evaluate of a checkpoint."""
+  """Reads the parameters to evaluate from a checkpoint."""
   abstract = start_values.abstract_params(model)
   specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)

@@ -1,6 +1,6 @@
-"""Arrays by name in an npz file, as this project writes them, read without trusting it.
+"""Reads the named arrays of an npz file, as this project writes them, without trusting it.
 
-NumPy's own reader would unpack what is compressed, and ask for memory by what a header says.
+NumPy's own reader would decompress members, and allocate whatever memory a header asks for.
 """
 
 import io
@@ -16,22 +16,22 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.files import storage
 
-# As NumPy writes it, which has been the same since its format has a number. NumPy itself takes the
-# header for a piece of Python, and fails in many ways at what is none.
+# As NumPy writes it, unchanged since version 1.0 of the format. NumPy itself parses the header as
+# Python, and fails in many ways if it is not.
 _HEADER = re.compile(
   rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|][biufU]\d{1,6})', 'fortran_order': (True|False), "
   rb"'shape': \(([\d, ]{0,60})\), \} *\n",
   re.DOTALL,
 )
-Kind = tuple[str, int]  # letters of NumPy's kinds of types, as in 'iu', and the number of axes
+Kind = tuple[str, int]  # NumPy's letters for kinds of types, as in 'iu', and the number of axes
 
 
 def read(
   path: str | os.PathLike, needed: Mapping[str, Kind], optional: Mapping[str, Kind], again: str
 ) -> dict[str, np.ndarray]:
-  """The arrays of these names, those of `optional` where they are there.
+  """The arrays of these names; those of `optional` if the file has them.
 
-  again: how the file is made, for messages. Raises InputError for a file that cannot be read, lacks
+  again: how to make the file, for messages. Raises InputError for a file that cannot be read, lacks
   an array, or has one of another kind.
   """
   data = storage.read_bytes(path, f'another, or {again}')
@@ -55,7 +55,7 @@ def read(
   ) as error:
     raise InputError(f'{path}: the file is damaged ({str(error)[:200]}); {again}') from error
   except (RuntimeError, zlib.error) as error:  # encrypted, or packed with another program
-    raise InputError(f'{path}: is no file of arrays ({str(error)[:200]}); {again}') from error
+    raise InputError(f'{path}: is not a file of arrays ({str(error)[:200]}); {again}') from error
   return arrays
 
 
@@ -72,7 +72,7 @@ def _array(data: bytes, name: str, kind: Kind) -> np.ndarray:
   values = data[header.end() :]
   if math.prod(shape) * dtype.itemsize != len(values):
     raise ValueError(f'{name} has {len(values)} bytes for the shape {shape}')
-  if not len(values):  # NumPy makes no array of nothing from bytes
+  if not len(values):  # NumPy makes no empty array from bytes
     return np.zeros(shape, dtype)
   order = 'F' if columns_first == b'True' else 'C'
   return np.frombuffer(values, dtype).reshape(shape, order=order)

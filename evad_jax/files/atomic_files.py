@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are whole."""
+"""Atomic writes: temporary file, fsync, rename."""
 
 import contextlib
 import json
@@ -9,12 +9,12 @@ from typing import IO, Any
 
 import numpy as np
 
-TEMPORARY = '.writing-'  # what a name begins with until then
+TEMPORARY = '.writing-'  # prefix of a file's name until then
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-  """The name to write a file under; it gets its own, and replaces another, when all went well.
+  """A temporary name to write a file under; renamed to `path`, over any other, if all goes well.
 
   An exception leaves nothing.
   """
@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
-  """The same as an open file, which is on the disk before it has its name.
+  """The same as an open file, which is flushed to disk before it is renamed.
 
   mode: 'w' for UTF-8 with lines ended by newlines, or 'wb'.
   """
@@ -40,13 +40,13 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-  """Writes an npz file, which appears under its name only when it is whole."""
+  """Writes an npz file atomically."""
   with writing(path, 'wb') as file:
     np.savez(file, **arrays)
 
 
 def write_json(path: Path, content: Any, **arguments: Any) -> None:
-  """Writes a JSON file, which appears under its name only when it is whole.
+  """Writes a JSON file atomically.
 
   arguments: of json.dumps.
   """
@@ -56,11 +56,11 @@ def write_json(path: Path, content: Any, **arguments: Any) -> None:
 
 
 def flush_to_disk(file: IO) -> None:
-  """Waits for the disk, so that a name never outlives a power cut without its bytes."""
+  """Waits for the disk, so that a power cut never leaves a name without its bytes."""
   file.flush()
   os.fsync(file.fileno())
 
 
 def temporary(path: Path) -> Path:
-  """The name that a file has until it is whole; it begins with TEMPORARY."""
+  """The name of a file until it is complete; it begins with TEMPORARY."""
   return path.with_name(TEMPORARY + path.name)

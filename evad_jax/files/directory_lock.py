@@ -1,4 +1,4 @@
-"""One program at a time in a directory: a lock that ends with the program, however that ends."""
+"""Locks a directory for one program; the lock ends with the program, however that ends."""
 
 import contextlib
 import errno
@@ -12,35 +12,35 @@ from evad_jax.errors import InputError
 from evad_jax.files import storage
 
 NAME = '.lock'
-# What file systems say that have no locks.
+# Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def held(directory: Path, what: str, instead: str) -> Iterator[None]:
-  """Keeps others out of a directory, which is made if need be.
+  """Keeps other processes out of a directory, which is made if need be.
 
-  The operating system lets go of the lock when this process is gone, also when it was killed; where
-  the file system has no locks, that is told, and nobody is kept out.
+  The operating system releases the lock when this process ends, even if it is killed. If the file
+  system has no locks, this prints a warning and keeps nobody out.
 
   Args:
-    directory: whose holder writes its name to the file NAME in it, which goes with it.
-    what: it does there, for the message of the others.
-    instead: what else they could give.
+    directory: its holder writes its name to the file NAME there, which is removed in the end.
+    what: the holder does there, for the message to others.
+    instead: what others could give instead.
 
   Raises:
     InputError: another process holds it, or it cannot be written to.
   """
   made = not directory.exists()
   if not made and not directory.is_dir():
-    raise InputError(f'{directory}: is a file, and no directory; give {instead}.')
+    raise InputError(f'{directory}: is a file, not a directory; give {instead}.')
   with storage.told(directory, instead):
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(directory, what, instead)
   try:
     yield
   finally:
-    # Removed while it is held: whoever has opened it before finds that it is not there any more.
+    # Removed while it is held: whoever opened it before finds that it is gone.
     (directory / NAME).unlink(missing_ok=True)
     os.close(descriptor)
     if made:
@@ -62,15 +62,15 @@ def _locked(directory: Path, what: str, instead: str) -> int:
       holder = os.read(descriptor, 1000).decode(errors='replace').strip()
       os.close(descriptor)
       raise InputError(
-        f'{directory}: another process is {what} here ({holder or "it has just begun"}); wait for '
-        f'it, stop it, or give {instead}.'
+        f'{directory}: another process is {what} here ({holder or "it has just started"}); wait '
+        f'for it, stop it, or give {instead}.'
       ) from error
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         os.close(descriptor)
         raise
       print(
-        f'{directory}: its file system has no locks ({os.strerror(error.errno)}); see to it that '
+        f'{directory}: its file system has no locks ({os.strerror(error.errno)}); make sure that '
         'nothing else writes here',
         flush=True,
       )

@@ -1,9 +1,9 @@
 """Reads pickles without trusting them: plain Python values and NumPy arrays of numbers or text.
 
-A pickle is a program for a machine that calls what it names. Here it finds nothing to call but
-stand-ins, which make lists, numbers and arrays after they have looked at every argument; NumPy's
-own functions would take bytes of the file for pointers. What is refused is named. The program
-itself is looked at before it runs: some of its instructions ask for memory by a number alone.
+A pickle is a program for a machine that calls what it names. Here it can call nothing but
+stand-ins, which make lists, numbers and arrays after checking every argument; NumPy's own functions
+would take bytes of the file for pointers. Errors name what is refused. The program itself is
+checked before it runs: some of its instructions allocate memory by a number alone.
 """
 
 import collections
@@ -23,16 +23,16 @@ from evad_jax.files import storage
 
 _DEEPEST = 32  # lists in lists
 _LARGEST_WHOLE = 2**63
-# What an instruction has behind it, for the kinds of arguments without a length of their own.
+# The length that comes before an argument, for the kinds whose size is not fixed.
 _PREFIXES = {-2: '<B', -3: '<i', -4: '<I', -5: '<Q'}
 _INSTRUCTIONS = {ord(code.code): code for code in pickletools.opcodes}
-# They call, load or name what plain data need not; or take what was never in a file.
+# They call, load or name what plain data never need, or take buffers that are not in the file.
 _REFUSED = {
   *('INST', 'OBJ', 'NEWOBJ', 'NEWOBJ_EX', 'PERSID', 'BINPERSID', 'EXT1', 'EXT2', 'EXT4'),
   *('NEXT_BUFFER', 'READONLY_BUFFER'),
 }
-# Bytes of 64 bits, with what stands before or behind them; larger ones could be made to collide in
-# dicts.
+# Bytes of a 64-bit number, with what comes before or after them; larger numbers could be made to
+# collide in dicts.
 _WHOLE = {'LONG1': 1 + 8, 'LONG4': 4 + 8, 'LONG': 22, 'INT': 22}
 _MEMO = {'PUT', 'BINPUT', 'LONG_BINPUT'}
 _NUMBERS = re.compile(r'[biufSU]\d{1,6}')  # types of arrays; others are objects, fields and dates
@@ -48,7 +48,7 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
   Arrays come back as `numpy.ndarray`s or a subclass of it. Text of Python 2 is read as latin-1.
 
   Raises:
-    InputError: no such file, not a whole pickle, or something in it that was refused, by its name.
+    InputError: no such file, not a complete pickle, or something in it that is refused, by name.
   """
   data = storage.read_bytes(path, 'a pickle of annotations')
   try:
@@ -61,17 +61,17 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
       f'{path}: the pickle asks for {error}, which is not plain data, so it was not loaded; take '
       'the file from its publisher and do not trust this one'
     ) from error
-  except Exception as error:  # bytes that are no pickle raise almost anything
+  except Exception as error:  # bytes that are not a pickle raise almost anything
     why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-    raise InputError(f'{path}: is not a whole pickle file ({why}); download it again') from error
+    raise InputError(f'{path}: is not a complete pickle file ({why}); download it again') from error
 
 
 def _check_instructions(data: bytes) -> None:
   """Walks over a pickle without running it.
 
-  Raises _RefusedError for instructions that plain data do not need, numbers of more than 64 bits
-  and numbers of memory cells that would make a small file take all memory; ValueError, IndexError
-  or struct.error where it is no pickle.
+  Raises _RefusedError for instructions that plain data do not need, numbers of more than 64 bits,
+  and indices of memory cells with which a small file would take all memory; ValueError, IndexError
+  or struct.error if it is not a pickle.
   """
   position, count, stop, refused = 0, 0, ord('.'), ''
   while (byte := data[position]) != stop:
@@ -79,7 +79,7 @@ def _check_instructions(data: bytes) -> None:
     if code is None:
       raise ValueError(f'there is no instruction {byte:#x}, at byte {position}')
     if code.name in _REFUSED:
-      refused = refused or f'the instruction {code.name}'  # told only if this is a pickle at all
+      refused = refused or f'the instruction {code.name}'  # raised only if this is a pickle
     start, count = position + 1, count + 1
     position = _end(data, start, code)
     if code.name in _WHOLE and position - start > _WHOLE[code.name]:
@@ -110,9 +110,9 @@ def _end(data: bytes, start: int, code: pickletools.OpcodeInfo) -> int:
 
 
 def _check_content(content: Any, size: int) -> None:
-  """Raises _RefusedError for what is no plain data, or more of it than `size` bytes can hold.
+  """Raises _RefusedError for what is not plain data, or more of it than `size` bytes can hold.
 
-  Parts may be used again and again, so that a small file would be endless for those who read it.
+  Parts may be used again and again, which would make a small file endless for its readers.
   """
   rest, seen = [(content, 0)], 0
   while rest:
@@ -148,9 +148,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Named:
-  """What a pickle gets for a name: to be called, where plain data call it, and nothing else."""
+  """What a pickle gets for a name. It can be called, if plain data call it, and nothing else."""
 
-  # Without a __dict__, so that the pickle cannot change it. Nor is there anything to look up in it.
+  # Without a __dict__, so that the pickle can neither change it nor look anything up in it.
   __slots__ = ('_module', '_name')
 
   def __init__(self, module: str, name: str):
@@ -191,9 +191,9 @@ class _Dtype:
     self._kind, self._order = kind, '='
 
   def __setstate__(self, state: tuple) -> None:
-    """Of version, order, three that belong to fields, size, alignment and flags."""
+    """The state is version, order, three entries for fields, size, alignment and flags."""
     _, order, *fields, size, _, flags = state
-    # 8: that new text is filled with zeros. Others make pointers of numbers.
+    # 8: new text is filled with zeros. Other flags turn numbers into pointers.
     if fields != [None] * 3 or flags not in (0, 8) or order not in ('<', '>', '|', '='):
       raise _RefusedError('a numpy.dtype with fields or flags')
     if size not in (-1, self.made().itemsize):
@@ -201,15 +201,15 @@ class _Dtype:
     self._order = order
 
   def made(self) -> np.dtype:
-    """NumPy's own."""
+    """NumPy's own dtype."""
     return np.dtype(self._order + self._kind)
 
 
 class _PlainArray(np.ndarray):
-  """An array that is filled by a second instruction, after that has been looked at."""
+  """An array that is filled by a second instruction, after a check."""
 
   def __setstate__(self, state: tuple) -> None:
-    """Of version, shape, type, whether columns come first, and bytes."""
+    """The state is version, shape, type, whether columns come first, and bytes."""
     _, shape, dtype, fortran, data = state
     if isinstance(data, list):
       raise _RefusedError('a numpy.ndarray of objects')
@@ -254,7 +254,7 @@ def _scalar(dtype: Any, data: Any = b'') -> np.generic:
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-  """How protocol 2 spells bytes; any other codec has no place in data."""
+  """How protocol 2 spells bytes; data need no other codec."""
   if encoding not in ('latin1', 'latin-1'):
     raise _RefusedError(f'the codec {encoding!r}'[:80])
   return text.encode('latin1')
@@ -265,7 +265,7 @@ def _of_bytes(data: Any = b'', encoding: str = 'latin1') -> bytearray:
 
 
 def _items(kind: type) -> Any:
-  """A container of a list; a number instead would be its length."""
+  """Makes a container from a list; a number would be taken for a length."""
   return lambda items=(): kind(_checked(items, list | tuple | dict))
 
 

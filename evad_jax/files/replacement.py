@@ -1,7 +1,7 @@
-"""Files that are written together, and replace earlier ones only when they are whole.
+"""Files that are written together, and replace earlier ones only when they are complete.
 
-Where none of them is there, they grow under their own names, so that a program that was killed
-leaves what it had found. Where one is, all have temporary names until `finish`.
+If none of them exists, they grow under their own names, so that a killed program leaves what it had
+found. If one exists, all have temporary names until `finish`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from evad_jax.errors import InputError
 from evad_jax.files.atomic_files import temporary
 
-UNFINISHED = 'unfinished-'  # what the name of a file begins with that may not replace a whole one
+UNFINISHED = 'unfinished-'  # prefix of a file's name that may not replace a complete one
 
 
 class Replacement:
@@ -19,8 +19,8 @@ class Replacement:
   def __init__(self, files: Sequence[Path], overwrite: bool):
     """files: all that will be written.
 
-    Raises InputError where one is there already, unless `overwrite` allows it to be replaced, and
-    where one is a directory.
+    Raises InputError if one exists, unless `overwrite` allows it to be replaced, and if one is a
+    directory.
     """
     self.files = list(files)
     there = [path for path in files if path.exists()]
@@ -29,7 +29,7 @@ class Replacement:
       raise InputError(f'{folders[0]} is a directory; give another --output.')
     if there and not overwrite:
       raise InputError(
-        f'{there[0]} is there already; give another --output, or --overwrite to replace it.'
+        f'{there[0]} already exists; give another --output, or --overwrite to replace it.'
       )
     self.replaces = bool(there)
 
@@ -38,7 +38,7 @@ class Replacement:
     return temporary(path) if self.replaces else path
 
   def finish(self) -> list[Path]:
-    """Gives the files their names; returns those that are there."""
+    """Gives the files their names; returns those that exist."""
     if self.replaces:
       for path in self.files:
         if temporary(path).exists():

@@ -1,7 +1,7 @@
-"""Disks that are full, read-only or failing: the reason in words, whoever raised the error.
+"""Disks that are full, read-only or failing: the reason in words, whichever library raised it.
 
-And paths that cannot be what was meant: addresses, which would silently become folders named 'gs:',
-names from outside that leave the directory they belong to, and devices where files have to stand.
+Also refuses paths that cannot be meant: addresses, which would silently become folders named 'gs:';
+untrusted names that leave the directory they belong to; and devices where files are expected.
 """
 
 import contextlib
@@ -18,39 +18,39 @@ from evad_jax.errors import InputError
 
 # How TensorStore, below Orbax, quotes the operating system inside an error of another type.
 _QUOTED_ERRNO = re.compile(r"os_error_code='(\d+)'")
-# What keeps a file from being written, whatever the program does right.
+# Errors that keep a file from being written through no fault of the program.
 _UNWRITABLE = {
   getattr(errno, name)
   for name in 'ENOSPC EDQUOT EROFS EACCES EPERM EIO EFBIG ENOTDIR EISDIR ESTALE ENODEV'.split()
 }
 
-# Of those, what never happens to a file that is read.
+# Those of them that reading a file never raises.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
-# One slash is what pathlib leaves of two; a single letter would be a drive of Windows.
+# pathlib leaves one slash of two; a single letter would be a Windows drive.
 _ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+:)/', re.IGNORECASE)
-_LONGEST_NAME = 255  # bytes that file systems allow
+_LONGEST_NAME = 255  # bytes, the limit of file systems
 
 
 def refuse_address(path: str | os.PathLike, name: str) -> None:
   """Raises InputError for an address such as gs://bucket/run; name: the flag or key that has it."""
   text = str(path)
   found = _ADDRESS.match(text)
-  if found and not os.path.isdir(found[1]):  # a directory may be called so, too
+  if found and not os.path.isdir(found[1]):  # a directory may have such a name
     address = re.sub(':/+', '://', text, count=1)
     raise InputError(
-      f'{name} is {address}, an address and no folder; mount the bucket (gs:// by gcsfuse, s3:// '
+      f'{name} is {address}, an address, not a folder; mount the bucket (gs:// by gcsfuse, s3:// '
       'by mountpoint-s3) and give the path of the mounted folder.'
     )
 
 
 def fault_of_name(name: str) -> str:
-  """Why a name can be that of nothing below any directory, or ''."""
+  """Why a name cannot be that of anything below a directory; '' if it can."""
   parts = name.split('/')
   if not name.strip():
     return 'is empty'
   if printable.name_of(name) != name:
-    return 'has letters that cannot be printed'
+    return 'has characters that cannot be printed'
   if '..' in parts:
     return 'leaves its directory by ..'
   if max(len(part.encode()) for part in parts) > _LONGEST_NAME:
@@ -59,18 +59,18 @@ def fault_of_name(name: str) -> str:
 
 
 def below(directory: str | os.PathLike, name: str) -> Path:
-  """The path that a name from outside has below a directory, which it cannot leave.
+  """The path of an untrusted name below a directory, which it cannot leave.
 
-  Accents may be letters of their own on the disk and not in the name, or the other way round.
+  Accents may be separate characters on the disk and not in the name, or the other way round.
 
-  Raises InputError for an absolute name of another place, one with .., or one that no file has.
+  Raises InputError for an absolute path elsewhere, one with .., or a name that no file can have.
   """
   fault, root = fault_of_name(name), os.path.abspath(directory)
   if not fault and os.path.isabs(name):
     if os.path.commonpath([root, name]) == root:
       name = os.path.relpath(name, root)
     else:
-      fault = 'is another place'
+      fault = 'is elsewhere'
   if fault:
     raise InputError(f'{name[:100]!r} {fault}; it has to be the name of something below {root}.')
   forms = [name, *(unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))]
@@ -79,31 +79,31 @@ def below(directory: str | os.PathLike, name: str) -> Path:
 
 
 def read_bytes(path: str | os.PathLike, noun: str) -> bytes:
-  """What is in a file, or comes from a pipe that a shell made (`<(zcat ...)`, /dev/stdin).
+  """The bytes of a file, or of a pipe made by a shell (`<(zcat ...)`, /dev/stdin).
 
   noun: what it should be, for messages. Raises InputError for a file that cannot be read, and for
-  what may have no end: devices, and other pipes.
+  what may never end: devices, and other pipes.
   """
   try:
     kind = os.stat(path).st_mode
     piped = stat.S_ISFIFO(kind) and os.path.realpath(path).startswith(('/proc/', '/dev/'))
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or piped):
-      raise InputError(f'{path} is a device and no file; give {noun}.')
+      raise InputError(f'{path} is a device, not a file; give {noun}.')
     return Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'{path} cannot be read ({error.strerror}); give {noun}.') from error
-  except ValueError as error:  # a zero in the name
-    raise InputError(f'{str(path)!r} is no name of a file ({error}); give {noun}.') from error
+  except ValueError as error:  # a zero byte in the name
+    raise InputError(f'{str(path)!r} is not a file name ({error}); give {noun}.') from error
 
 
 def reason(error: BaseException | None) -> str | None:
-  """What the operating system said, or None where the error is not about files."""
+  """The operating system's message, or None if the error is not about files."""
   number = _number(error)
   return None if number is None else os.strerror(number)
 
 
 def why_unwritable(error: BaseException | None) -> str | None:
-  """The same, where it is about a file that cannot be written."""
+  """The same, if the error is about a file that cannot be written."""
   number = _number(error)
   return os.strerror(number) if number in _UNWRITABLE else None
 
@@ -123,7 +123,7 @@ def _number(error: BaseException | None) -> int | None:
 def told(path: Path, instead: str = 'another --workdir') -> Iterator[None]:
   """Turns an error of writing below `path` into an InputError; any other passes unchanged.
 
-  instead: what else could be given.
+  instead: what to give instead.
   """
   try:
     yield
@@ -135,6 +135,6 @@ def told(path: Path, instead: str = 'another --workdir') -> Iterator[None]:
       raise
     what = 'written' if _number(error) in _OF_WRITING else 'read or written'
     raise InputError(
-      f'{getattr(error, "filename", None) or path}: cannot be {what}: {why}; mend that, or give '
+      f'{getattr(error, "filename", None) or path}: cannot be {what}: {why}; fix that, or give '
       f'{instead}, and start the same command again.'
     ) from error

@@ -1,4 +1,4 @@
-"""What every annotation file becomes: tubes of boxes, video by video."""
+"""The form that every annotation file is read into: tubes of boxes, video by video."""
 
 from typing import NamedTuple
 
@@ -16,27 +16,27 @@ class Tube(NamedTuple):
 
 
 class VideoAnnotation(NamedTuple):
-  """All that is annotated in a video.
+  """All annotations of a video.
 
-  Pixels are those of a frame of height x width; 1 x 1 where boxes are normalised, and 0 x 0 where
+  Pixels are those of a frame of height x width: 1 x 1 where boxes are normalised, and 0 x 0 where
   the file does not say, so that they are pixels of the video itself.
   """
 
-  num_frames: int  # 0 where the file does not say
+  num_frames: int  # 0 if the file does not say
   height: int  # of the annotation's resolution, pixels
   width: int
   tubes: list[Tube]
-  single_boxes: tuple[Tube, ...] = ()  # of one frame each, of people who are not followed
-  empty_frames: np.ndarray = NO_FRAMES  # (n,) int64, where somebody looked and saw nobody
+  single_boxes: tuple[Tube, ...] = ()  # of one frame each, of people who are not tracked
+  empty_frames: np.ndarray = NO_FRAMES  # (n,) int64, annotated as empty
   fps: float | None = None  # frames are numbered at this rate; None: as they are decoded
-  file: str | None = None  # of the video, below the directory of all videos
+  file: str | None = None  # path of the video, below the directory of all videos
 
 
 class Annotations(NamedTuple):
-  """A whole annotation file."""
+  """The content of an annotation file."""
 
   videos: dict[str, VideoAnnotation]  # by 'Class/video_name'
-  classes: tuple[str, ...] | None  # in label order; None where the file has no names
-  train_videos: list[list[str]] | None  # one list a split; None where the file has no splits
+  classes: tuple[str, ...] | None  # in label order; None if the file has no names
+  train_videos: list[list[str]] | None  # one list per split; None if the file has no splits
   test_videos: list[list[str]] | None
-  splits: dict[str, list[str]] | None = None  # all splits by their names, where they have names
+  splits: dict[str, list[str]] | None = None  # all splits by name, if they have names

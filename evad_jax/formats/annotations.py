@@ -1,10 +1,10 @@
 """Reads annotation files: the pickles of UCF101-24 and JHMDB, without trusting them, and JSON.
 
-Two families of pickles exist, told apart by their content: the corrected annotations of G. Singh
-(`pyannot.pkl`: one dict a video, start and end frame, xywh boxes) and the layout of the ACT
-detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict a column, 1-based frames, xyxy boxes), which
-JSON may have, too, with labels as text. The JSON of people's own data is described in `custom.py`.
-All become the same `Annotations`.
+There are two families of pickles, recognised by their content: the corrected annotations of G.
+Singh (`pyannot.pkl`: one dict per video, start and end frame, xywh boxes) and the layout of the ACT
+detector (`UCF101v2-GT.pkl`, `JHMDB-GT.pkl`: one dict per column, 1-based frames, xyxy boxes). JSON
+may have the latter too, with labels as text. `data_prep/custom.py` describes the JSON of your own
+data. All become the same `Annotations`.
 """
 
 import os
@@ -22,7 +22,7 @@ from evad_jax.formats.annotation_types import Annotations, Tube, VideoAnnotation
 from evad_jax.formats.problems import Problems, complain
 
 UCF101_SIZE = (240, 320)  # height, width in pixels of every frame that pyannot.pkl annotates
-# What content of another form raises where it is read.
+# What reading content of another form raises.
 _UNEXPECTED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
@@ -32,11 +32,11 @@ def read_annotations(path: str | os.PathLike, problems: Problems | None = None) 
   Args:
     path: of the file; JSON by its suffix `.json`, else a pickle.
     problems: where faults of single tubes and boxes are reported, which are then left out; None
-      refuses the file.
+      rejects the file.
 
   Raises:
-    InputError: no such file, not a pickle, something in it that is not plain data (named), a
-      layout that is none of these, or a fault and no `problems`.
+    InputError: no such file, not a pickle, something in it that is not plain data (named), an
+      unknown layout, or a fault without `problems`.
   """
   is_json = Path(path).suffix.lower() == '.json'
   if is_json:
@@ -103,7 +103,7 @@ def _from_act(content: dict, problems: Problems | None) -> Annotations:
 def _video(
   name: str, num_frames: int, height: int, width: int, tubes: list[Tube]
 ) -> VideoAnnotation:
-  """The same, of the numbers that a file has; InputError where there are no such videos."""
+  """The annotation, from a file's numbers; InputError if no video can have them."""
   for what, number, most in (
     ('frames', num_frames, limits.LARGEST_FRAME),
     ('rows of pixels', height, limits.LARGEST_SIDE),
@@ -122,16 +122,16 @@ def _checked_tube(
   problems: Problems | None,
   num_classes: int = limits.LARGEST_CLASS + 1,
 ) -> list[Tube]:
-  """The tube, of every frame its first row; or none, if it is beyond repair."""
+  """The tube, with the first row of every frame; none if it is beyond repair."""
   fault = ''
   if not 0 <= label < num_classes:
     fault = f'there is no class {label}; they go from 0 to {num_classes - 1}'
   elif boxes.shape != (len(frames), 4):
     fault = f'{len(frames)} frames have boxes of shape {boxes.shape}'
   elif not (np.abs(boxes) <= limits.LARGEST_COORDINATE).all():
-    fault = 'a box is not finite, or beyond any picture'
+    fault = 'a box is not finite, or beyond any image'
   elif not np.isfinite(frames).all() or (frames % 1 != 0).any():
-    fault = 'its frames are no whole numbers'
+    fault = 'its frames are not whole numbers'
   elif len(frames) and (frames[0] < 0 or (np.diff(frames) < 0).any()):
     fault = 'its frames do not increase from 0'
   elif len(frames) and frames[-1] > limits.LARGEST_FRAME:

@@ -1,6 +1,6 @@
 """The text files of AVA: action lists, ground truth, excluded timestamps. NumPy only.
 
-The same forms serve other data sets that are written in AVA's way (mmaction2's, for one).
+Other data sets written in AVA's format (mmaction2's, for one) are read as well.
 """
 
 import ast
@@ -29,7 +29,7 @@ TRUTH_COLUMNS = {
 TRUTH_NOUN = 'a csv file of AVA ground truth'
 # Boxes may reach a little over the edge; numbers beyond this are pixels.
 LARGEST_COORDINATE = 2.0
-# What a row of so many columns lacks: a box with its action and person, or the person.
+# What a row lacks, by its number of columns: a box with its action and person, or the person.
 _LACKING = {2: ',0,0,0,0,0,-1', 7: ',-1', 8: ''}
 # label { and item {, }, and  key: value  with a quoted text, a number or a word.
 _ENTRY = re.compile(r'(?:label|item)\s*(?=\{)')
@@ -43,12 +43,12 @@ def read_truth(path: str | os.PathLike) -> BoxTable:
   missing or empty. A first line may name the columns, in any order and among others.
 
   Returns:
-    Rows with normalised boxes, frames in seconds and action ids as labels; 0 is the label of a
-    keyframe that is listed without people, and its box.
+    Rows with normalised boxes, frames in seconds and action ids as labels; a keyframe that is
+    listed without people has label 0 and a box of zeros.
 
   Raises:
-    InputError: the file cannot be read or is empty; or, with its line, a row with another number
-      of columns, no number where one belongs, NaN, a box that ends before it starts or is not
+    InputError: the file cannot be read or is empty; or, with its line, a row with a wrong number of
+      columns, something that is not a number, NaN, a box that ends before it starts or is not
       normalised, or an action id below 1.
   """
   lines = _below_header(csv_columns.read_lines(path, TRUTH_NOUN), TRUTH_COLUMNS, TRUTH_NOUN)
@@ -92,11 +92,11 @@ def read_exclusions(path: str | os.PathLike) -> set[tuple[str, int]]:
 def read_label_map(path: str | os.PathLike) -> dict[int, str]:
   """Reads an action list, id -> name in the order of the file.
 
-  Both of AVA's spellings are understood: `label { name: "..." label_id: 1 label_type: ... }` and
+  Both of AVA's spellings are accepted: `label { name: "..." label_id: 1 label_type: ... }` and
   `item { name: "..." id: 1 }`, over one line or several. Two ids may have the same name.
 
   Raises:
-    InputError: the file cannot be read or is empty; or, with its line, something that is not of
+    InputError: the file cannot be read or is empty; or, with its line, something that is not in
       this form, an entry without name or id, or an id that was given before.
   """
   lines = csv_columns.read_lines(path, 'a list of actions (.pbtxt)')
@@ -138,7 +138,7 @@ def check_boxes(lines: Lines, boxes: np.ndarray) -> None:
 
 
 def check_seconds(lines: Lines, seconds: np.ndarray) -> None:
-  """Raises InputError for the first of (N,) seconds that is none of a video."""
+  """Raises InputError for the first of (N,) seconds that no video can have."""
   csv_columns.require(
     (seconds >= 0) & (seconds <= LARGEST_FRAME),
     lines,
@@ -147,7 +147,7 @@ def check_seconds(lines: Lines, seconds: np.ndarray) -> None:
 
 
 def check_action_ids(lines: Lines, action_ids: np.ndarray) -> None:
-  """Raises InputError for the first of (N,) action ids that is below 1, or beyond reason."""
+  """Raises InputError for the first of (N,) action ids that is below 1 or too large."""
   csv_columns.require(
     (action_ids >= 1) & (action_ids <= LARGEST_CLASS),
     lines,
@@ -158,15 +158,15 @@ def check_action_ids(lines: Lines, action_ids: np.ndarray) -> None:
 
 
 def _heads(lines: Lines, names: Iterable[str]) -> list[str] | None:
-  """The names of the columns where the first line has them, a timestamp being a second."""
+  """The column names in the first line, if it has any; `timestamp` becomes `second`."""
   heads = csv_columns.header(lines, (*names, 'timestamp'))
   return heads and ['second' if head == 'timestamp' else head for head in heads]
 
 
 def _below_header(lines: Lines, columns: Mapping[str, type], noun: str) -> Lines:
-  """The lines with their columns in order, without the header that may have named them.
+  """The lines with their columns in order, without the header, if there is one.
 
-  People need no ids, and a file of keyframes alone no boxes.
+  Person ids are optional; so are boxes in a file of keyframes alone.
   """
   heads = _heads(lines, columns)
   if heads is None:
@@ -191,7 +191,7 @@ def _close(entry: dict[str, str], names: dict[int, str], lines: Lines, row: int)
   try:
     names[int(number)] = ast.literal_eval(name)
   except (SyntaxError, ValueError) as error:  # \x without its digits
-    _reject(lines, row, f'the name {name} has a \\ that means nothing ({error.args[0]})')
+    _reject(lines, row, f'the name {name} has an invalid \\ escape ({error.args[0]})')
 
 
 def _reject(lines: Lines, row: int, what: str) -> None:

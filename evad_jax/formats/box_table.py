@@ -1,6 +1,6 @@
-"""Boxes as a table, a row for each box and class: what files hold, readers return, metrics take.
+"""Boxes as a table with a row for each box and class; readers return it, metrics take it.
 
-Rows keep the order of the file: it decides between equal scores. A row whose class is not scored
+Rows keep the order of the file, which decides between equal scores. A row whose class is not scored
 has the label `NOT_SCORED`, and counts for person AP alone.
 """
 
@@ -12,7 +12,7 @@ NOT_SCORED = -1
 
 
 class BoxTable(NamedTuple):
-  """N detections or boxes of the ground truth; a box with two labels is two rows."""
+  """N detections or ground-truth boxes; a box with two labels is two rows."""
 
   frame: np.ndarray  # (N,) int64, frame or second within its video; without `video`, within all
   boxes: np.ndarray  # (N, 4) xyxy, in one unit
@@ -33,9 +33,9 @@ class BoxTable(NamedTuple):
     return video * (self.frame.max(initial=0) + 1) + self.frame
 
   def highest_per_frame(self, number: int) -> np.ndarray:
-    """(N,) bool: the `number` highest rows of every frame, as the function below says.
+    """(N,) bool: the `number` highest rows of every frame, as in the function below.
 
-    Rows whose class is not scored are none of them, and do not count.
+    Rows whose class is not scored are never among them, and do not count.
     """
     kept = self.label >= 0
     kept[kept] = highest_per_frame(self.frame_of_all[kept], self.score[kept], number)
@@ -48,13 +48,13 @@ class Counted(NamedTuple):
   detections: BoxTable
   truth: BoxTable
   num_frames: int
-  left_out: dict[str, int]  # detections that do not count, by the reason as reports name it
+  left_out: dict[str, int]  # detections that do not count, by the reason that reports give
 
 
 def highest_per_frame(frame: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
-  """Bool as `scores`: the `number` highest of every frame, whatever their class.
+  """Bool, shaped as `scores`: the `number` highest of every frame, whatever their class.
 
-  Of equal scores the first are kept. frame: (N,). scores: (N,), or (N, A) of A classes.
+  Of equal scores, the first are kept. frame: (N,). scores: (N,), or (N, A) of A classes.
   """
   kept = np.zeros(scores.shape, bool)
   order = np.argsort(frame, kind='stable')

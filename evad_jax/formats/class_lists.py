@@ -1,4 +1,4 @@
-"""Lists of classes in files: label maps with ids (.pbtxt), or a name a line."""
+"""Reads lists of classes: label maps with ids (.pbtxt), or one name per line."""
 
 import os
 from collections import Counter
@@ -9,37 +9,37 @@ from evad_jax.formats import ava_files, csv_columns
 
 
 def read(path: str | os.PathLike) -> list[str] | dict[int, str]:
-  """Names by position where a line is a name, or by id where the file is a label map.
+  """Names by index from a file with one name per line, or by id from a label map.
 
   Raises InputError for a file that cannot be read or is empty, and for a bad label map.
   """
-  lines = csv_columns.read_lines(path, 'a list of classes: a label map, or a name a line')
+  lines = csv_columns.read_lines(path, 'a list of classes: a label map, or one name per line')
   if any('{' in line for line in lines.text):
     return ava_files.read_label_map(path)
   return [line.strip() for line in lines.text]
 
 
 def by_label(path: str | os.PathLike) -> list[str]:
-  """Names by label from 0. Raises InputError for a label map whose ids have gaps, too."""
+  """Names by label from 0. Also raises InputError for a label map whose ids have gaps."""
   names = read(path)
   if isinstance(names, list):
     return names
   first = min(names)
   if first > 1 or sorted(names) != list(range(first, first + len(names))):
-    raise InputError(f'{path}: the ids must be all of 0, 1, 2 and so on, or all from 1.')
+    raise InputError(f'{path}: the ids must be consecutive, and start at 0 or 1.')
   return [names[number] for number in sorted(names)]
 
 
 def of_model(
   names: Sequence[str] | Mapping[int, str], num_actions: int, class_ids: Sequence[int] | None = None
 ) -> list[str]:
-  """Names for the outputs of a model, in order, no two alike.
+  """Distinct names for the outputs of a model, in order.
 
-  names: by position, or by the ids of a label map. class_ids: of the model's classes, where it was
-  trained with a label map. A map of these ids names the classes that it has (the 60 of AVA's 80
-  that are scored, say); one of other ids has to have as many as the model, and goes by their order.
+  names: by index, or by the ids of a label map. class_ids: of the model's classes, where it was
+  trained with a label map. A map with these ids names the classes that it has (the 60 of AVA's 80
+  that are scored, say). One with other ids must have as many as the model, by ascending id.
 
-  Raises InputError where the names do not suit the model.
+  Raises InputError if the names do not fit the model.
   """
   if not isinstance(names, Mapping):
     found, ids = list(names), class_ids or range(num_actions)
@@ -53,19 +53,19 @@ def of_model(
     found = [names.get(number, f'action {number}') for number in ids]
   if len(found) != num_actions:
     raise InputError(
-      f'{len(names)} names of classes were given, but the checkpoint has {num_actions} actions'
+      f'{len(names)} class names were given, but the checkpoint has {num_actions} actions'
       f'{f", of ids {list(class_ids)}" if class_ids else ""}.'
     )
   return distinct(found, ids)
 
 
 def distinct(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
-  """The names, with their numbers, which differ, behind those that several classes share."""
+  """The names; to those that several classes share, their distinct numbers are added."""
   names = list(names)
   made, counts = names, Counter(names)
   if len(counts) < len(names):
     numbered = [f'{name} ({number})' for name, number in zip(names, numbers, strict=True)]
     made = [new if counts[name] > 1 else name for name, new in zip(names, numbered, strict=True)]
-    if len(set(made)) < len(made):  # another class is called so, number and all
+    if len(set(made)) < len(made):  # another class has such a name, number and all
       made = numbered
   return made

@@ -1,8 +1,8 @@
-"""A csv file as columns, read fast, with every fault named by file and line.
+"""Reads a csv file into columns, fast; every error names the file and the line.
 
-NumPy's own reader does the work; only where it stops is the file looked at again, line by line,
-to say which cell was wrong. A row is one line, and empty lines are skipped. A first line may name
-the columns, quoted or not, in any order and among others (`named_columns`).
+NumPy's reader does the work. Only if it fails is the file read again, line by line, to find the bad
+cell. A row is one line, and empty lines are skipped. The first line may be a header that names the
+columns, quoted or not, in any order and among others (`named_columns`).
 """
 
 import csv
@@ -38,7 +38,8 @@ class Lines(NamedTuple):
 def read_lines(path: str | os.PathLike, noun: str, *, may_be_empty: bool = False) -> Lines:
   """The lines of a text file; `noun` says in messages what the file should have been.
 
-  Raises InputError for a file that cannot be read, is no text, or has no line, unless it may.
+  Raises InputError for a file that cannot be read or is not text, and for an empty one, unless
+  `may_be_empty`.
   """
   path = Path(path)
   lines = text_files.read_text(path, noun).split('\n')
@@ -59,7 +60,7 @@ def count_columns(lines: Lines) -> np.ndarray:
 
 
 def header(lines: Lines, names: Iterable[str]) -> list[str] | None:
-  """The cells of the first line where it names columns: two of `names`, or more; else None."""
+  """The cells of the first line if it names columns, at least two of `names`; else None."""
   if not lines.text:
     return None
   heads = [cell.strip() for cell in _cells(lines, 0)]
@@ -67,7 +68,7 @@ def header(lines: Lines, names: Iterable[str]) -> list[str] | None:
 
 
 def without_header(lines: Lines, noun: str) -> Lines:
-  """The lines below a header. Raises InputError where there are none."""
+  """The lines below a header. Raises InputError if there are none."""
   if len(lines.text) < 2:
     raise InputError(f'{lines.path} has a header and no rows; give {noun}.')
   return Lines(lines.path, lines.text[1:], lines.numbers[1:])
@@ -76,7 +77,7 @@ def without_header(lines: Lines, noun: str) -> Lines:
 def named_columns(
   lines: Lines, heads: Sequence[str], wanted: Mapping[str, type]
 ) -> dict[str, type | None]:
-  """The columns for `parse` of a file whose header is `heads`; others than `wanted` are left out.
+  """The columns for `parse` of a file with the header `heads`; those not in `wanted` are left out.
 
   Raises InputError for a header that does not name each of `wanted` once.
   """
@@ -93,9 +94,9 @@ def named_columns(
 
 
 def arranged(lines: Lines, heads: Sequence[str], wanted: Sequence[str]) -> Lines:
-  """Lines below a header with the cells of `wanted` alone, in this order; those it lacks are empty.
+  """Lines below a header with only the cells of `wanted`, in this order; missing ones are empty.
 
-  Raises InputError for a row that has another number of cells than the header.
+  Raises InputError for a row with a different number of cells than the header.
   """
   places = [heads.index(name) if name in heads else None for name in wanted]
   text = []
@@ -118,8 +119,8 @@ def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndar
 
   Columns of the kind None are left out. A whole number may be written as 903 or as 903.000000.
 
-  Raises InputError, naming line and column, for another number of columns, an empty text, and a
-  number that is none or is not finite; and a text that would make the rows of a table very wide.
+  Raises InputError, naming line and column, for a wrong number of columns, an empty text, a text
+  longer than LONGEST_NAME, and a number that is invalid or not finite.
   """
   kinds = {None: object, str: object, int: np.float64, float: np.float64}
   dtype = [(name, kinds[kind]) for name, kind in columns.items()]
@@ -129,13 +130,13 @@ def parse(lines: Lines, columns: Mapping[str, type | None]) -> dict[str, np.ndar
     )
   except ValueError as error:
     _name_the_fault(lines, columns)
-    raise InputError(f'{lines.path} is no csv file that can be read ({error}).') from error
+    raise InputError(f'{lines.path} cannot be read as a csv file ({error}).') from error
   if len(table) != len(lines.text):  # a line that is a single pair of quotes, for one
     _name_the_fault(lines, columns)
-    raise InputError(f'{lines.path} has lines that are no rows of a csv file.')
+    raise InputError(f'{lines.path} has lines that are not rows of a csv file.')
   for name in (name for name, kind in columns.items() if kind is str):
     short = np.fromiter((len(cell) <= LONGEST_NAME for cell in table[name]), bool, len(table))
-    require(short, lines, lambda _, name=name: f'the {name} has more than {LONGEST_NAME} letters.')
+    require(short, lines, lambda _, name=name: f'the {name} exceeds {LONGEST_NAME} characters.')
   every, columns = columns, {name: kind for name, kind in columns.items() if kind}
   parsed = {name: np.ascontiguousarray(table[name]) for name in columns}
   if not all(np.all(_good(parsed[name], kind)) for name, kind in columns.items()):
@@ -167,7 +168,7 @@ def _name_the_fault(lines: Lines, columns: Mapping[str, type | None]) -> None:
       )
     for cell, (name, kind) in zip(cells, columns.items(), strict=True):
       if kind is str and not cell:
-        raise InputError(f'{place}: the {name} has no name; write it in its column.')
+        raise InputError(f'{place}: the {name} cell is empty; fill it in.')
       if kind in NOUNS and not _is_number(cell, kind):
         raise InputError(f'{place}: {name} is {cell!r}; write {NOUNS[kind]}.')
 

@@ -1,12 +1,12 @@
-"""Detections as a text file, written and read; a row is one box scored for one class.
+"""Writes and reads detections as a csv file; a row is one box scored for one class.
 
     AVA       video,timestamp,x1,y1,x2,y2,action_id,score
     elsewhere video,frame,x1,y1,x2,y2,label,score
 
-AVA's boxes are parts of the frame's width and height, its timestamps seconds, its action ids those
-of the label map. Elsewhere boxes are pixels of the annotation, frames start at 1 and labels at 0
-(read by `tube_files`). What is written says by its first line which of the two it is; AVA's files
-are read with and without one.
+AVA's boxes are fractions of the frame's width and height, its timestamps are seconds, and its
+action ids are those of the label map. Elsewhere boxes are pixels of the annotation, frames start at
+1 and labels at 0 (read by `tube_csv`). Written files have a header, which says which of the two
+they are; AVA's files are read with or without one.
 """
 
 import csv
@@ -39,7 +39,7 @@ COLUMNS = {
 class ScoredDetections(NamedTuple):
   """What an evaluation has scored: N boxes, each with a score for all of A classes.
 
-  As a table of a row a class it would take A times the memory.
+  A table with one row per class would take A times the memory.
   """
 
   columns: tuple[str, ...]  # names of the eight columns of a file
@@ -53,7 +53,7 @@ class ScoredDetections(NamedTuple):
 def write_detections(path: str | os.PathLike, found: ScoredDetections) -> int:
   """Writes a row for every box and class, box by box, and returns the number of rows.
 
-  Nine digits keep every float32 exactly. The file appears under its name only when it is whole.
+  Nine digits keep every float32 exactly. The write is atomic.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
   columns = (found.videos.tolist(), found.timestamps.tolist(), found.boxes, found.scores)
   rows = zip(*columns, strict=True)
   for video, timestamp, box, scores in rows:
-    # Four digits, as in AVA's own files; readers take the number, not the text.
+    # Four digits, as in AVA's own files; readers parse the number.
     head = (video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box.tolist()))
     for number, score in zip(numbers, scores.tolist(), strict=True):
       yield *head, number, f'{score:.9g}'
@@ -86,7 +86,7 @@ def read_detections(path: str | os.PathLike) -> BoxTable:
 
 
 def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
-  """The same with the lines that the rows came from, for messages."""
+  """The same, with the lines that the rows came from, for messages."""
   lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
   heads = csv_columns.header(lines, COLUMNS)
   if heads is not None:

@@ -15,10 +15,10 @@ from evad_jax.tubes.overlap import Tube
 
 
 def read(path: Path, split: int = 1) -> VideoTruth:
-  """The test videos of a split (from 1), or all videos of a file that has no numbered splits.
+  """The test videos of a split (from 1), or all videos of a file without numbered splits.
 
-  The file may be any that preparation reads. Where it names its splits, as people's own data do,
-  those of `test` are taken.
+  The file may be any that preparation reads. If it names its splits, as your own data may, the
+  videos of `test` are taken.
 
   Raises InputError for a file that cannot be read or has another layout, for a split it lacks, and
   for a box that ends before it starts.
@@ -44,7 +44,7 @@ def read(path: Path, split: int = 1) -> VideoTruth:
 
 
 def only(truth: VideoTruth, listed: Listed, source: Path) -> VideoTruth:
-  """The truth of the known videos of a list alone. Raises InputError where it has none of them."""
+  """The truth of the known videos of a list alone. Raises InputError if it has none of them."""
   if not listed.known:
     raise InputError(
       f'{source}: video {listed.others[0]!r} has no ground truth, nor has any other of its '

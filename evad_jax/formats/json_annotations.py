@@ -1,6 +1,6 @@
-"""Reads annotations in JSON, in the format that `custom.py` describes.
+"""Reads annotations in JSON, in the format that `data_prep/custom.py` describes.
 
-A fault is told with its place, as in `kitchen_01: tubes[0]: boxes[3] is not [x1, y1, x2, y2]`.
+An error names its location, as in `kitchen_01: tubes[0]: boxes[3] is not [x1, y1, x2, y2]`.
 """
 
 import math
@@ -18,7 +18,7 @@ from evad_jax.formats.problems import Problems, complain
 
 RATES = (1e-3, 1e4)  # frames a second
 NOUN = 'annotations, as `python -m data_prep.custom --help` shows'  # what a file should have been
-TIMED_RATE = 30.0  # frames a second of a video whose boxes have times, unless the file says another
+TIMED_RATE = 30.0  # frames a second of a video whose boxes have times, if the file has no fps
 
 _FILE_KEYS = ('classes', 'videos', 'fps')
 _VIDEO_KEYS = (
@@ -28,11 +28,11 @@ _TUBE_KEYS, _BOX_KEYS = ('labels', 'start', 'boxes'), ('labels', 'frame', 'time'
 
 
 class _Fault(ValueError):
-  """Something that is not as the format says; str(error) says what."""
+  """A violation of the format; str(error) says which."""
 
 
 def is_own(content: Any) -> bool:
-  """Whether the content of a JSON file is to be of this format, and of no other that is known."""
+  """Whether the content of a JSON file should be in this format, not in another known one."""
   return not isinstance(content, dict) or 'classes' in content or 'gttubes' not in content
 
 
@@ -42,10 +42,10 @@ def read_own(content: Any, problems: Problems | None = None) -> Annotations:
   Args:
     content: of the file.
     problems: where faults of single videos, tubes and boxes are reported, which are then left out;
-      None refuses the file.
+      None rejects the file.
 
   Raises:
-    InputError: not this format, or a fault and no `problems`.
+    InputError: not this format, or a fault without `problems`.
   """
   try:
     return _read_file(content, problems)
@@ -152,7 +152,7 @@ def _read_video(
 
 
 def _size(entry: dict) -> tuple[int, int]:
-  """Height and width that boxes refer to: 1, 1 where normalised, 0, 0 where the video's own."""
+  """Height and width that boxes refer to: 1, 1 if normalised, 0, 0 for the video's own."""
   sides = [key for key in ('width', 'height') if key in entry]
   if entry.get('normalised', False):
     if sides:
@@ -179,7 +179,7 @@ def _fps(entry: dict, default: float | None) -> float | None:
 
 
 def _tubes(item: dict, labels: list[int]) -> Iterator[Tube]:
-  """A tube a label."""
+  """One tube per label."""
   _check_keys(item, _TUBE_KEYS, 'it')
   rows = item.get('boxes')
   _check(rows, list, '"boxes"')
@@ -189,7 +189,7 @@ def _tubes(item: dict, labels: list[int]) -> Iterator[Tube]:
 
 
 def _single_boxes(item: dict, labels: list[int], fps: float | None) -> Iterator[Tube]:
-  """A tube of one frame for every label; one of label None for a frame that nobody is in."""
+  """A tube of one frame for every label; one of label None for a frame without people."""
   _check_keys(item, _BOX_KEYS, 'it')
   if ('frame' in item) == ('time' in item):
     raise _Fault('it needs either "frame" or "time"')
@@ -217,19 +217,19 @@ def _box(row, what: str) -> list[float]:
 def _whole(entry: dict, key: str, default: int | None = None, *, most: int) -> int:
   value = entry.get(key, default)
   if type(value) is not int or not 0 <= value <= most:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a whole number of 0 to {most}')
+    raise _Fault(f'"{key}" is {_shown(value)}, not a whole number from 0 to {most}')
   return value
 
 
 def _number(entry: dict, key: str, least: float, most: float) -> float:
   value = entry[key]
   if type(value) not in (int, float) or not least <= value <= most:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a number of {least:g} to {most:g}')
+    raise _Fault(f'"{key}" is {_shown(value)}, not a number from {least:g} to {most:g}')
   return float(value)
 
 
 def _shown(value) -> str:
-  """Of something that may be as long as a file."""
+  """The repr of something that may be as long as a file, shortened."""
   text = repr(value)
   return text if len(text) <= 60 else f'{text[:60]}...'
 

@@ -1,4 +1,4 @@
-"""What was wrong with the input of a preparation: told at once, counted, kept for the manifest."""
+"""Problems with the input of a preparation: printed at once, counted, kept for the manifest."""
 
 import collections
 import sys
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from evad_jax import printable
 from evad_jax.errors import InputError
 
-MOST_TOLD = 20  # of one kind on the screen; the manifest has all of them
+MOST_TOLD = 20  # printed problems per kind; the manifest has all of them
 
 
 class Problems:
@@ -23,7 +23,7 @@ class Problems:
     self._screen = _Screen()
 
   def report(self, kind: str, name: str, detail: str) -> None:
-    """Keeps a problem, and tells it on standard error without breaking a progress bar.
+    """Keeps a problem, and prints it to standard error without breaking a progress bar.
 
     Args:
       kind: a few words that group problems, e.g. 'missing video'.
@@ -31,7 +31,7 @@ class Problems:
       detail: what was done about it.
 
     Raises:
-      InputError: `strict` was asked for.
+      InputError: `strict` is set.
     """
     name, detail = printable.name_of(name), printable.writable(printable.without_secrets(detail))
     if self.strict:
@@ -40,13 +40,13 @@ class Problems:
       self._screen.tell(kind, name, detail)
 
   def part(self) -> 'Problems':
-    """An empty list for a part of the work, which another thread may fill; `extend` joins it."""
+    """An empty list for a part of the work, which another thread may fill; `extend` merges it."""
     part = Problems(self.strict)
     part._screen = self._screen
     return part
 
   def extend(self, entries: list[dict[str, str]]) -> None:
-    """Adds what a part has found, which is not told again; raises as `report` does."""
+    """Adds the problems of a part without printing them again; raises as `report` does."""
     for entry in entries:
       if self.strict:
         self.report(**entry)
@@ -71,7 +71,7 @@ class Problems:
 
 
 class _Screen:
-  """Tells problems, each once whichever thread meets it, and of each kind the first few."""
+  """Prints problems: each once, whichever thread meets it, and the first few of each kind."""
 
   def __init__(self):
     self._lock = threading.Lock()
@@ -87,11 +87,11 @@ class _Screen:
       if self._counts[kind] <= MOST_TOLD:
         tqdm.write(f'problem: {name}: {kind}: {detail}', file=sys.stderr)
       elif self._counts[kind] == MOST_TOLD + 1:
-        tqdm.write(f'problem: more of the kind {kind!r}, not told one by one', file=sys.stderr)
+        tqdm.write(f'problem: more of the kind {kind!r}, not printed one by one', file=sys.stderr)
 
 
 def complain(problems: Problems | None, kind: str, name: str, fault: str, done: str) -> None:
-  """Reports a fault and what was done about it; raises InputError where nobody keeps a list."""
+  """Reports a fault and what was done about it; raises InputError if there is no list."""
   if problems is None:
     raise InputError(f'{name}: {kind}: {fault}')
   problems.report(kind, name, f'{fault}; {done}')

@@ -3,9 +3,9 @@
     truth       video,frame,x1,y1,x2,y2,label,tube_id
     detections  video,frame,x1,y1,x2,y2,label,score
 
-Boxes are pixels, frames start at 1, labels at 0. Columns may also be named by a first line, in any
-order and among others; `video_index` may then stand for `video`: the place in the list of videos,
-from 0.
+Boxes are pixels, frames start at 1, labels at 0. A header may name the columns, in any order and
+among others. It may then have `video_index`, the index in the list of videos from 0, instead of
+`video`.
 """
 
 import os
@@ -32,19 +32,19 @@ class VideoTruth(NamedTuple):
   """The videos that are scored, with their ground truth."""
 
   tubes: dict[str, list[Tube]]  # by video, also those without any; frames from 1, boxes in pixels
-  num_frames: dict[str, int] | None  # None where the file does not say
-  class_names: tuple[str, ...] | None  # by label; None where the file does not say
+  num_frames: dict[str, int] | None  # None if the file does not say
+  class_names: tuple[str, ...] | None  # by label; None if the file does not say
   sizes: dict[str, tuple[int, int]] | None = None  # height, width of the frames that were annotated
-  single_boxes: dict[str, list[Tube]] = {}  # of one frame each, of people who are not followed
-  empty_frames: dict[str, np.ndarray] = {}  # (n,) int64 from 1, where somebody saw nobody
+  single_boxes: dict[str, list[Tube]] = {}  # of one frame each, of people who are not tracked
+  empty_frames: dict[str, np.ndarray] = {}  # (n,) int64 from 1, annotated as empty
 
 
 def read_truth(path: str | os.PathLike) -> VideoTruth:
-  """Reads a csv file of ground truth; a tube is what has one video, label and tube_id.
+  """Reads a csv file of ground truth; rows with one video, label and tube_id are a tube.
 
   Raises:
-    InputError: the file cannot be read or is empty; or, with its line, another number of columns,
-      no number where one belongs, NaN, an inverted box, a frame below 1, a negative label, or a
+    InputError: the file cannot be read or is empty; or, with its line, a wrong number of columns,
+      something that is not a number, NaN, an inverted box, a frame below 1, a negative label, or a
       second box of a tube in one frame.
   """
   lines, columns = _read(path, TRUTH_COLUMNS, 'a csv file of ground truth')
@@ -80,7 +80,7 @@ def read_detections(
 
   Raises:
     InputError: as `read_truth`; and, with its line, a video that is not one of these, a frame
-      beyond its end, and a label that is no class.
+      beyond its end, and a label without a class.
   """
   lines, columns = _read(path, DETECTION_COLUMNS, 'a csv file of detections')
   _check(lines, columns)
@@ -104,7 +104,7 @@ def read_detections(
 
 
 def frame_set(truth: VideoTruth, rows: BoxTable, all_frames: bool = False) -> Counted:
-  """What frame-mAP counts: the frames that were annotated, or all frames of the videos."""
+  """Selects what frame-mAP counts: the annotated frames, or all frames of the videos."""
   tubes = [
     (number, tube)
     for number, (video, some) in enumerate(truth.tubes.items())
@@ -136,7 +136,7 @@ def frame_set(truth: VideoTruth, rows: BoxTable, all_frames: bool = False) -> Co
 def exclude(
   truth: VideoTruth, rows: BoxTable, excluded: set[tuple[str, int]]
 ) -> tuple[VideoTruth, BoxTable]:
-  """Both without these frames (video, number); a tube of which nothing is left goes."""
+  """Both without these frames (video, number); tubes without any frames left are dropped."""
   videos = list(truth.tubes)
   out = {video: {number for name, number in excluded if name == video} for video in videos}
 
@@ -171,7 +171,7 @@ def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
 def _read(
   path: str | os.PathLike, kinds: dict[str, type], noun: str
 ) -> tuple[Lines, dict[str, np.ndarray]]:
-  """The columns by name, however they are arranged, with the boxes as one array."""
+  """The columns by name, in whatever order the file has them, with the boxes as one array."""
   lines = csv_columns.read_lines(path, noun)
   heads = csv_columns.header(lines, (*kinds, 'video_index', 'timestamp', 'action_id'))
   if heads is not None:

@@ -1,4 +1,4 @@
-"""Lists of videos, one a line, as splits are published: `Class/v_name.avi 9`, or names alone."""
+"""Reads lists of videos, one per line, as splits are published: `Class/v_name.avi 9`, or names."""
 
 import os
 import re
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 from evad_jax.formats import csv_columns
 
-VIDEO_SUFFIXES = ('.avi', '.mp4', '.mkv', '.webm', '.mov')  # in the order of preference
-_NUMBER = re.compile(r'\s+\d+$')  # of the class, behind the name
+VIDEO_SUFFIXES = ('.avi', '.mp4', '.mkv', '.webm', '.mov')  # in order of preference
+_NUMBER = re.compile(r'\s+\d+$')  # of the class, after the name
 
 
 class Listed(NamedTuple):
   """The videos of a list, in its order, each once."""
 
   known: list[str]
-  others: list[str]  # as far as their names can be told without knowing them
+  others: list[str]  # what their names seem to be
 
 
 def read(path: str | os.PathLike, known: Collection[str]) -> Listed:
-  """Reads a list of videos, of which those in `known` are told apart from others.
+  """Reads a list of videos, and separates those in `known` from others.
 
   A line is the name of a known video, or becomes one without the suffix of a video file, without a
-  number behind it, or without both; names may have dots and spaces.
+  number after it, or without both; names may have dots and spaces.
 
   Raises InputError for a file that cannot be read or is empty.
   """
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike, known: Collection[str]) -> Listed:
 
 
 def _forms(line: str) -> list[str]:
-  """What a line may name: more and more taken from its end."""
+  """The names that a line may mean, with more and more removed from its end."""
   bare = _NUMBER.sub('', line)
   return [line, _without_suffix(line), bare, _without_suffix(bare)]
 

@@ -1,1 +1,1 @@
-"""Figures of merit; NumPy only, so that evaluating a file needs no accelerator."""
+"""Metrics; NumPy only, so that scoring a file needs no accelerator."""

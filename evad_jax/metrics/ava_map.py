@@ -1,8 +1,8 @@
-"""The AVA score of files: frame-mAP@0.5 over the listed classes and the keyframes not excluded.
+"""AVA's metric for files: frame-mAP@0.5 over the listed classes and the keyframes not excluded.
 
 The two published variants differ in what counts: every detection (the evaluators that research
-code ships), or of each keyframe the 50 highest, counted after those of unlisted classes were
-dropped (the challenge's server). A detection on a keyframe without people is a false positive.
+code ships), or the 50 highest of each keyframe, after those of unlisted classes are dropped (the
+challenge's server). A detection on a keyframe without people is a false positive.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def select(
   excluded: set[tuple[str, int]] = frozenset(),
   max_per_frame: int | None = None,  # None: all
 ) -> Counted:
-  """What the protocol counts of two files, frames and classes numbered from 0.
+  """Selects what the protocol counts of two files, with frames and classes numbered from 0.
 
   The frames are the keyframes of the ground truth.
   """
@@ -55,8 +55,8 @@ def check_detections(
 ) -> None:
   """Raises InputError, naming the line, for a video or a class that cannot belong here.
 
-  A keyframe that the ground truth does not list is none of these: nobody may have been on it. Nor
-  is a class of AVA that is not in the list of scored ones.
+  A keyframe that the ground truth does not list is fine: it may show nobody. So is a class of AVA
+  that is not in the list of scored ones.
   """
   known = set(truth.video.tolist())
   for row, video in enumerate(detections.video.tolist()):
@@ -77,7 +77,7 @@ def check_detections(
 def _number_frames(
   truth: BoxTable, detections: BoxTable
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]]]:
-  """Keyframe numbers of truth rows and detections, and what the numbers stand for."""
+  """Keyframe numbers of truth rows and detections, and the keyframes they stand for."""
   videos = truth.video.tolist() + detections.video.tolist()
   numbers: dict[str, int] = {}
   video = np.array([numbers.setdefault(name, len(numbers)) for name in videos], np.int64)

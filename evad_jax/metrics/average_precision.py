@@ -1,13 +1,12 @@
 """Average precision of one class: match by IoU, rank by score, area under the precision envelope.
 
-The rule is the one of the AVA challenge, used for every figure here. Detections are ranked by
-falling score over the whole set, and equal scores keep their order. In that order each detection
-looks only at the ground-truth box of its frame with the highest IoU (of equal ones the first): it
-is a hit if the IoU reaches the threshold and no earlier detection took that box, else a false
-positive. There is no second choice.
+This is the AVA challenge's rule, used for every metric here. Detections are ranked by descending
+score over the full set; equal scores keep their order. In that order, each detection looks only at
+the ground-truth box of its frame with the highest IoU (the first of equal ones). It is a hit if the
+IoU reaches the threshold and no earlier detection took that box, else a false positive. There is no
+second choice.
 
-So a detection *claims* at most one truth box, whatever the others do, and only claims need a place
-in the ranking.
+So a detection *claims* at most one truth box, whatever the others do, and only claims need a rank.
 """
 
 from typing import NamedTuple
@@ -16,13 +15,13 @@ import numpy as np
 
 from evad_jax.box_pairs import best_of_each, overlapping_pairs
 
-_LAST = np.uint64(2**64 - 1)  # behind every key of a ranking
+_LAST = np.uint64(2**64 - 1)  # after every key of a ranking
 
 
 class AveragePrecision(NamedTuple):
-  """One figure, with what it was computed from."""
+  """One average precision, with what it was computed from."""
 
-  value: float  # in [0, 1]; NaN where there is no ground truth
+  value: float  # in [0, 1]; NaN if there is no ground truth
   num_truth: int  # ground-truth boxes
   num_detections: int
 
@@ -38,7 +37,7 @@ def average_precision(
   """The average precision of one class over a set of frames.
 
   The units of the boxes do not matter as long as they are the same on both sides: IoU does not
-  change when an axis is scaled. Raises ValueError where a score or a coordinate is not finite.
+  change when an axis is scaled. Raises ValueError if a score or a coordinate is not finite.
   """
   check_finite(detection_boxes, scores, truth_boxes)
   pairs = best_of_each(
@@ -53,7 +52,7 @@ def claims_average_precision(
   scores: np.ndarray,  # (N,) of all detections
   num_truth: int,
 ) -> AveragePrecision:
-  """The average precision where it is known who claims what: the first in the ranking gets it."""
+  """The average precision of known claims: the highest-ranked claimant of a box hits it."""
   if not num_truth:
     return AveragePrecision(float('nan'), 0, len(scores))
   keys = _ranking_keys(scores)
@@ -65,7 +64,7 @@ def claims_average_precision(
 
 
 def _ranking_keys(scores: np.ndarray) -> np.ndarray:
-  """(N,) scores -> (N,) distinct uint64 that rise where scores fall, and with the row where equal.
+  """(N,) scores -> (N,) distinct uint64 that ascend as scores descend, and by row among equals.
 
   A plain sort of these is many times faster than the stable argsort of as many float32 scores.
   """
@@ -81,7 +80,7 @@ def _ranking_keys(scores: np.ndarray) -> np.ndarray:
 
 
 def envelope_area(hit_places: np.ndarray, num_truth: int) -> float:
-  """Rising places of the hits in the ranking, from 0 -> area under the monotone precision envelope.
+  """Ascending ranks of the hits, from 0 -> area under the monotone precision envelope.
 
   Recall rises by 1 / num_truth at every hit, so the area is the mean over the ground truth of the
   envelope at the hits; boxes that were never hit count 0.
@@ -92,13 +91,13 @@ def envelope_area(hit_places: np.ndarray, num_truth: int) -> float:
 
 
 def mean_over_classes(per_class: list[AveragePrecision]) -> float:
-  """The mean over the classes that have ground truth; NaN where there is none at all."""
+  """The mean over the classes that have ground truth; NaN if there is none."""
   values = [result.value for result in per_class if result.num_truth]
   return float(np.mean(values)) if values else float('nan')
 
 
 def check_finite(detection_boxes: np.ndarray, scores: np.ndarray, truth_boxes: np.ndarray) -> None:
-  """Raises ValueError where a number is NaN or infinite."""
+  """Raises ValueError for NaN or infinite numbers."""
   arrays = {'score': scores, 'detected box': detection_boxes, 'ground-truth box': truth_boxes}
   for name, array in arrays.items():
     if not np.isfinite(array).all():

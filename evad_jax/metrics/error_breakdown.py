@@ -1,22 +1,22 @@
 """What a detector gets wrong, and what each kind of error costs (after TIDE, arXiv 2008.08115).
 
-Every detection that is no hit has exactly one kind of error, the first of these that fits. People
-may do several things at once; one is *of the class* where it is among their labels.
+Every detection that is not a hit has exactly one kind of error, the first of these that fits.
+People may do several things at once; a person is *of the class* if it is one of their labels.
 
-  duplicate       on a person of the class whom a higher-scored detection has
-  localisation    overlaps a person of the class (IoU from 0.1 on), but less than it must
+  duplicate       on a person of the class whom a higher-scored detection hit
+  localisation    overlaps a person of the class (IoU of at least 0.1), but below the threshold
   classification  on a person who is not of the class
-  both            overlaps a person who is not of the class, but less than it must
+  both            overlaps a person who is not of the class, but below the threshold
   background      overlaps nobody
 
 Each of the first three is *about* a label of one person: the class, or for a classification error
-the first of the person's labels that nothing hit. A label that nothing hit and no localisation or
-classification error is about is *missed*.
+the first of the person's labels that nothing hit. A label is *missed* if nothing hit it and no
+localisation or classification error is about it.
 
-The cost of a kind is the mAP without its errors, minus the mAP: of the localisation errors about
-one label that nothing hit, the highest-scored becomes a hit, and the same goes for classification
-errors, which move to the label's class; all other errors of the kind are taken away; missed labels
-are no longer asked for. Each kind is mended alone, so the costs do not add up.
+The cost of a kind is the mAP without its errors, minus the mAP. Of the localisation errors about
+one label that nothing hit, the highest-scored becomes a hit; so does that of the classification
+errors, which move to the label's class. All other errors of the kind are removed, and missed labels
+no longer count as ground truth. Each kind is fixed alone, so the costs do not add up.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ class Breakdown(NamedTuple):
   """Errors of A classes, of six kinds, and of three sizes."""
 
   mean_ap: float  # as it is
-  costs: np.ndarray  # (6,) gain of the mean by mending one kind; NaN without ground truth
-  class_costs: np.ndarray  # (A, 6) gain of a class; NaN where it has nothing to find (any more)
+  costs: np.ndarray  # (6,) gain in the mean from fixing one kind; NaN without ground truth
+  class_costs: np.ndarray  # (A, 6) gain of a class; NaN if it has no ground truth (left)
   counts: np.ndarray  # (A, 6) int64
   size_counts: np.ndarray  # (3, 6) int64; a detection by its own size, a missed label by its box
   size_truth: np.ndarray  # (3,) int64 labels of the ground truth
@@ -51,7 +51,7 @@ class Breakdown(NamedTuple):
 
 
 class _Judged(NamedTuple):
-  """The n detections of one class in the order of their ranking."""
+  """The n detections of one class, as ranked."""
 
   scores: np.ndarray  # (n,)
   rows: np.ndarray  # (n,) int64 row of the box
@@ -159,7 +159,7 @@ def _judge(
 def _best(
   pairs: Pairs, pair: np.ndarray, detection: np.ndarray, num_detections: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """IoU and person of the first pair of every detection; 0 and -1 where it has none."""
+  """IoU and person of the first pair of every detection; 0 and -1 if it has none."""
   first = np.diff(detection, prepend=-1) > 0
   iou, person = np.zeros(num_detections), np.full(num_detections, -1)
   iou[detection[first]] = pairs.iou[pair[first]]
@@ -176,7 +176,7 @@ class _Moved(NamedTuple):
 
 
 def _moved(judged: list[_Judged], unfound: np.ndarray) -> list[_Moved]:
-  """The highest-scored classification error about each label, of equal ones the first."""
+  """The highest-scored classification error about each label; the first of equal ones."""
   best: dict[tuple[int, int], float] = {}
   asked = unfound.any(axis=1)
   first_label = unfound.argmax(axis=1)
@@ -196,7 +196,7 @@ def _average_precisions(
   missed: np.ndarray,
   moved: list[_Moved],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(A,) as it is and (A, 6) with one kind mended; NaN where there is nothing to find."""
+  """(A,) as it is and (A, 6) with one kind fixed; NaN if there is no ground truth."""
   aps, mended = np.full(len(judged), np.nan), np.full((len(judged), len(KINDS)), np.nan)
   extra: list[list[float]] = [[] for _ in judged]
   for move in moved:

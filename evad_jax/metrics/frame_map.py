@@ -1,13 +1,13 @@
-"""Frame-mAP and person AP of a whole evaluation: start, update with batches, merge, compute.
+"""Frame-mAP and person AP of a full evaluation: start, update with batches, merge, compute.
 
-Two ways of scoring. `action` is the published one: the proposals whose person score reaches the
-threshold (all of a frame's where none does), each with its action scores as they are.
+There are two ways of scoring. `action` is the published one: the proposals whose person score
+reaches the threshold (all of a frame's where none does), each with its action scores as they are.
 `person_times_action` scores every proposal with the product. Person AP ranks all proposals by
-person score against all ground-truth boxes, as one class: beside the mAP it tells a failure to
-find people from a failure to name what they do.
+person score against all ground-truth boxes, as one class: next to the mAP, it separates failures to
+find people from failures to name what they do.
 
-A state is a value: `update` and `merge` return a new one, and the order of batches and of merging
-does not matter, because `compute` puts the frames into the order of the list it is given.
+A state is a value: `update` and `merge` return a new one. The order of batches and of merging does
+not matter, because `compute` sorts the frames as in the list it is given.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -35,7 +35,7 @@ PERSON_THRESHOLD = 0.7
 class People(NamedTuple):
   """All proposals."""
 
-  frame: np.ndarray  # (N,) int64, position in the list of frames
+  frame: np.ndarray  # (N,) int64, index into the list of frames
   boxes: np.ndarray  # (N, 4) float32, normalised xyxy, unless `tables` was given sizes
   scores: np.ndarray  # (N,) float32, person scores
 
@@ -43,7 +43,7 @@ class People(NamedTuple):
 class Actions(NamedTuple):
   """The proposals whose action scores are kept: all, or those that `action` counts."""
 
-  frame: np.ndarray  # (R,) int64, position in the list of frames
+  frame: np.ndarray  # (R,) int64, index into the list of frames
   boxes: np.ndarray  # (R, 4) float32, normalised xyxy
   person_scores: np.ndarray  # (R,) float32
   passing: np.ndarray  # (R,) bool, counted under `action`
@@ -53,7 +53,7 @@ class Actions(NamedTuple):
 class Truth(NamedTuple):
   """The ground truth, a row for each person."""
 
-  frame: np.ndarray  # (M,) int64, position in the list of frames
+  frame: np.ndarray  # (M,) int64, index into the list of frames
   boxes: np.ndarray  # (M, 4) float32, normalised xyxy
   labels: np.ndarray  # (M, A) bool
 
@@ -76,7 +76,7 @@ class State(NamedTuple):
 
 
 class Tables(NamedTuple):
-  """All that a state has seen, put together by frame and scored in one way."""
+  """All that a state has seen, sorted by frame and scored in one way."""
 
   people: People
   actions: Actions  # the counted proposals; `scores` as they are ranked
@@ -85,17 +85,17 @@ class Tables(NamedTuple):
 
 
 class FrameMap(NamedTuple):
-  """The figures of one scoring, with what they were computed from."""
+  """The metrics of one scoring, with what they were computed from."""
 
   scoring: str
   iou_threshold: float
-  mean_ap: float  # over the classes with ground truth; NaN where there is none at all
-  per_class: tuple[AveragePrecision, ...]  # one a class, `value` NaN for a class without truth
+  mean_ap: float  # over the classes with ground truth; NaN if there is none
+  per_class: tuple[AveragePrecision, ...]  # one per class, `value` NaN for a class without truth
   person: AveragePrecision
   num_frames: int
   num_truth_boxes: int  # people, each counted once whatever its number of labels
   num_boxes: int  # detected boxes, each counted once though scored for every class
-  classes: tuple[int, ...] | None = None  # what `per_class` is about; None: all A in order
+  classes: tuple[int, ...] | None = None  # those of `per_class`; None: all A in order
 
   @property
   def num_detections(self) -> int:
@@ -104,10 +104,10 @@ class FrameMap(NamedTuple):
 
 
 def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_THRESHOLD) -> State:
-  """An empty state for these scorings, each of which `compute` can then give.
+  """An empty state for these scorings, any of which `compute` can then use.
 
-  `action` alone keeps the action scores only of the boxes it counts, which for AVA is megabytes
-  instead of gigabytes.
+  `action` alone keeps action scores only for the boxes it counts: for AVA, megabytes instead of
+  gigabytes.
   """
   unknown = [scoring for scoring in scorings if scoring not in SCORINGS]
   if unknown or not scorings:
@@ -116,7 +116,7 @@ def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_T
 
 
 def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
-  """Targets in pixels of pictures of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
+  """Targets in pixels of images of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
   return targets._replace(boxes=box_ops.normalise(targets.boxes, sizes[:, None]))
 
 
@@ -125,11 +125,11 @@ def update(
   detections: Detections,
   targets: Targets,  # boxes (B, G, 4) in the units of the detections', see `normalise`
   example_mask: np.ndarray,  # (B,) bool, False for filler
-  frames: Sequence[Hashable] | np.ndarray,  # B keys; filler's are not looked at
+  frames: Sequence[Hashable] | np.ndarray,  # B keys; ignored for filler
 ) -> State:
-  """The state with one more batch of host arrays in it; a batch of filler alone changes nothing.
+  """The state with a batch of host arrays added; a batch of filler alone changes nothing.
 
-  Raises InputError where a detection is not finite: the model that made it has diverged.
+  Raises InputError for a non-finite detection: the model that made it has diverged.
   """
   keep = np.flatnonzero(example_mask)
   detections = Detections(*(np.asarray(x)[keep] for x in detections))
@@ -141,7 +141,7 @@ def update(
 
 
 def merge(*states: State) -> State:
-  """One state with the frames of all, from parts of one evaluation (hosts, say)."""
+  """Merges the states of parts of one evaluation (hosts, say) into one with the frames of all."""
   settings = {state[:2] for state in states}
   if len(settings) != 1:
     raise ValueError(f'only states with equal settings can be merged, got {sorted(settings)}.')
@@ -163,10 +163,10 @@ def compute(
   max_per_frame: int | None = None,
   sizes: np.ndarray | None = None,
 ) -> FrameMap:
-  """The figures over exactly `expected_frames`, whose order decides between equal scores.
+  """The metrics over exactly `expected_frames`, whose order decides between equal scores.
 
-  `scored_classes` are those that count, by position: AVA scores 60 of 80. With `max_per_frame`
-  only so many of a frame's scores do, the highest over these classes, as on AVA's server. Frames
+  `scored_classes` are the indices of those that count: AVA scores 60 of 80. With `max_per_frame`,
+  only that many scores of a frame count, the highest over these classes, as on AVA's server. Frames
   without ground truth count: their detections are false positives. `sizes` are those of `tables`.
 
   Raises ValueError naming the frame where one is missing, was evaluated twice, or was not expected.
@@ -202,9 +202,9 @@ def tables(
   scoring: str = 'action',
   sizes: np.ndarray | None = None,  # (expected frames, 2) height, width
 ) -> Tables:
-  """What `compute` and the other figures work on; a frame's number is its place in the list.
+  """What `compute` and the other metrics work on; a frame's number is its index in the list.
 
-  With `sizes` boxes are in the units of their annotation (`boxes.to_annotated`).
+  With `sizes`, boxes are in the units of their annotation (`boxes.to_annotated`).
 
   Raises ValueError as `compute` does.
   """
@@ -258,7 +258,7 @@ def _class_average_precision(
   scores = actions.scores[:, action]
   if kept is not None:
     pairs = box_pairs.select(pairs, kept[pairs.detection, action])
-    place = np.cumsum(kept[:, action]) - 1  # among the rows kept
+    place = np.cumsum(kept[:, action]) - 1  # index among the rows kept
     pairs, scores = pairs._replace(detection=place[pairs.detection]), scores[kept[:, action]]
   best = box_pairs.best_of_each(pairs)
   return claims_average_precision(best.detection, best.truth, scores, int(true.sum()))
@@ -295,7 +295,7 @@ def _only(chunk: Chunk, kept: set[Hashable]) -> Chunk:
 
 
 def _join(parts: list[tuple[tuple, NamedTuple]], position: dict[Hashable, int]) -> NamedTuple:
-  """(frame keys, table) of every chunk -> one table, its `frame` being the expected position.
+  """(frame keys, table) of every chunk -> one table, whose `frame` is the expected index.
 
   Rows are sorted by it, because their order decides between equal scores.
   """
@@ -312,7 +312,7 @@ def _join(parts: list[tuple[tuple, NamedTuple]], position: dict[Hashable, int]) 
 
 
 def _positions(chunks: tuple[Chunk, ...], expected: list[Hashable]) -> dict[Hashable, int]:
-  """Key -> place in the expected list; checks that each of them was evaluated once."""
+  """Key -> index in the expected list; checks that each of them was evaluated once."""
   if not expected:
     raise ValueError('there are no frames to evaluate: the list of expected frames is empty.')
   position = {}

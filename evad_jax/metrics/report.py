@@ -1,4 +1,4 @@
-"""Figures as tables for the terminal and as dictionaries for JSON files."""
+"""Metrics as tables for the terminal and as dictionaries for JSON files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ def format_table(result: FrameMap, class_names: Sequence[str]) -> str:
   """Aligned lines: class, AP in per cent, ground-truth boxes, detections; then mean and person AP.
 
   A class without ground truth shows a dash and is not in the mean. Raises ValueError unless there
-  is one name a class.
+  is one name per class.
   """
   class_names = _names(result, class_names)
   threshold = f'{result.iou_threshold:g}'
@@ -42,9 +42,9 @@ def format_table(result: FrameMap, class_names: Sequence[str]) -> str:
 
 
 def as_dictionary(result: FrameMap, class_names: Sequence[str], figure: str = 'frame_mAP') -> dict:
-  """What a JSON file keeps: plain numbers in [0, 1], None where a class has no ground truth.
+  """The content of a JSON file: plain numbers in [0, 1], None for a class without ground truth.
 
-  `figure` names the mean: AVA's is `mAP`.
+  `figure` is the name of the mean metric: AVA's is `mAP`.
   """
   class_names = _names(result, class_names)
   threshold = f'{result.iou_threshold:g}'
@@ -92,7 +92,7 @@ def format_video_table(result: VideoMap, class_names: Sequence[str]) -> str:
 
 
 def video_as_dictionary(result: VideoMap, class_names: Sequence[str]) -> dict:
-  """What a JSON file keeps of a video-mAP, as `as_dictionary` does for frames."""
+  """The content of a JSON file for video-mAP, as `as_dictionary` for frame-mAP."""
   per_class = list(zip(*result.figures.values(), strict=True))
   _check_names(len(per_class), class_names)
   means = {f'video_mAP@{figure}': _json_number(result.mean_ap(figure)) for figure in result.figures}
@@ -119,7 +119,7 @@ def video_as_dictionary(result: VideoMap, class_names: Sequence[str]) -> dict:
 
 
 def format_errors(errors: Breakdown) -> str:
-  """Two small tables: what each kind of error costs and how many there are, in all and by size."""
+  """A small table: what each kind of error costs and how many there are, in total and by size."""
   heads = ('error', 'mAP points', 'errors', *SIZES)
   rows = [
     (
@@ -139,7 +139,7 @@ def format_errors(errors: Breakdown) -> str:
 
 
 def errors_as_dictionary(errors: Breakdown, class_names: Sequence[str]) -> dict:
-  """What a JSON file keeps of the errors: costs in [0, 1], counts, by class and by size."""
+  """The content of a JSON file for the errors: costs in [0, 1], counts, by class and by size."""
   _check_names(len(errors.counts), class_names)
   return {
     'kinds': {
@@ -166,10 +166,10 @@ def errors_as_dictionary(errors: Breakdown, class_names: Sequence[str]) -> dict:
 
 
 def average(results: Sequence[Mapping]) -> dict:
-  """The mean of several dictionaries of one protocol, as JHMDB's figures are over its splits.
+  """The mean of several dictionaries of one protocol: JHMDB's metrics are means over its splits.
 
-  Figures and those of a class are means over the results that have them, counts are sums, and
-  `splits` keeps the results. Raises ValueError where they are not of one kind.
+  Metrics, in total and per class, are means over the results that have them. Counts are sums, and
+  `splits` keeps the results. Raises ValueError for results of different kinds.
   """
   first = results[0]
   if any(list(result) != list(first) for result in results):
@@ -202,7 +202,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _names(result: FrameMap, class_names: Sequence[str]) -> list[str]:
-  """One name for each class of the result, of which there may be fewer than names."""
+  """One name for each class of the result, which may have fewer classes than there are names."""
   if result.classes is not None:
     class_names = [class_names[number] for number in result.classes]
   _check_names(len(result.per_class), class_names)
@@ -225,13 +225,13 @@ def _percent(value: float) -> str:
 
 
 def _json_number(value: float) -> float | None:
-  return None if math.isnan(value) else float(value)  # NaN is no JSON
+  return None if math.isnan(value) else float(value)  # JSON has no NaN
 
 
 def _table(
   heads: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[Sequence[str]]
 ) -> str:
-  """Aligned rows between two rules, the first column to the left, and what sums them up."""
+  """Aligned rows between two rules, the first column to the left, then the rows that sum up."""
   head, *lines = command_line.aligned([heads, *rows, *last])
   rule = '-' * len(head)
   return '\n'.join([head, rule, *lines[: len(rows)], rule, *lines[len(rows) :]])

@@ -1,7 +1,7 @@
-"""The metrics of detections and ground truth that are rows, one for each box and class.
+"""Metrics of detections and ground truth given as rows, one for each box and class.
 
-This is the form of files (`formats.box_table`), and of anything that is not a pass over a split
-(see `frame_map` for that).
+Files have this form (`formats.box_table`), and so has everything but a pass over a split (see
+`frame_map` for that).
 """
 
 import numpy as np
@@ -29,8 +29,8 @@ def compute(
 ) -> FrameMap:
   """Mean and per-class average precision, and person AP, of a set of rows.
 
-  Frames without ground truth count: their detections are false positives. Leave the rows out where
-  a protocol does not want that. Raises ValueError for NaN.
+  Frames without ground truth count: their detections are false positives. Remove these rows first
+  if a protocol does not count them. Raises ValueError for non-finite numbers.
   """
   per_class = class_average_precisions(detections, truth, num_classes, iou_threshold)
   people = merge_classes(detections)
@@ -60,7 +60,7 @@ def class_average_precisions(
   """The average precision of every class."""
   check_finite(detections.boxes, detections.score, truth.boxes)
   detections, truth = (rows.select(rows.label >= 0) for rows in (detections, truth))
-  # A frame and a class together are a place where boxes can meet.
+  # Only boxes of one frame and one class can match.
   places = (rows.frame * num_classes + rows.label for rows in (detections, truth))
   detection_places, truth_places = places
   pairs = best_of_each(
@@ -85,9 +85,9 @@ def rows_by_label(label: np.ndarray, num_classes: int) -> list[np.ndarray]:
 
 
 def merge_classes(detections: BoxTable) -> BoxTable:
-  """Every different box of a frame once, with its highest score, in order of appearance; label 0.
+  """Every distinct box of a frame once, with its highest score, in order of appearance; label 0.
 
-  The people of a file that has no person scores: who has an action for certain is there.
+  These are the people of a file without person scores: a certain action means a certain person.
   """
   keys = (*detections.boxes.T, detections.frame)
   order = np.lexsort(keys)  # stable, so each run of equal boxes starts with the first

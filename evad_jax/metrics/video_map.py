@@ -1,9 +1,9 @@
 """Video-mAP: average precision of tubes, matched by their overlap in space and time.
 
-Which boxes become tubes is the business of `evad_jax/tubes`; `rules.py` there says which published
-family each rule is. Tubes of a class are ranked by score over all videos, equal ones by the name of
-the video and start, and matched as boxes are (`average_precision`): each looks only at the truth
-tube of its video with the largest overlap, and there is no second choice.
+`evad_jax/tubes` decides which boxes become tubes; its `rules.py` says which published family each
+rule belongs to. Tubes of a class are ranked by score over all videos, equal ones by video name and
+start, and matched like boxes (`average_precision`): each looks only at the truth tube of its video
+with the largest overlap, without a second choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,16 +27,16 @@ FIGURES = ('0.2', '0.5', '0.75', '0.5:0.95', '0.1:0.9')
 
 
 class VideoMap(NamedTuple):
-  """The figures of one linking, with what they were computed from."""
+  """The metrics of one linking, with what they were computed from."""
 
   rule: str
-  figures: dict[str, tuple[AveragePrecision, ...]]  # '0.5' or '0.5:0.95' -> one a class
+  figures: dict[str, tuple[AveragePrecision, ...]]  # '0.5' or '0.5:0.95' -> one per class
   num_videos: int
   num_truth_tubes: int
   num_tubes: int
 
   def mean_ap(self, figure: str) -> float:
-    """The mean over the classes with ground truth; NaN where there is none at all."""
+    """The mean over the classes with ground truth; NaN if there is none."""
     return mean_over_classes(self.figures[figure])
 
 
@@ -48,9 +48,9 @@ def compute(
   figures: Sequence[str] = FIGURES,
   spatial_only: bool = False,
 ) -> VideoMap:
-  """The figures of tubes by video; boxes of both in one unit.
+  """The metrics of tubes by video; boxes of both in one unit.
 
-  `spatial_only` is for clips that are cut to the action, such as JHMDB's (see `tube_iou`).
+  `spatial_only` is for clips trimmed to the action, such as JHMDB's (see `tube_iou`).
   Raises ValueError for detected tubes of a video that `truth` does not have.
   """
   unknown = sorted(set(detected) - set(truth))
@@ -85,7 +85,7 @@ def thresholds(figure: str) -> list[float]:
   whole = all(abs(end - round(end)) < 1e-6 for end in ends if np.isfinite(end))
   if len(ends) not in (1, 2) or not whole or not 0 < ends[0] <= ends[-1] <= 100:
     raise InputError(
-      f'{figure!r} is no IoU threshold; write one like 0.5, or a range like 0.5:0.95.'
+      f'{figure!r} is not an IoU threshold; write one like 0.5, or a range like 0.5:0.95.'
     )
   low, high = round(ends[0]), round(ends[-1])
   step = 10 if low % 10 == high % 10 == 0 else 5
@@ -97,7 +97,7 @@ def link_rows(
   videos: Sequence[str],
   rule: Rule,
 ) -> Iterator[tuple[str, list[Tube]]]:
-  """Scored boxes -> the tubes of each video that has any row."""
+  """Scored boxes -> the tubes of each video that has rows."""
   for rows in _rows_of_each(table.video):
     some = table.select(rows)
     yield (
@@ -107,14 +107,14 @@ def link_rows(
 
 
 def link_actions(
-  actions: Actions,  # of `frame_map.tables`: a row a box, scored for every class
+  actions: Actions,  # of `frame_map.tables`: one row per box, scored for every class
   places: Sequence[tuple[str, int]],  # video and frame number of every frame of the list
   rule: Rule,
 ) -> Iterator[tuple[str, list[Tube]]]:
   """The counted boxes of an evaluation -> the tubes of each video that has any.
 
-  Every frame of the videos has to be among the evaluated ones, or tubes miss it. Boxes have to be
-  in pixels where the rule counts them.
+  Every frame of the videos has to be evaluated, or tubes miss it. Boxes have to be in pixels if the
+  rule counts pixels.
   """
   numbers = {name: number for number, name in enumerate(dict.fromkeys(v for v, _ in places))}
   video = np.array([numbers[name] for name, _ in places], np.int64)[actions.frame]
@@ -141,10 +141,10 @@ def _rows_of_each(number: np.ndarray) -> list[np.ndarray]:
 
 
 class _Claims(NamedTuple):
-  """What the tubes of a class overlap best, all videos together."""
+  """The truth tube that each tube of a class overlaps most, over all videos."""
 
   scores: np.ndarray  # (N,)
-  truth: np.ndarray  # (N,) int64, number of the truth tube; any where the IoU is 0
+  truth: np.ndarray  # (N,) int64, index of the truth tube; arbitrary where the IoU is 0
   iou: np.ndarray  # (N,)
   num_truth: int
 

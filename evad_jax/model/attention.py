@@ -1,7 +1,7 @@
-"""Multi-head self-attention that can also say how much each token is attended to.
+"""Multi-head self-attention that can also return how much each token is attended to.
 
 Paper section 3.2: the importance of a token is its column of the attention matrix, averaged over
-queries and heads, where some rows count more (the keyframe's, by the enhanced weight).
+queries and heads. The keyframe's rows count more, by the enhanced weight.
 """
 
 from typing import Any
@@ -18,18 +18,18 @@ from evad_jax.model.layers import SAVED, Dense, at_least_float32
 Array = jax.Array
 
 FORMS = ('auto', 'plain', 'blocked', 'fused')
-# Tokens from which on blocks are the faster form on a CPU; below it the two are equal.
+# Number of tokens from which blocks are faster on a CPU; below it the two are equally fast.
 BLOCKED_FROM = 512
 _NAMED = jax.checkpoint_policies.save_only_these_names(SAVED)
 
 
 def keep_attention(primitive: Any, *args: Any, **params: Any) -> bool:
-  """What recomputation of a block's activations leaves out: attention, and the choice of tokens.
+  """Recomputation policy: keeps the results of attention and the choice of tokens.
 
-  cuDNN's kernel gives its results no name, so it is known by its own. A ViT-B step at keep rate 0.7
-  takes 12 % longer with this policy than without recomputation, and 20 % where everything is
-  recomputed (two CPU cores), which would save little more: of 4,459 MB that a clip of 288 x 512
-  keeps it saves 3,667 MB already.
+  cuDNN's kernel does not name its results, so the policy goes by the name of the primitive. A ViT-B
+  step at keep rate 0.7 takes 12 % longer with this policy than without recomputation, and 20 %
+  longer where everything is recomputed (two CPU cores). That would save little more: of the
+  4,459 MB of activation memory of a 288 x 512 clip, this policy already saves 3,667 MB.
   """
   if primitive.name.startswith('dot_product_attention_fwd'):
     return True
@@ -41,14 +41,14 @@ def attend(
   key: Array,  # (B, heads, N, d)
   value: Array,  # (B, heads, N, d)
   *,
-  key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
+  key_mask: Array | None = None,  # (B, N) bool; False: not attended to
   query_weight: Array | None = None,  # (B, N); weight of each row in the importance
 ) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
   """Softmax attention, and the importance of every token if `query_weight` is given.
 
-  importance[j] = mean over heads of sum_q query_weight[q] * attention[q, j] / N. The plain form:
-  it holds the N x N matrix of every head, and is the oracle of any form that does not. Rows are
-  normalised after the product with the values, which saves a pass over that matrix.
+  importance[j] = mean over heads of sum_q query_weight[q] * attention[q, j] / N. The plain
+  implementation: it holds the N x N matrix of every head, and is the reference for the others. Rows
+  are normalised after the product with the values, which saves a pass over that matrix.
   """
   wide = at_least_float32(query.dtype)
   scale = query.shape[-1] ** -0.5
@@ -71,14 +71,14 @@ def attend(
 
 
 def form_for(attention: str, tokens: int, dtype: jnp.dtype) -> str:
-  """The form that `attention` means here: 'plain', 'blocked' or 'fused'.
+  """The implementation that `attention` stands for here: 'plain', 'blocked' or 'fused'.
 
-  Raises InputError for a form that does not exist, or not on this platform.
+  Raises InputError for an unknown implementation, or one that this platform lacks.
   """
   if attention not in FORMS:
     raise InputError(f'attention={attention!r} is not one of {FORMS}.')
   platform, half = jax.default_backend(), jnp.dtype(dtype).itemsize == 2
-  # cuDNN's kernel takes 16-bit types only, and has no form for older cards.
+  # cuDNN's kernel takes 16-bit types only, and does not support older GPUs.
   fused = (platform == 'gpu' and half and cuda_capability() >= 8) or platform == 'tpu'
   if attention == 'fused' and not fused:
     raise InputError(
@@ -93,9 +93,9 @@ def form_for(attention: str, tokens: int, dtype: jnp.dtype) -> str:
 
 
 def cuda_capability() -> float:
-  """Compute capability of the first device, such as 9.0; 0 where it is not a CUDA device."""
+  """Compute capability of the first device, such as 9.0; 0 if it is not a CUDA device."""
   device = jax.local_devices()[0]
-  if 'cuda' not in device.client.platform_version.lower():  # ROCm counts otherwise
+  if 'cuda' not in device.client.platform_version.lower():  # ROCm numbers differently
     return 0.0
   return float(device.compute_capability)
 
@@ -103,13 +103,13 @@ def cuda_capability() -> float:
 def attend_as(
   form: str, query: Array, key: Array, value: Array, **options: Array | None
 ) -> tuple[Array, Array | None]:
-  """`attend`, in the form that `form_for` gave."""
+  """Runs `attend` with the implementation that `form_for` returned."""
   if form == 'plain':
     return attend(query, key, value, **options)
   if form == 'fused':
     kernel = 'cudnn' if jax.default_backend() == 'gpu' else 'pallas'
     return attend_fused(query, key, value, kernel=kernel, **options)
-  # A batch that may be split over devices has to stay in one piece.
+  # A batch that may be sharded over devices must be computed all at once.
   one_by_one = jax.default_backend() == 'cpu' and jax.device_count() == 1
   return attend_blocked(query, key, value, one_by_one=one_by_one, **options)
 
@@ -118,7 +118,7 @@ class SelfAttention(nn.Module):
   """One qkv projection; queries and values have a bias, keys have none (as in VideoMAE)."""
 
   num_heads: int
-  attention: str = 'auto'  # form of the computation, one of FORMS
+  attention: str = 'auto'  # implementation, one of FORMS
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -137,7 +137,7 @@ class SelfAttention(nn.Module):
     form = form_for(self.attention, n, self.dtype)
     spare = -n % TPU_TILE if form == 'fused' and jax.default_backend() == 'tpu' else 0
     if spare:
-      # Whole tiles from here on: one array is padded and cut, not the four that a kernel touches.
+      # Pads to full tiles here: one array is padded and cut, not the four that a kernel touches.
       key_mask = jnp.ones(x.shape[:2], bool) if key_mask is None else key_mask
       x, key_mask = (_lengthen(y, spare) for y in (x, key_mask))
       query_weight = None if query_weight is None else _lengthen(query_weight, spare)
@@ -155,5 +155,5 @@ class SelfAttention(nn.Module):
 
 
 def _lengthen(x: Array, spare: int) -> Array:
-  """(B, N, ...) -> (B, N + spare, ...), zeros (False) behind."""
+  """(B, N, ...) -> (B, N + spare, ...), padded at the end with zeros (False)."""
   return jnp.pad(x, ((0, 0), (0, spare), *((0, 0),) * (x.ndim - 2)))

@@ -1,9 +1,9 @@
-"""Attention and importance with memory linear in N: a block of queries at a time.
+"""Attention and importance with memory linear in N: one block of queries at a time.
 
-What `attention.attend` computes, with the same arguments. A block holds its rows of the attention
-matrix, all N columns of them, and forgets them; the backward pass makes them again from the kept
-logarithm of every row's sum, as in arXiv 2205.14135. The weighted column sums of the importance
-(paper section 3.2) are taken from a block while it is at hand.
+Computes what `attention.attend` does, with the same arguments. A block holds its rows of the
+attention matrix, all N columns, and discards them. The backward pass recomputes them from the saved
+log-sum-exp of every row, as in arXiv 2205.14135. The weighted column sums of the importance (paper
+section 3.2) are accumulated block by block.
 """
 
 import functools
@@ -18,7 +18,7 @@ from evad_jax.model.layers import SAVED, at_least_float32
 
 Array = jax.Array
 
-# Queries of a block. On CPU 288 to 864 were equally fast, and smaller blocks slower.
+# Queries per block. On a CPU, 288 to 864 were equally fast, and smaller blocks slower.
 ROWS = 512
 
 
@@ -27,15 +27,15 @@ def attend_blocked(
   key: Array,  # (B, heads, N, d)
   value: Array,  # (B, heads, N, d)
   *,
-  key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
+  key_mask: Array | None = None,  # (B, N) bool; False: not attended to
   query_weight: Array | None = None,  # (B, N); weight of each row in the importance
-  rows: int = ROWS,  # of a block, at most
-  one_by_one: bool = True,  # clips and heads, each on its own
+  rows: int = ROWS,  # per block, at most
+  one_by_one: bool = True,  # each head of each clip on its own
 ) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
   """Softmax attention, and the importance of every token if `query_weight` is given.
 
-  One head of one clip after the other is what suits a CPU, whose caches hold a block then. Where
-  many are computed at once (an accelerator, a batch that is split over devices) all share a block.
+  One head of one clip at a time suits a CPU, whose caches then hold a block. Where many are
+  computed at once (an accelerator, a batch sharded over devices), all share a block.
   """
   return _attend(query, key, value, key_mask, query_weight, rows, one_by_one)
 
@@ -54,7 +54,7 @@ def _attend(
 
 
 def _attend_forward(query, key, value, key_mask, query_weight, rows, one_by_one):
-  """The two results, and what the backward pass needs."""
+  """Returns the two results, and what the backward pass needs."""
   arrays = (query, key, value, *_for_heads(query, key_mask, query_weight))
   call = functools.partial(_forward, rows=rows)
   out, log_total, columns = _over_heads(call, arrays, one_by_one)
@@ -66,7 +66,7 @@ def _attend_forward(query, key, value, key_mask, query_weight, rows, one_by_one)
 
 
 def _attend_backward(rows, one_by_one, residuals, cotangents):
-  """No gradient flows through the choice of tokens: the cotangent of the importance is left out."""
+  """No gradient flows through the choice of tokens: the cotangent of the importance is ignored."""
   query, key, value, key_mask, out, log_total = residuals
   out_grad = cotangents[0]
   (mask,) = _for_heads(query, key_mask)
@@ -123,7 +123,7 @@ def _backward(
 ) -> tuple[Array, Array, Array]:  # gradients of query, key and value
   wide, scale = at_least_float32(query.dtype), query.shape[-1] ** -0.5
   query = query * scale
-  # What a row's normalisation takes from the gradient of its logits.
+  # What the normalisation of a row subtracts from the gradient of its logits.
   shared = (out_grad.astype(wide) * out.astype(wide)).sum(axis=-1)  # (..., N)
 
   def add_block(grads: tuple[Array, Array], block: Any) -> tuple[tuple[Array, Array], Array]:
@@ -160,9 +160,9 @@ def _logits(query: Array, key: Array, key_mask: Array | None) -> Array:
 
 
 def _split(x: Array, axis: int, rows: int) -> Array:
-  """The axis of N in equal blocks of at most `rows`: a new first axis, zeros behind the end.
+  """Splits the axis of N into equal blocks of at most `rows`, on a new first axis, zero-padded.
 
-  Rows of zeros do no harm: their weight is zero, and so is what they send back.
+  Rows of padding do no harm: their weight and their gradients are zero.
   """
   axis %= x.ndim
   length = x.shape[axis]
@@ -174,7 +174,7 @@ def _split(x: Array, axis: int, rows: int) -> Array:
 
 
 def _join(x: Array, axis: int, length: int) -> Array:
-  """The way back from `_split`."""
+  """Undoes `_split`."""
   axis %= x.ndim - 1
   x = jnp.moveaxis(x, 0, axis)
   x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
@@ -188,7 +188,7 @@ def _for_heads(query: Array, *arrays: Array | None) -> tuple[Array | None, ...]:
 
 
 def _over_heads(function: Callable, arrays: Any, one_by_one: bool) -> Any:
-  """`function` of arrays (B, heads, ...), for all at once, or for each (...) on its own."""
+  """Applies `function` to arrays (B, heads, ...) at once, or to each (...) on its own."""
   if not one_by_one:
     return function(*arrays)
   batch, heads = arrays[0].shape[:2]

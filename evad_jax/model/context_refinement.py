@@ -21,7 +21,7 @@ TOKEN_RESTORINGS = ('scatter', 'released')
 
 
 def extend_boxes(boxes: Array, extension: tuple[float, float], sizes: Array) -> Array:
-  """Widens by ex*(width+1) and ey*(height+1), half on each side, and clips to the picture.
+  """Widens by ex*(width+1) and ey*(height+1), half on each side, and clips to the image.
 
   boxes (B, P, 4) xyxy pixels, sizes (B, 2) height and width -> (B, P, 4), without gradient.
   """
@@ -33,10 +33,10 @@ def extend_boxes(boxes: Array, extension: tuple[float, float], sizes: Array) -> 
 
 
 def restored_places(places: Array, token_restoring: str) -> Array:
-  """Where each kept non-keyframe token is put: (B, K) -> (B, K).
+  """The grid index that each kept non-keyframe token goes to: (B, K) -> (B, K).
 
-  'scatter': in its own place. 'released': the published code lost the order of the kept tokens and
-  fills the kept places in ascending order; weights trained with it need it.
+  'scatter': its own. 'released': the published code loses the order of the kept tokens and fills
+  their indices in ascending order; weights trained with it need it.
   """
   if token_restoring not in TOKEN_RESTORINGS:
     raise InputError(f'token_restoring={token_restoring!r} is not one of {TOKEN_RESTORINGS}.')
@@ -60,7 +60,7 @@ def restore_grid(kept: Array, places: Array, fill: Array, grid: tuple[int, int, 
 
 
 def actor_features(grid: Array, boxes: Array, stride: float) -> Array:
-  """One vector per box: RoIAlign in every slot, maximum over the bins, mean over the slots.
+  """One vector per box: RoIAlign in every time step, maximum over bins, mean over time steps.
 
   grid (B, t, h, w, C), boxes (B, P, 4) xyxy pixels -> (B, P, C).
   """
@@ -70,7 +70,7 @@ def actor_features(grid: Array, boxes: Array, stride: float) -> Array:
   def strongest(slot: Array) -> Array:  # (B, hw, C) -> (B, P, C)
     return jnp.einsum('bpis,bsc->bpic', weights, slot).max(axis=2)
 
-  # One slot at a time: the bins of all slots at once would be the largest tensor of the model.
+  # One time step at a time: the bins of all at once would be the largest tensor of the model.
   slots = jnp.moveaxis(grid.reshape(b, t, h * w, width), 1, 0)  # (t, B, hw, C)
   return jax.lax.map(strongest, slots).mean(axis=0)
 
@@ -90,7 +90,7 @@ class ActionHead(nn.Module):
 
 
 def uniform_mask_token(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:
-  """Xavier uniform of a 1 x 1 x C tensor, whose fans are both C: the published start value."""
+  """Xavier uniform of a 1 x 1 x C tensor, whose fans are both C: the published initial value."""
   bound = math.sqrt(3 / shape[-1])
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -98,7 +98,7 @@ def uniform_mask_token(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.flo
 class ContextRefinement(nn.Module):
   """Kept tokens and boxes -> actions of every decoder block.
 
-  Actor features and kept tokens attend to each other, which restores what pruning cost.
+  Actor features and kept tokens attend to each other, which restores context that pruning removed.
   """
 
   width: int

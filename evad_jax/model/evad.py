@@ -4,7 +4,7 @@ clip -> tubelet tokens -> (attention, prune, MLP) x depth -> kept tokens -------
              |                                                                       |
              +-> keyframe maps of four blocks -> pyramid -> person boxes (stages)    |
                                                                 |                    |
-                     boxes, extended, over all slots -> RoIAlign on the restored grid
+                boxes, extended, over all time steps -> RoIAlign on the restored grid
                                                                 |                    |
                         context refinement decoder over [kept tokens, actors] -> actions
 """
@@ -27,14 +27,14 @@ PADDINGS = ('masked', 'released')
 
 
 def pixel_mask(sizes: Array, height: int, width: int, cell: int = 1) -> Array:
-  """(B, 2) picture sizes -> (B, height/cell, width/cell) bool: the cell holds a real pixel."""
+  """(B, 2) image sizes -> (B, height/cell, width/cell) bool, True where a cell has a real pixel."""
   rows = jnp.arange(0, height, cell) < sizes[:, :1]
   columns = jnp.arange(0, width, cell) < sizes[:, 1:]
   return rows[:, :, None] & columns[:, None, :]
 
 
 def normalize_clips(clips: Array, sizes: Array, dtype: jnp.dtype = jnp.float32) -> Array:
-  """uint8 RGB -> (x / 255 - 0.45) / 0.225, exactly zero right of and below the picture.
+  """uint8 RGB -> (x / 255 - 0.45) / 0.225, exactly zero right of and below the image.
 
   clips (B, T, H, W, 3), sizes (B, 2) height and width -> (B, T, H, W, 3) of `dtype`.
   """
@@ -54,7 +54,7 @@ class EVAD(nn.Module):
   patch: int = 16  # pixels; pyramid strides and the RoI canonical size scale with it
   tubelet: int = 2  # frames
   pretrain_size: int = 224  # pixels; the grid of the position table is pretrain_size / patch
-  prune_blocks: tuple[int, ...] = (3, 6, 9)  # counted from 0
+  prune_blocks: tuple[int, ...] = (3, 6, 9)  # indices from 0
   keep_rate: float | tuple[float, ...] = 0.7  # of a block's tokens; one for all, or one each
   enhanced_weight: float = 1.0  # of the keyframe's queries in the importance; published: 1 or 4
   feature_blocks: tuple[int, ...] = (2, 5, 8, 11)
@@ -76,13 +76,13 @@ class EVAD(nn.Module):
   decoder_drop_path: float = 0.1
   action_hidden: int = 2048
   # All
-  padding: str = 'masked'  # 'released' for published weights: padding counts as picture
+  padding: str = 'masked'  # 'released' for published weights: padding counts as image
   remat: bool = False  # recompute the blocks' activations in the backward pass
-  attention: str = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
+  attention: str = 'auto'  # implementation: or 'plain', 'blocked', 'fused'
   dtype: jnp.dtype = jnp.float32  # of the computation; parameters are float32
 
   def block_keep_rates(self) -> tuple[float, ...]:
-    """One keep rate per encoder block. Raises InputError where the settings do not fit together."""
+    """One keep rate per encoder block. Raises InputError if the settings do not fit together."""
     rates = self.keep_rate
     if not isinstance(rates, (tuple, list)):
       rates = (rates,) * len(self.prune_blocks)
@@ -97,10 +97,10 @@ class EVAD(nn.Module):
     ):
       if sorted(set(blocks) & set(range(self.depth))) != list(blocks):
         raise InputError(
-          f'{name}={blocks} must be different blocks of 0 to {self.depth - 1}, in rising order.'
+          f'{name}={blocks} must be distinct blocks from 0 to {self.depth - 1}, in ascending order.'
         )
     if len(self.feature_blocks) != 4:
-      raise InputError(f'feature_blocks={self.feature_blocks} must be four, one for each map.')
+      raise InputError(f'feature_blocks={self.feature_blocks} must be four blocks, one per map.')
     by_block = dict(zip(self.prune_blocks, rates, strict=True))
     return tuple(float(by_block.get(i, 1.0)) for i in range(self.depth))
 
@@ -108,7 +108,7 @@ class EVAD(nn.Module):
   def __call__(
     self,
     clips: Array,  # (B, T, H, W, 3), normalised and zero padded (normalize_clips)
-    sizes: Array,  # (B, 2) int, height and width of the picture inside the canvas
+    sizes: Array,  # (B, 2) int, height and width of the image inside the canvas
     *,
     train: bool,
   ) -> Outputs:
@@ -120,7 +120,7 @@ class EVAD(nn.Module):
     h, w = height // self.patch, width // self.patch
     token_mask = None
     if masked:
-      # What lies outside the picture must not matter, whatever it holds.
+      # Pixels outside the image must not matter, whatever their values.
       clips = jnp.where(pixel_mask(sizes, height, width)[:, None, :, :, None], clips, 0)
       token_mask = pixel_mask(sizes, height, width, self.patch)  # (B, h, w)
     pretrain_grid = (self.pretrain_size // self.patch,) * 2

@@ -1,7 +1,7 @@
-"""Attention by the fused kernels of accelerators, and the importance by such a kernel too.
+"""Attention, and the importance too, by the fused kernels of accelerators.
 
-cuDNN's on a GPU (16-bit types only), the Pallas kernel of JAX's library on a TPU. They keep the
-attention matrix to themselves: what leaves a kernel is, at most, the logarithm of every row's sum.
+cuDNN's on a GPU (16-bit types only), JAX's Pallas kernel on a TPU. They never write out the
+attention matrix: at most, a kernel also returns the log-sum-exp of every row.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from evad_jax.model.layers import SAVED, at_least_float32
 
 Array = jax.Array
 
-HIDDEN = -3e4  # logit that takes a row out of a sum: exp() of it is zero
-EXTRA = 8  # columns that carry the weights of rows; cuDNN wants head widths in multiples of 8
+HIDDEN = -3e4  # logit that removes a row from a sum: its exp() is zero
+EXTRA = 8  # columns that carry the weights of rows; cuDNN needs head widths in multiples of 8
 PIECES = 3  # 16-bit numbers (bfloat16) that add up to one float32
-TPU_TILE = 128  # tokens, of which the Pallas kernel wants a whole number
-TPU_BLOCKS = (512, 384, 256, 128)  # tokens of a block; larger ones are faster
+TPU_TILE = 128  # tokens per tile; the Pallas kernel needs full tiles
+TPU_BLOCKS = (512, 384, 256, 128)  # tokens per block; larger ones are faster
 
 
 def attend_fused(
@@ -28,17 +28,17 @@ def attend_fused(
   key: Array,  # (B, heads, N, d)
   value: Array,  # (B, heads, N, d)
   *,
-  key_mask: Array | None = None,  # (B, N) bool; False: gets no attention
+  key_mask: Array | None = None,  # (B, N) bool; False: not attended to
   query_weight: Array | None = None,  # (B, N); weight of each row in the importance
   kernel: str = 'cudnn',  # or 'pallas', or 'xla', which is not fused and runs everywhere
 ) -> tuple[Array, Array | None]:  # (B, heads, N, d), (B, N) or None
-  """What `attention.attend` computes, with the same arguments."""
+  """Computes what `attention.attend` does, with the same arguments."""
   if kernel == 'pallas':
     out, log_total = _pallas(query, key, value, key_mask)
   else:
     lengths = None
     if key_mask is not None:
-      # Real keys first: a length then says what a mask says, without another column of logits.
+      # Real keys first: a length then replaces the mask, without another column of logits.
       order = jnp.argsort(~key_mask, axis=1, stable=True)  # (B, N)
       lengths = key_mask.sum(axis=1, dtype=jnp.int32)
       keys, values = permute_tokens(key, order), permute_tokens(value, order)
@@ -63,13 +63,13 @@ def swapped_column_sums(
   query_weight: Array,  # (B, heads, N), at least 0
   kernel: str,
 ) -> Array:  # (B, heads, N)
-  """sum_q query_weight[q] * attention[q, k], from a fused kernel whose roles are exchanged.
+  """sum_q query_weight[q] * attention[q, k], from a fused kernel with queries and keys swapped.
 
-  With keys in the place of queries, the sum over a row is one over queries, and the logarithm of
-  the row's sum, which kernels return, is log sum_q exp(q.k / sqrt(d) + b_q). It is that of the
-  column sum where b_q = log(weight_q) - log_total_q. Further columns carry b: as pieces of 16 bits
-  each among the queries, and what undoes the scale among the keys. No mask on keys: what stands at
-  masked ones has no meaning.
+  With keys in the role of queries, a row is summed over queries. Its log-sum-exp, which kernels
+  return, is log sum_q exp(q.k / sqrt(d) + b_q): the logarithm of the column sum where
+  b_q = log(weight_q) - log_total_q. Extra columns carry b, in pieces of 16 bits on the side of the
+  queries, and the inverse of the scale on that of the keys. Keys are not masked: results at masked
+  ones have no meaning.
   """
   wide, scale = at_least_float32(query.dtype), query.shape[-1] ** -0.5
   carrier = jnp.asarray(1 / scale, query.dtype)  # rounded, unless d is a power of 4
@@ -77,7 +77,7 @@ def swapped_column_sums(
   rest = share.astype(wide) / (scale * carrier.astype(wide))
   pieces = []
   for _ in range(PIECES):
-    # As astype(bfloat16), but never taken out by the compiler's excess precision.
+    # Like astype(bfloat16), but the compiler's excess precision never removes it.
     piece = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
     pieces.append(piece.astype(query.dtype))
     rest = rest - piece
@@ -94,9 +94,9 @@ def swapped_column_sums(
 
 @jax.custom_vjp
 def permute_tokens(x: Array, order: Array) -> Array:
-  """x (B, heads, N, d), order (B, N), a permutation -> x[:, :, order]; so is its gradient.
+  """Permutes tokens: x (B, heads, N, d), order (B, N) -> x[:, :, order].
 
-  A gradient that is a gather, not a sum into places: nothing stands twice in a permutation.
+  The gradient is a gather too, not a scatter-add: no index of a permutation repeats.
   """
   return jnp.take_along_axis(x, order[:, None, :, None], axis=2, mode='clip')
 
@@ -111,7 +111,7 @@ def _by_lengths(
   query: Array,  # (B, heads, N, d)
   key: Array,
   value: Array,
-  lengths: Array | None,  # (B,) int32; keys behind it get no attention
+  lengths: Array | None,  # (B,) int32; keys beyond it are not attended to
   kernel: str,
   scale: float | None = None,
 ) -> tuple[Array, Array]:  # (B, heads, N, d), float32 log of row sums (B, heads, N)
@@ -120,7 +120,7 @@ def _by_lengths(
   scale = d**-0.5 if scale is None else scale
   query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (B, N, heads, d)
   if kernel == 'xla':
-    dtype, wide = query.dtype, at_least_float32(query.dtype)  # what it sums is returned in its type
+    dtype, wide = query.dtype, at_least_float32(query.dtype)  # returns sums in its inputs' type
     out, log_total = jax.nn.dot_product_attention(
       *(x.astype(wide) for x in (query, key, value)),
       scale=scale,
@@ -129,7 +129,7 @@ def _by_lengths(
       return_residual=True,
     )
     return out.swapaxes(1, 2).astype(dtype), log_total.swapaxes(1, 2)
-  # The public function rounds the logarithm to 16 bits, by up to 3 per cent of what it stands for.
+  # The public function rounds the log-sum-exp to 16 bits, which changes the sum by up to 3 %.
   from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
   if n % 2:  # its backward pass takes even lengths only
@@ -156,14 +156,14 @@ def _pallas(
   key_mask: Array | None,  # (B, N)
   scale: float | None = None,
 ) -> tuple[Array, Array]:  # (B, heads, N, d), float32 log of row sums (B, heads, N)
-  """The TPU kernel of JAX's library, on each device of the mesh around it for its own part."""
+  """JAX's TPU kernel, run by each device of the surrounding mesh on its own shard."""
   b, _, n, d = query.shape
   real = jnp.ones((b, n), bool) if key_mask is None else key_mask
   on_one = functools.partial(_pallas_on_one, d**-0.5 if scale is None else scale)
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return on_one(query, key, value, real)
-  # Clips over the first axis of the mesh, heads over the second: as the batch and the model lie.
+  # Shards clips over the first mesh axis and heads over the second, like the batch and the model.
   clips, heads = mesh.axis_names
   split = PartitionSpec(clips, heads)
   return jax.shard_map(
@@ -177,7 +177,7 @@ def _pallas(
 def _pallas_on_one(
   scale: float, query: Array, key: Array, value: Array, real_mask: Array
 ) -> tuple[Array, Array]:
-  """Padding and mask are keys of another segment."""
+  """Padding and masked keys get a segment of their own."""
   n = query.shape[2]
   behind = -n % TPU_TILE
   padded = (jnp.pad(x, ((0, 0), (0, 0), (0, behind), (0, 0))) for x in (query, key, value))
@@ -190,20 +190,20 @@ def _pallas_on_one(
 def _flash(
   scale: float, query: Array, key: Array, value: Array, segment: Array
 ) -> tuple[Array, Array]:
-  """The kernel, at the one precision that 16-bit types have; no gradient of the log row sums.
+  """The kernel, at the only precision of 16-bit types; no gradient of the log row sums.
 
-  A higher one that is asked for from outside reaches into kernels, where it is an error.
+  A higher precision set by a caller would reach the kernel, where it is an error.
   """
   return _flash_forward(scale, query, key, value, segment)[0]
 
 
 def _flash_forward(scale, query, key, value, segment):
-  """The two results, and what the backward pass needs."""
-  from jax.experimental.pallas.ops.tpu import flash_attention as flash  # of use on a TPU alone
+  """Returns the two results, and what the backward pass needs."""
+  from jax.experimental.pallas.ops.tpu import flash_attention as flash  # needed on a TPU alone
 
   segments = flash.SegmentIds(jnp.ones_like(segment), segment)
   with _precision_of(query.dtype):
-    # The library's public function keeps the row sums, and gives them to its own gradient alone.
+    # The library's public function does not return the row sums; only its own gradient gets them.
     found = flash._flash_attention(
       query, key, value, None, segments, True, False, scale, _blocks(query), False
     )

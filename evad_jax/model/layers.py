@@ -21,14 +21,14 @@ Array = jax.Array
 xavier = nn.initializers.xavier_uniform()
 
 GRADIENT_DTYPES = ('float32', 'compute')
-SAVED = 'saved'  # name of what a policy of recomputation keeps
+SAVED = 'saved'  # name of what recomputation keeps
 
 # The two-pass variance: the fast form E[x^2] - E[x]^2 loses digits where the mean is large.
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-  """The type for softmax, losses and boxes: float32, or float64 where that is the compute type."""
+  """The type for softmax, losses and boxes: float32, or float64 if that is the compute type."""
   return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -36,9 +36,9 @@ _summed_in = contextvars.ContextVar('gradient_dtype', default='float32')
 
 
 def summing_gradients_in(gradient_dtype: str, function: Callable) -> Callable:
-  """`function`, traced so that gradients of kernels are sums in 'float32' or the 'compute' type.
+  """`function`, traced so that kernel gradients are summed in 'float32' or the 'compute' type.
 
-  That is the type in which devices add them up, too. Raises InputError for another word.
+  Devices sum them in that type, too. Raises InputError for any other value.
   """
   if gradient_dtype not in GRADIENT_DTYPES:
     raise InputError(
@@ -63,7 +63,7 @@ def _product(x: Array, kernel: Array, dtype: jnp.dtype, sums: str) -> Array:
 
 
 def _product_forward(x, kernel, dtype, sums):
-  # The cast kernel is kept: where it is split over devices, it would be gathered again.
+  # Keeps the cast kernel: a sharded one would otherwise be gathered again.
   cast = kernel.astype(dtype)
   return x.astype(dtype) @ cast, (x, cast, jnp.empty(0, kernel.dtype))
 
@@ -82,11 +82,11 @@ _product.defvjp(_product_forward, _product_gradients)
 
 
 class Dense(nn.Module):
-  """As nn.Dense, with Xavier init, computed on one flat axis of rows.
+  """Like nn.Dense, with Xavier init, computed on one flat axis of rows.
 
   The weight gradient of a (B, N, D) input contracts two axes, which XLA's CPU backend does several
   times slower than the same product on (B*N, D). It is never rounded to 16 bits before it is summed
-  over clips and devices, unless that is asked for: see `summing_gradients_in`.
+  over clips and devices, unless `summing_gradients_in` asks for it.
   """
 
   features: int
@@ -104,7 +104,7 @@ class Dense(nn.Module):
 
 
 class Affine(nn.Module):
-  """Kernel and bias of a Dense layer, for those who make the product themselves."""
+  """Kernel and bias of a Dense layer, for modules that compute the product themselves."""
 
   rows: int
   features: int
@@ -134,7 +134,7 @@ class DropPath(nn.Module):
 
 @jax.custom_vjp
 def gelu(x: Array) -> Array:
-  """Exact (erf) GELU. Its backward pass keeps x alone, where jax.nn's keeps more of that size."""
+  """Exact (erf) GELU. Its backward pass keeps x alone; jax.nn's keeps more of that size."""
   return nn.gelu(x, approximate=False)
 
 

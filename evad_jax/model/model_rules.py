@@ -1,6 +1,6 @@
-"""What the settings of a model and of its clips may be, wherever they come from.
+"""Valid values for the settings of a model and of its clips, wherever they come from.
 
-Sizes end where no model of this kind goes: settings from outside could ask for all memory.
+Sizes have limits beyond any model of this kind: untrusted settings could ask for all memory.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ CLIP: dict[str, Rule] = {
   'max_boxes': whole(1, 10**4),
   'reduced_decoding': truth,
 }
-# Numbers of a position table for one time slot; published: 14 * 14 * 1024.
+# Numbers in a position table, per time step; published: 14 * 14 * 1024.
 _LARGEST_TABLE = 2 * 10**6
 _HEADS = {
   'num_heads': 'width',
@@ -74,9 +74,9 @@ _HEADS = {
 
 
 def check_model(settings: Any, where: str) -> None:
-  """Raises InputError for settings of a model, all or some of them, that cannot be.
+  """Raises InputError for invalid settings of a model; not all need be given.
 
-  where: stands before their names, as in 'config.model.'.
+  where: prefix of their names, as in 'config.model.'.
   """
   check(settings, MODEL, where)
   for heads, width in _HEADS.items():

@@ -1,9 +1,9 @@
 """Multiply-adds and tokens of a model, from its settings alone.
 
-Counted as the literature counts ("GFLOPs" of a clip, paper table 1): matrix products and
-convolutions, outputs that nobody reads included; no norms, activations or RoIAlign. The published
-pyramid widens its maps after resizing them, ours before, which is the same and costs less
-(model/fpn.py): both counts are here.
+Counted as in the literature ("GFLOPs" of a clip, paper table 1): matrix products and convolutions,
+unused outputs included; no norms, activations or RoIAlign. The published pyramid projects its maps
+after resizing them, ours before, with the same result at a lower cost (model/fpn.py). Both counts
+are here.
 """
 
 from typing import NamedTuple
@@ -26,12 +26,12 @@ class Tokens(NamedTuple):
 
   @property
   def stages(self) -> tuple[int, ...]:
-    """The different numbers in turn: 2592, 1815, 1271, 890 for ViT-B at keep rate 0.7."""
+    """The distinct numbers in order: 2592, 1815, 1271, 890 for ViT-B at keep rate 0.7."""
     return tuple(dict.fromkeys((self.entering[0], *self.leaving)))
 
 
 def count_tokens(model: EVAD, frames: int, canvas: tuple[int, int]) -> Tokens:
-  """Tokens of every block. Raises InputError where canvas or keep rates do not suit the model."""
+  """Tokens of every block. Raises InputError if canvas or keep rates do not fit the model."""
   height, width = canvas
   if frames % (2 * model.tubelet):
     raise InputError(
@@ -57,7 +57,7 @@ def count_tokens(model: EVAD, frames: int, canvas: tuple[int, int]) -> Tokens:
 def multiply_adds(
   model: EVAD, frames: int, canvas: tuple[int, int], *, published: bool = True
 ) -> dict[str, int]:
-  """Multiply-adds of one clip, part by part; `published`: of the published order of the pyramid."""
+  """Multiply-adds of one clip by part; `published`: with the pyramid in its published order."""
   tokens = count_tokens(model, frames, canvas)
   blocks = zip(tokens.entering, tokens.leaving, strict=True)
   return {
@@ -70,13 +70,13 @@ def multiply_adds(
 
 
 def roi_multiply_adds(model: EVAD, tokens: Tokens) -> int:
-  """What the actor features add to the products that our program has: RoIAlign as one matrix."""
+  """Multiply-adds that our actor features add: they compute RoIAlign as one matrix product."""
   cells = tokens.rows * tokens.columns
   return model.num_proposals * BINS**2 * cells * model.decoder_width * tokens.slots
 
 
 def _block(n: int, left: int, width: int) -> int:
-  """Projections and attention of the n that enter, the MLP of those that are left."""
+  """Projections and attention of the n tokens that enter, MLP of those that are left."""
   return 4 * n * width**2 + 2 * n**2 * width + 8 * left * width**2
 
 

@@ -39,8 +39,8 @@ def position_table(
 ) -> np.ndarray:
   """Position codes of a (t, h, w) token grid, in time order: (t*h*w, width), float64.
 
-  The table belongs to the pre-training grid (t, *pretrain_grid). Each time slot is resized on its
-  own, but only where the number of positions differs: another shape with the same number takes the
+  The table belongs to the pre-training grid (t, *pretrain_grid). Each time step is resized on its
+  own, but only where the number of positions differs: another shape with the same number uses the
   table as it is, like the published system. The table is rounded to float32 before resizing.
   """
   t, h, w = grid

@@ -1,13 +1,13 @@
-"""RoIAlign, the aligned kind (arXiv 1703.06870), as products with matrices of tent weights.
+"""RoIAlign, the aligned variant (arXiv 1703.06870), as products with matrices of tent weights.
 
 Bilinear sampling is separable: the value of a bin is Y f X^T, where row i of Y (and of X) holds the
 mean of the bilinear weights of the bin's samples on each pixel row (column). The border rule folds
 into the weights. No gradient flows to the boxes.
 
 The maps of a pyramid lie on one sheet, so that one product reads every box from its own level.
-CPUs and GPUs read the few pixels that matter instead: on a CPU sixty times faster on a pyramid; for
-an H100 the compiled prediction moves 58 GB instead of 81. The other direction would have to write
-to them one after the other, so gradients are products everywhere.
+CPUs and GPUs gather the few pixels that matter instead: on a CPU, that is sixty times faster on a
+pyramid; on an H100, the compiled prediction moves 58 GB instead of 81. The backward pass would have
+to write to these pixels one after the other, so gradients are products everywhere.
 """
 
 import itertools
@@ -29,12 +29,12 @@ def sample_places(
   bins: int,
   samples: int,  # per bin
 ) -> tuple[Array, Array]:  # (..., bins, samples), (..., bins, samples) bool
-  """Where the samples lie, and which of them count.
+  """Coordinates of the samples, and which of them count.
 
-  A sample further than one pixel outside the map counts 0 (but still counts in the mean); one
-  within that pixel is clamped to the edge.
+  A sample more than one pixel outside the map is 0 (but still counts in the mean); one within that
+  pixel is clamped to the edge.
   """
-  # Summed in the published order: a place is tens of pixels, and its rounding shows in the weights.
+  # Summed in the published order: coordinates are tens of pixels; rounding shows in the weights.
   bin_size = ((high - low) / bins)[..., None, None]
   start = low[..., None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * bin_size
   middle = (jnp.arange(samples, dtype=low.dtype) + 0.5) * bin_size / samples
@@ -68,7 +68,7 @@ def sample_pixels(
   bins: int,
   samples: int,
 ) -> tuple[Array, Array]:  # (..., bins, 2 * samples) int32 pixels and their weights
-  """The pixels with weights above zero of `sample_weights`, two a sample, and the weights."""
+  """The pixels with weights above zero in `sample_weights`, two per sample, and the weights."""
   place, inside = sample_places(low, high, length, bins, samples)
   first = jnp.floor(place).astype(jnp.int32)
   second = jnp.minimum(first + 1, length[..., None, None] - 1)
@@ -87,7 +87,7 @@ def roi_weights(
   bins: int = 7,
   samples: int = 2,
 ) -> tuple[Array, Array]:  # (B, P, bins, height), (B, P, bins, width)
-  """The two matrices of RoIAlign of every box on a map of the given size and stride."""
+  """The two RoIAlign matrices of every box on a map of the given size and stride."""
   boxes = jax.lax.stop_gradient(boxes) / stride - 0.5
   x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
   rows = sample_weights(y1, y2, height, bins, samples)
@@ -126,12 +126,12 @@ class Sheet(NamedTuple):
 
   height: int
   width: int
-  places: np.ndarray  # (levels, 2) row and column
+  places: np.ndarray  # (levels, 2) first row and column
   sizes: np.ndarray  # (levels, 2) rows and columns
 
 
 def sheet_of(pyramid: list[Array]) -> Sheet:  # of (B, y, x, C), fine to coarse
-  """The coarser maps lie below each other at the right of the finest, half as wide."""
+  """Stacks the coarser maps below each other, to the right of the finest and half as wide."""
   sizes = np.array([x.shape[1:3] for x in pyramid])
   rows = np.cumsum([0, *sizes[1:, 0]])
   places = np.stack([[0, *rows[:-1]], [0] + [sizes[0, 1]] * (len(sizes) - 1)], axis=1)
@@ -139,7 +139,7 @@ def sheet_of(pyramid: list[Array]) -> Sheet:  # of (B, y, x, C), fine to coarse
 
 
 def lay(pyramid: list[Array], sheet: Sheet) -> Array:
-  """The maps on their sheet: of (B, y, x, C) -> (B, height, width, C)."""
+  """Lays the maps on their sheet: each (B, y, x, C) -> (B, height, width, C)."""
 
   def fill(x: Array, height: int, width: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
@@ -157,7 +157,7 @@ def multilevel_roi_align(
   finest_stride: float,
   canonical_size: float,
 ) -> Array:  # (B, P, 7, 7, C)
-  """RoIAlign of every box on its own level, in the form that suits the platform."""
+  """RoIAlign of every box on its own level, with the implementation that suits the platform."""
   spans = own_spans(boxes, sheet, finest_stride, canonical_size)
   if jax.default_backend() == 'tpu':
     return sheet_by_products(features, *spans)
@@ -236,12 +236,12 @@ def _sheet_gradient(kept: tuple[Array, Span, Span], gradient: Array) -> tuple[Ar
 def rows_added(gradient: Array, rows: Span, columns: Span, shape: jax.ShapeDtypeStruct) -> Array:
   """The gradient of the features, (B, y, x, C): rows by multiply and add, columns by a product.
 
-  For a GPU: a product for the rows too would have sums of seven, for which it pads and transposes
-  more than it computes.
+  For a GPU: a product for the rows would contract over seven, for which it pads and transposes more
+  than it computes.
   """
   b, height, width, channels = shape.shape
   bins = gradient.shape[2]
-  spare = -gradient.shape[1] % 8  # boxes of zeros, where a product wants whole eights
+  spare = -gradient.shape[1] % 8  # boxes of padding: the product wants multiples of 8
   gradient, y_weights, x_weights = (
     jnp.pad(x, ((0, 0), (0, spare), *((0, 0),) * (x.ndim - 2)))
     for x in (gradient, span_weights(rows, height), span_weights(columns, width))
@@ -257,7 +257,7 @@ def rows_added(gradient: Array, rows: Span, columns: Span, shape: jax.ShapeDtype
 _sheet_by_gathers.defvjp(
   lambda features, rows, columns: (
     _sheet_by_gathers(features, rows, columns),
-    (features[:0], rows, columns),  # of the features their shape and type alone
+    (features[:0], rows, columns),  # of the features, shape and type alone
   ),
   _sheet_gradient,
 )

@@ -107,7 +107,7 @@ class Stage(nn.Module):
         y = nn.relu(norm(f'{name}_norm_{i}')(y))
       return y
 
-    # Logits and deltas are computed in full width: boxes are float32 whatever the compute type.
+    # Logits and deltas have full precision: boxes are float32 whatever the compute type.
     wide = at_least_float32(self.dtype)
     logits = Dense(2, dtype=wide, name='class_logits')(tower(1, 'class_tower'))
     deltas = Dense(4, dtype=wide, name='box_deltas')(tower(3, 'box_tower'))
@@ -115,16 +115,15 @@ class Stage(nn.Module):
 
 
 def image_boxes(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
-  """Start values of the proposals as published: all are the whole image; (P, 4) cxcywh."""
+  """Initial proposals as published: each covers the full image; (P, 4) cxcywh."""
   del key
   return jnp.tile(jnp.asarray([0.5, 0.5, 1.0, 1.0], dtype), (shape[0], 1))
 
 
 def grid_boxes(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
-  """Start values on a regular grid of overlapping upright boxes; (P, 4) cxcywh, normalised.
+  """Initial proposals on a regular grid of overlapping upright boxes; (P, 4) cxcywh, normalised.
 
-  Proposals that start apart take responsibility for different people early, which matters where
-  training is short.
+  Proposals that start apart specialise in different people early, which helps short training runs.
   """
   del key
   columns = math.ceil(math.sqrt(shape[0]))
@@ -169,8 +168,8 @@ class PersonDetector(nn.Module):
     features = self.param(
       'proposal_features', nn.initializers.normal(1.0), (self.num_proposals, width)
     )
-    # Scaled before the corners are made: the gradients of two opposite corners then cancel exactly
-    # where a centre does not matter. After it, a rounding error is left, which Adam would magnify.
+    # Scaled before conversion to corners: the gradients of two opposite corners then cancel exactly
+    # where a centre does not matter. Scaling later leaves a rounding error, which Adam magnifies.
     boxes = box_ops.to_pixels(normalised.astype(wide), sizes[:, None])
     boxes = box_ops.from_cxcywh(boxes)  # (B, P, 4)
     x = jnp.broadcast_to(features.astype(self.dtype), (batch, *features.shape))

@@ -1,7 +1,7 @@
 """Keyframe-centric token pruning (paper section 3.2) with static shapes.
 
-The keyframe's S tokens stand first and all stay; of the others the K most important stay, where K
-is a Python int known when tracing.
+The keyframe's S tokens come first and all stay. Of the others, the K most important stay; K is a
+Python int known at trace time.
 """
 
 import functools
@@ -19,17 +19,17 @@ Array = jax.Array
 
 
 class Tokens(NamedTuple):
-  """The tokens that are left, the keyframe's S first."""
+  """The remaining tokens, the keyframe's S first."""
 
   x: Array  # (B, n, D)
-  places: Array  # (B, n - S) int32, place of each in the (t-1)*S non-keyframe sequence
-  mask: Array | None  # (B, n) bool, False for tokens of padding; None: nothing is masked
+  places: Array  # (B, n - S) int32, index of each in the (t-1)*S non-keyframe sequence
+  mask: Array | None  # (B, n) bool, False for padding tokens; None: nothing is masked
 
 
 def num_kept(num_tokens: int, num_keyframe_tokens: int, keep_rate: float, block: int) -> int:
   """K = ceil(keep_rate * n) - S, the number of non-keyframe tokens that stay.
 
-  Raises InputError where K would be negative or the rate lies outside (0, 1].
+  Raises InputError if K would be negative or the rate lies outside (0, 1].
   """
   if not 0 < keep_rate <= 1:
     raise InputError(f'The keep rate of block {block} is {keep_rate}; it must be in (0, 1].')
@@ -54,7 +54,7 @@ def prune(tokens: Tokens, importance: Array, kept: int) -> Tokens:
   if tokens.mask is not None:
     importance = jnp.where(tokens.mask[:, n_keyframe:], importance, -jnp.inf)
   _, chosen = jax.lax.top_k(importance, kept)  # (B, K)
-  # Recomputation would rank by other roundings: the backward pass has to take the same tokens.
+  # Recomputation may round and rank differently: the backward pass has to keep the same tokens.
   chosen = checkpoint_name(chosen, SAVED)
 
   def keep(a: Array) -> Array:  # (B, n, ...) -> (B, S + K, ...)
@@ -66,17 +66,17 @@ def prune(tokens: Tokens, importance: Array, kept: int) -> Tokens:
 
 @jax.custom_vjp
 def choose(x: Array, places: Array) -> Array:
-  """The entries at different places: (B, n, ...), (B, K) -> (B, K, ...).
+  """Gathers the entries at distinct indices: (B, n, ...), (B, K) -> (B, K, ...).
 
-  As no place stands twice, the gradient is a gather too (`put`), not a sum into places, which
-  accelerators do one after the other.
+  As no index repeats, the gradient is a gather too (`put`), not a scatter-add, which accelerators
+  do one entry at a time.
   """
   return jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def put(x: Array, places: Array, length: int) -> Array:
-  """Entries put at different places, zeros elsewhere: (B, K, ...), (B, K) -> (B, length, ...)."""
+  """Puts entries at distinct indices, zeros elsewhere: (B, K, ...), (B, K) -> (B, length, ...)."""
   if not places.shape[1]:
     return jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
   entry = entry_at(places, length)
@@ -85,7 +85,7 @@ def put(x: Array, places: Array, length: int) -> Array:
 
 
 def entry_at(places: Array, length: int) -> Array:
-  """Which entry is put at each place: (B, K) -> (B, length) int32; K where none is."""
+  """The entry that goes to each index: (B, K) -> (B, length) int32; K where none does."""
   count = places.shape[1]
   empty = jnp.full(length, count, jnp.int32)
   numbers = jnp.arange(count, dtype=jnp.int32)

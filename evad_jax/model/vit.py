@@ -18,10 +18,10 @@ class Block(nn.Module):
 
   num_heads: int
   drop_path: float = 0.0  # probability
-  keep_rate: float = 1.0  # of all tokens that come in
+  keep_rate: float = 1.0  # of all tokens that enter
   enhanced_weight: float = 1.0  # of the keyframe's queries in the importance
   index: int = 0  # for error messages
-  attention: str = 'auto'  # form of its computation
+  attention: str = 'auto'  # implementation, one of attention.FORMS
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -47,7 +47,7 @@ class Block(nn.Module):
     if self.keep_rate != 1:
       kept = num_kept(n, n_keyframe, self.keep_rate, self.index)
       tokens = prune(tokens, importance, kept)  # (B, S + K, D)
-      self.sow('intermediates', 'importance', importance)  # (B, n), of those that came in
+      self.sow('intermediates', 'importance', importance)  # (B, n), of those that entered
       self.sow('intermediates', 'kept_places', tokens.places)  # (B, K)
 
     x = tokens.x
@@ -76,8 +76,8 @@ class TubeletEmbedding(nn.Module):
       )
     kernel, bias = Affine(f * p * p * channels, self.width, self.dtype, name='projection')()
     if jax.default_backend() == 'tpu':
-      # Pixels of a row to lanes at once, then the row as a convolution: a third of the cycles of
-      # the whole transpose.
+      # Moves the pixels of a row to lanes at once, then convolves along the row: a third of the
+      # cycles of the full transpose.
       x = clips.reshape(b, frames // f, f, height // p, p, width, channels)
       x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, width, f * p * channels)
       kernel = kernel.reshape(f, p, p, channels, -1).transpose(2, 0, 1, 3, 4)
@@ -92,7 +92,7 @@ class TubeletEmbedding(nn.Module):
 
 
 def keyframe_first(x: Array) -> Array:
-  """(B, t, S, ...) in time order -> (B, t*S, ...), the slot t/2 in front, the others in order."""
+  """(B, t, S, ...) in time order -> (B, t*S, ...), time step t/2 first, the others in order."""
   middle = x.shape[1] // 2
   x = jnp.concatenate([x[:, middle : middle + 1], x[:, :middle], x[:, middle + 1 :]], axis=1)
   return x.reshape(x.shape[0], -1, *x.shape[3:])
@@ -107,19 +107,19 @@ class Encoder(nn.Module):
   tubelet: int
   patch: int
   pretrain_grid: tuple[int, int]  # rows and columns of the position table
-  keep_rates: tuple[float, ...]  # one a block
+  keep_rates: tuple[float, ...]  # one per block
   enhanced_weight: float
   feature_blocks: tuple[int, ...]  # blocks whose keyframe tokens become feature maps
   drop_path: float  # of the last block; rises linearly from 0
   remat: bool
-  attention: str = 'auto'  # form of its computation
+  attention: str = 'auto'  # implementation, one of attention.FORMS
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self,
     clips: Array,  # (B, T, H, W, 3), normalised
-    token_mask: Array | None,  # (B, S) bool, True where a token of a slot has a real pixel
+    token_mask: Array | None,  # (B, S) bool, True where a token of a time step has a real pixel
     *,
     train: bool,
   ) -> tuple[Tokens, list[Array]]:  # final norm applied to x; maps (B, h, w, D)

@@ -38,9 +38,9 @@ SEALS = {
   '400 digits': ('{"a": [1e400, 2]}', 'is not what was written'),
   'a list': ('[]', 'is not what was written'),
   'nested deep': ('[' * 200_000, 'is not what was written'),
-  'a device': ('{"/dev/zero": [1, 2]}', "'/dev/zero' is another place"),
+  'a device': ('{"/dev/zero": [1, 2]}', "'/dev/zero' is elsewhere"),
   'above it': ('{"../../../../etc/hostname": [1, 2]}', "hostname' leaves its directory"),
-  'a zero': ('{"a\\u0000": [1, 2]}', 'has letters that cannot be printed'),
+  'a zero': ('{"a\\u0000": [1, 2]}', 'has characters that cannot be printed'),
   'a directory': ('{"state": [1, 2]}', 'state is not a file'),
   'nothing': ('{"nothing": [1, 2]}', 'nothing cannot be read .No such file'),
 }

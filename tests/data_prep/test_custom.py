@@ -143,7 +143,7 @@ def test_a_file_of_which_no_video_can_be_used_is_no_other_file(tmp_path, capsys)
     ('[]', 'the file is not an object'),
     ('{"videos": {}}', '"classes" is not a list'),
     ('{"classes": ["a", "a"], "videos": {}}', 'has a name twice'),
-    ('{"classes": ["a"], "videos": {"v": {}, "v": {}}}', "'v' stands twice"),
+    ('{"classes": ["a"], "videos": {"v": {}, "v": {}}}', "'v' occurs twice"),
     ('{"classes": ["a"], "videos": []}', '"videos" is not an object'),
     ('{"labels": ["a"], "videos": {"v": {}}}', "unknown key 'labels' .* shows how it must look"),
     ('{"gttubes": {"v": {}}}', 'shows how JSON must look'),

@@ -63,7 +63,7 @@ def test_absolute_paths_lead_below_the_directory_or_nowhere(root):
   assert {kind for kind, _ in found.values()} == {'path outside'}
   assert sorted(found) == sorted(['outside', 'beside', str(outside)])
   assert (
-    f"'{outside}' is another place; it has to be the name of something below" in found['outside'][1]
+    f"'{outside}' is elsewhere; it has to be the name of something below" in found['outside'][1]
   )
   assert set(RecordIndex.open(root / 'out', 'train').record_video) == {'inside'}
 
@@ -180,7 +180,7 @@ def test_an_address_and_a_name_with_a_colon(tmp_path, monkeypatch, text, refused
   monkeypatch.chdir(tmp_path)
   Path('cam:').mkdir()
   if refused:
-    with pytest.raises(InputError, match='an address and no folder'):
+    with pytest.raises(InputError, match='an address, not a folder'):
       storage.refuse_address(text, '--workdir')
   else:
     storage.refuse_address(text, '--workdir')

@@ -103,7 +103,7 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
     flock(descriptor, operation)
 
   monkeypatch.setattr(fcntl, 'flock', late)
-  with pytest.raises(InputError, match=r'another process .*\(it has just begun\)'):
+  with pytest.raises(InputError, match=r'another process .*\(it has just started\)'):
     with held(tmp_path):
       pass
   os.close(others[0])

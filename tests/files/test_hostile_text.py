@@ -44,7 +44,7 @@ ANNOTATIONS = {
   'a coordinate that is true': (box(box=[True, 1, 5, 5]), '"box" is not'),
   'a width of 10**400': (own(width=10**400), '"width" is 10{59}.*, not a whole number'),
   '10**30 frames': (own(num_frames=10**30), '"num_frames" is 10{30}, not a whole number'),
-  '10**8 frames a second': (own(fps=10**8), '"fps" is 100000000, not a number of 0.001 to'),
+  '10**8 frames a second': (own(fps=10**8), '"fps" is 100000000, not a number from 0.001 to'),
   'a label that is a list': (box(labels=[['a']]), '"labels" are not all names'),
   'time without end': (
     own(boxes=[{'time': 1e6, 'labels': []}]),
@@ -89,7 +89,7 @@ CSV = {
   'second 2**52': (ava_files.read_truth, 'v,4503599627370496,0,0,1,1,1,0', 'second is 45035'),
   'excluded second': (ava_files.read_exclusions, 'v,4503599627370496', 'second is 45035'),
   'score 1e400': (detections_csv.read_detections, 'v,902,0,0,1,1,1,1e400', "score is '1e400'"),
-  'a name of 1,000 letters': (tube_csv.read_truth, 'v' * 1000 + ',1,1,1,5,5,0,0', '300 letters'),
+  'a name of 1,000 letters': (tube_csv.read_truth, 'v' * 1000 + ',1,1,1,5,5,0,0', '300 characters'),
 }
 
 
@@ -105,8 +105,8 @@ def test_csv(tmp_path, read, row, message):
   [
     ('item { name: "a" id: 1000000000000 }', 'the id 1000000000000 is not a whole number from 0'),
     (f'item {{ name: "a" id: {"9" * 5000} }}', 'is not a whole number from 0 to'),
-    ('item { name: "a\\x" id: 1 }', r'the name "a\\x" has a \\ that means nothing'),
-    ('item { name: "a\\N{nothing}" id: 1 }', 'that means nothing'),
+    ('item { name: "a\\x" id: 1 }', r'the name "a\\x" has an invalid \\ escape'),
+    ('item { name: "a\\N{nothing}" id: 1 }', r'has an invalid \\ escape'),
   ],
 )
 def test_label_maps(tmp_path, text, message):
@@ -127,14 +127,14 @@ def test_a_name_that_stands_twice_is_found_in_no_time(tmp_path):
   names = [f'"n{i}": 0' for i in range(50_000)]
   (tmp_path / 'a.json').write_text('{' + ','.join([*names, '"n49999": 1']) + '}')
   start = time.process_time()
-  with pytest.raises(InputError, match="'n49999' stands twice"):
+  with pytest.raises(InputError, match="'n49999' occurs twice"):
     text_files.read_json(tmp_path / 'a.json', 'x')
   assert time.process_time() - start < 1
 
 
 def test_devices_are_no_files(tmp_path):
   (tmp_path / 'manifest.json').symlink_to('/dev/zero')
-  with pytest.raises(InputError, match='manifest.json is a device and no file; give x'):
+  with pytest.raises(InputError, match='manifest.json is a device, not a file; give x'):
     text_files.read_json(tmp_path / 'manifest.json', 'x')
 
 

@@ -85,9 +85,9 @@ def test_refused_by_name(tmp_path, content, name, protocol):
 PROGRAMS = {
   'memory cell 2**31 - 1': (b'\x80\x02]r\xff\xff\xff\x7f.', 'memory cell 2147483647'),
   'memory cell in words': (b']p4000000000\n.', 'memory cell 4000000000'),
-  'bytes of 2**60': (b'\x80\x04\x8e' + struct.pack('<Q', 2**60) + b'abc.', 'not a whole pickle'),
-  'bytearray of 2**34': (b'\x80\x05\x96' + struct.pack('<Q', 2**34) + b'abc.', 'not a whole'),
-  'a frame of 2**62': (b'\x80\x04\x95' + struct.pack('<Q', 2**62) + b'].', 'not a whole'),
+  'bytes of 2**60': (b'\x80\x04\x8e' + struct.pack('<Q', 2**60) + b'abc.', 'not a complete pickle'),
+  'bytearray of 2**34': (b'\x80\x05\x96' + struct.pack('<Q', 2**34) + b'abc.', 'not a complete'),
+  'a frame of 2**62': (b'\x80\x04\x95' + struct.pack('<Q', 2**62) + b'].', 'not a complete'),
   'an object of another file': (b'\x80\x02X\x01\x00\x00\x00aQ.', 'instruction BINPERSID'),
   'an instance': (b'(i__builtin__\nlist\n.', 'instruction INST'),
   'a change of a name': (b'cnumpy\nndarray\n(N}X\x01\x00\x00\x00aK\x01stb.', 'change of numpy'),

@@ -31,7 +31,7 @@ def test_new_files_grow_under_their_own_names(tmp_path, files):
 
 def test_what_is_there_is_refused(tmp_path, files):
   files[1].write_text('old')
-  with pytest.raises(InputError, match='a.mp4 is there already; give another --output, or --over'):
+  with pytest.raises(InputError, match='a.mp4 already exists; give another --output, or --over'):
     Replacement(files, overwrite=False)
   assert names(tmp_path) == {'a.mp4': 'old'}
 

@@ -55,7 +55,7 @@ def test_label_maps_csv_and_json(tmp_path, encoding):
     ('a\nb\ncafé'.encode('latin-1'), r'is not UTF-8 text \(line 3, byte 8: .*save it as UTF-8'),
     (codecs.BOM_UTF16_LE + b'a\0b', 'is not UTF-8 text'),  # half a letter is missing
     (bytes(range(256)), 'is not UTF-8 text'),
-    (b'abc\ndef\0\0\0', 'is not UTF-8 text, there are zeros in it; give a list'),
+    (b'abc\ndef\0\0\0', 'is not UTF-8 text: it has zero bytes; give a list'),
   ],
 )
 def test_bytes_that_are_no_text(tmp_path, data, message):
@@ -74,10 +74,10 @@ def test_files_that_cannot_be_read(tmp_path):
   ('text', 'message'),
   [
     ('{"a": 1', 'is not JSON'),
-    ('{"a": {"b": 1, "b": 2}}', "'b' stands twice"),
+    ('{"a": {"b": 1, "b": 2}}', "'b' occurs twice"),
     ('[' * 200_000, 'is nested too deep|is not JSON'),
-    ('{"a": ["\\ud83d"]}', r"half a letter in a text \('\\ud83d'\)"),
-    ('{"\\uDE00\\uD83D": 1}', 'half a letter'),
+    ('{"a": ["\\ud83d"]}', r"a lone surrogate in a text \('\\ud83d'\)"),
+    ('{"\\uDE00\\uD83D": 1}', 'a lone surrogate'),
   ],
 )
 def test_json_that_cannot_be_used(tmp_path, text, message):

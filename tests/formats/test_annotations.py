@@ -133,7 +133,7 @@ def test_python_2_text_is_latin1(tmp_path):
 @pytest.mark.parametrize('content', [b'', b'PK\x03\x04', b'\x80\x02}', b'\x80\x02K\x01'])
 def test_no_pickle(tmp_path, content):
   (tmp_path / 'a.pkl').write_bytes(content)
-  with pytest.raises(InputError, match='not a whole pickle'):
+  with pytest.raises(InputError, match='not a complete pickle'):
     load_plain_pickle(tmp_path / 'a.pkl')
   with pytest.raises(InputError, match='cannot be read'):
     load_plain_pickle(tmp_path / 'missing.pkl')

@@ -58,7 +58,7 @@ def test_rows_of_every_width(tmp_path):
     ('v,902,10,20,300,200,12,3', 'the box is not normalised'),
     ('v,902,0,0,1,1,0,3', 'action_id is 0, but action ids start at 1'),
     ('v,-1,0,0,1,1,12,3', 'second is -1'),
-    (',902,0,0,1,1,12,3', 'the video has no name'),
+    (',902,0,0,1,1,12,3', 'the video cell is empty'),
     ('"v,902,0,0,1,1,12,3', 'close its quotes'),
   ],
 )

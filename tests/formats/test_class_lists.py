@@ -36,10 +36,10 @@ def test_label_maps_for_a_model(tmp_path, ids, num_actions, class_ids, expected)
 @pytest.mark.parametrize(
   ('names', 'class_ids', 'message'),
   [
-    (['a', 'b'], None, '2 names of classes were given, but the checkpoint has 3 actions'),
-    ({5: 'a', 9: 'b'}, None, '2 names'),
-    ({4: 'a'}, [3, 27, 80], r'1 names .* 3 actions, of ids \[3, 27, 80\]'),
-    ({1: 'a', 2: 'b', 3: 'c', 4: 'd'}, None, '4 names'),
+    (['a', 'b'], None, '2 class names were given, but the checkpoint has 3 actions'),
+    ({5: 'a', 9: 'b'}, None, '2 class names'),
+    ({4: 'a'}, [3, 27, 80], r'1 class names .* 3 actions, of ids \[3, 27, 80\]'),
+    ({1: 'a', 2: 'b', 3: 'c', 4: 'd'}, None, '4 class names'),
   ],
 )
 def test_names_that_do_not_suit_a_model(names, class_ids, message):
@@ -58,7 +58,7 @@ def test_names_a_line(tmp_path):
 def test_labels_from_0(tmp_path):
   for ids in ((0, 1), (1, 2)):
     assert class_lists.by_label(written(tmp_path, label_map(*ids))) == [f'action {i}' for i in ids]
-  with pytest.raises(InputError, match='must be all of 0, 1, 2 and so on'):
+  with pytest.raises(InputError, match='must be consecutive, and start at 0 or 1'):
     class_lists.by_label(written(tmp_path, label_map(1, 3)))
 
 

@@ -115,7 +115,7 @@ def test_empty_lines_are_skipped_and_an_empty_file_is_an_error(tmp_path):
     ('v,1,0.5,0,0.4,1,1,0.5', 'ends before it starts'),
     ('v,1,10,20,300,200,1,0.5', 'not normalised'),
     ('v,1,0,0,1,1,0,0.5', 'action ids start at 1'),
-    (',1,0,0,1,1,1,0.5', 'the video has no name'),
+    (',1,0,0,1,1,1,0.5', 'the video cell is empty'),
   ],
 )
 def test_bad_row_names_file_and_line(tmp_path, row, message):

@@ -85,7 +85,7 @@ def test_pyannot(tmp_path):
     ({'gttubes': {'catch/a': {0: [np.zeros((2, 4))]}}}, 'catch/a: bad tube: .* shape'),
     ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 4, 9]])]}}}, 'a box of catch/a ends before'),
     ({'gttubes': {'catch/a': {0: [np.array([[0, 5, 5, 9, 9]])]}}}, 'frames do not increase from 0'),
-    ({'gttubes': {'catch/a': {0: [np.array([[1.5, 5, 5, 9, 9]])]}}}, 'no whole numbers'),
+    ({'gttubes': {'catch/a': {0: [np.array([[1.5, 5, 5, 9, 9]])]}}}, 'not whole numbers'),
     ({'gttubes': {'catch/a': {0: [np.array([[1e18, 5, 5, 9, 9]])]}}}, 'no video has a frame'),
     ({'gttubes': {'catch/a': {0: [np.array([[1, 5, 5, 9, np.nan]])]}}}, 'a box is not finite'),
     ({'gttubes': {'catch/a': {2: [np.array([[1, 5, 5, 9, 9]])]}}}, 'there is no class 2'),

@@ -95,7 +95,7 @@ def test_bad_file_of_detections(tmp_path, text, message):
   ('row', 'message'),
   [
     ('a,1,0,0,10,10,0', '7 columns instead of 8'),
-    ('a,1,0,0,10,10,0,', 'the tube_id has no name'),
+    ('a,1,0,0,10,10,0,', 'the tube_id cell is empty'),
     ('a,1,0,12,10,10,0,0', 'the box ends before it starts'),
     ('a,2,0,0,10,10,0,left', 'the tube has another box in this frame already'),
   ],

@@ -141,7 +141,7 @@ def test_settings_that_are_older_or_newer(tmp_path):
 @pytest.mark.parametrize(
   'arguments, words',
   [
-    ({'classes': ['sit', 'stand']}, '2 names of classes were given, but the checkpoint has 5'),
+    ({'classes': ['sit', 'stand']}, '2 class names were given, but the checkpoint has 5'),
     ({'keep_rate': 1.5}, r'keep_rate=1.5 must be in \(0, 1\]'),
     ({'keep_rate': 0.0}, r'keep_rate=0.0 must be in \(0, 1\]'),
     ({'keep_rate': (0.7, 0.7, 0.7)}, r'keep_rate=\(0.7, 0.7, 0.7\) has 3 rates for 2 prune_blocks'),

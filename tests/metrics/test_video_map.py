@@ -30,7 +30,7 @@ def test_thresholds():
   assert video_map.thresholds('0.1:0.9') == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
   assert video_map.thresholds('0.05:0.45')[:2] == [0.05, 0.1]
   for wrong in ('0', '1.5', 'half', '0.5:0.2', '0.1:0.2:0.3', '0.123', 'nan', 'inf', ''):
-    with pytest.raises(InputError, match='no IoU threshold'):
+    with pytest.raises(InputError, match='not an IoU threshold'):
       video_map.thresholds(wrong)
 
 

@@ -64,8 +64,8 @@ def test_wrong_values_are_named(tmp_path, key, value):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'feature_blocks': (0, 1)}, 'must be four'),
-    ({'prune_blocks': (9,)}, 'must be different blocks of 0 to 3'),
+    ({'feature_blocks': (0, 1)}, 'must be four blocks'),
+    ({'prune_blocks': (9,)}, 'must be distinct blocks from 0 to 3'),
     ({'tubelet': 3}, 'does not divide into an even number of tubelets'),
     ({'keep_rate': (0.7,)}, 'has 1 rates for 2 prune_blocks'),
   ],

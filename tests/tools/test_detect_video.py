@@ -150,7 +150,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(checkpoint, video, tmp_pa
   with pytest.raises(SystemExit) as caught:
     command_line.run(detect_video.main, command(video, checkpoint, output, *EVERYBODY))
   assert caught.value.code == 2
-  assert 'seen_tubes.csv is there already' in capsys.readouterr().err
+  assert 'seen_tubes.csv already exists' in capsys.readouterr().err
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('seen_tubes.csv', 'mine')]
   assert detect_video.main(command(video, checkpoint, output, *EVERYBODY, '--overwrite')) == 0
   assert len(read(output)[0]) == NUM_FRAMES
@@ -294,7 +294,7 @@ def test_the_first_signal_ends_the_source_and_the_second_everything(capsys):
     ({}, ['--keep-rate', '1', '0.7'], 'Several --keep-rate need a --latency-budget'),
     ({}, ['--keep-rate', '1', '7', '--latency-budget', '1'], 'keep_rates=(1.0, 7.0) must all be'),
     ({}, ['--latency-budget', '1'], 'A latency budget needs keep rates'),
-    ({}, ['--labels', 'two.txt'], '2 names of classes were given, but the checkpoint has 5'),
+    ({}, ['--labels', 'two.txt'], '2 class names were given, but the checkpoint has 5'),
     ({}, ['--labels', 'nowhere.txt'], 'nowhere.txt cannot be read'),
     ({}, ['--keyframe-stride', '0'], 'keyframe_stride=0 must be 1 or more'),
     ({}, ['--frame-stride', '0'], 'frame_stride=0 must be at least 1'),
