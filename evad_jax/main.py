@@ -1,11 +1,11 @@
-"""Command line: train and evaluate, or evaluate alone, as a configuration says.
+"""Trains and evaluates, or only evaluates, as a configuration says.
 
   python -m evad_jax.main --config=configs/demo.py
   python -m evad_jax.main --config=configs/demo.py --mode=eval --workdir=runs/demo
   python -m evad_jax.main --config=configs/ava.py --mode=eval --config.checkpoint=converted/vit_b
 
-Any key of the configuration can be changed: --config.train.epochs=3. Every key is in
-configs/common.py with a comment. A run that was stopped continues when it is started again.
+Any key of the configuration can be changed: --config.train.epochs=3. configs/common.py lists every
+key with a comment. A run that was stopped resumes when the same command is given again.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from evad_jax.errors import InputError
 
 
 def make_missing_data(config: ConfigDict) -> None:
-  """Makes the synthetic set where a configuration uses one and it is not there."""
+  """Makes the synthetic data set where a configuration uses one and it is missing."""
   if not config.data.synthetic or (Path(config.data.directory) / 'manifest.json').exists():
     return
   from evad_jax.synthetic import data_set  # only this configuration needs it
@@ -37,7 +37,7 @@ def make_missing_data(config: ConfigDict) -> None:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
-  """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
+  """Evaluates the newest or the chosen checkpoint of a run on config.data.eval_split."""
   from evad_jax.distributed import processes, profiling
   from evad_jax.evaluation import evaluate, saved_model
 
@@ -49,9 +49,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
 
 @contextlib.contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
-  """Holds a working directory for all processes of a run, by the first of them.
+  """Locks a working directory for all processes of a run; the first process holds the lock.
 
-  Raises InputError, in every process, where another run holds it.
+  Raises InputError, in every process, where another run holds the lock.
   """
   from evad_jax.distributed import processes
   from evad_jax.files import directory_lock
@@ -64,15 +64,15 @@ def alone_in(workdir: Path) -> Iterator[None]:
     except InputError as error:
       problem = error
     if processes.any_of(problem is not None):
-      raise problem or InputError(f'{workdir}: process 0 of this run says why it cannot be used.')
+      raise problem or InputError(f'{workdir}: cannot be used; process 0 of this run says why.')
     yield
 
 
 def run(config: ConfigDict, workdir: Path, mode: str) -> None:
-  """Trains or evaluates, prints the table, and writes what is to be kept to `workdir`.
+  """Trains or evaluates, prints the table of metrics, and writes the results to `workdir`.
 
-  Raises InputError for whatever is wrong with what was given, also where another run trains in
-  `workdir`; an evaluation only reads what one has saved.
+  Raises InputError for anything wrong with the input, and where another run trains in `workdir`;
+  an evaluation needs no lock, because it only reads what a run has saved.
   """
   from evad_jax.files import storage
   from evad_jax.settings import config_rules
@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 
 
 def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
-  import jax  # here, so that --help and wrong flags answer at once
+  import jax  # here, so that --help and wrong flags are answered at once
 
   from evad_jax.distributed import processes
   from evad_jax.distributed.preemption import Interrupted, Preempted
@@ -132,11 +132,11 @@ def main(argv: list[str] | None = None) -> None:
     '--mode',
     choices=('train', 'eval'),
     default='train',
-    help='train and evaluate (the default), or evaluate a checkpoint',
+    help='train and evaluate (default), or evaluate a checkpoint',
   )
-  parser.add_argument('--workdir', help='where results go (default: runs/<config.name>)')
+  parser.add_argument('--workdir', help='directory for results (default: runs/<config.name>)')
   args, config = parser.parse_with_config(argv)
-  from evad_jax.distributed import processes  # here for the reason that `run` gives
+  from evad_jax.distributed import processes  # here, for the reason given in `_run`
 
   processes.start(config.hosts)
   run(config, Path(args.workdir or f'runs/{config.name}'), args.mode)
