@@ -88,7 +88,9 @@ def scored_classes(classes: tuple[str, ...], ids: list[int], path: str) -> list[
   scored = read_label_map(path)
   strange = sorted(set(scored) - set(ids))
   if strange:
-    raise InputError(f'{path}: scores id {strange[0]}, which --labels does not have; give its own')
+    raise InputError(
+      f'{path}: scores id {strange[0]}, which --labels does not have; give the --labels that match'
+    )
   return [name for name, number in zip(classes, ids, strict=True) if number in scored]
 
 
