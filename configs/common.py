@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
   # Weight, relative to the action loss, of the distance to the actions that the same parameters
   # give without pruning; 0: off. It costs one more forward pass of the whole model.
   config.train.consistency = 0.0
-  config.train.non_finite = 'stop'  # at a non-finite loss or gradient, or 'skip' the update and count
+  config.train.non_finite = 'stop'  # at a non-finite loss or gradient, or 'skip' and count updates
   config.train.log_every = 50  # steps
   config.train.eval_every = 0  # steps; 0: only after the last
   config.train.checkpoint_every = 1000  # steps

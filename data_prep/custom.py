@@ -143,7 +143,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add = parser.add_argument
   add('--annotations', required=True, help='the JSON file')
   add('--videos', help="directory of the videos (default: the JSON file's)")
-  add('--keyframe-stride', type=positive, default=1, help='of train: every n-th frame (default 1)')
+  add('--keyframe-stride', type=positive, default=1, help='training: every n-th frame (default 1)')
   command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
   add = parser.add_argument
   add('--output', type=Path, required=True, help='directory to write to')
   size = (default.height, default.width)
-  add('--size', type=command_line.size, default=size, metavar='HxW', help='of frames (64x64)')
+  add('--size', type=command_line.size, default=size, metavar='HxW', help='frame size (64x64)')
   for name, what in (
     ('train', 'training clips'),
     ('test', 'test clips'),

@@ -126,8 +126,8 @@ def main(argv: list[str] | None = None) -> None:
   parser = command_line.Parser('data_prep.synthetic_video', __doc__)
   add = parser.add_argument
   add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
-  add('--seconds', type=float, default=20.0, help=f'at {FPS} frames per second (default 20)')
-  add('--people', type=int, default=2, help='1 to 3 (default 2)')
+  add('--seconds', type=float, default=20.0, help=f'length, at {FPS} frames/s (default 20)')
+  add('--people', type=int, default=2, help='number of people, 1 to 3 (default 2)')
   add('--seed', type=int, default=0, help='another seed gives other people (default 0)')
   args = parser.parse_args(argv)
   if not (1 <= args.people <= 3 and 1 <= args.seconds * FPS < math.inf and args.seed >= 0):

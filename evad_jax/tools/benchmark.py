@@ -81,10 +81,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = Parser('evad_jax.tools.benchmark', __doc__)
   add = parser.add_argument
-  add('--sizes', nargs='+', choices=SIZES, default=['B'], help='default B')
+  add('--sizes', nargs='+', choices=SIZES, default=['B'], help='model sizes (default B)')
   add('--canvases', nargs='+', type=size, default=[(288, 288)], metavar='HxW', help='(288x288)')
-  add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='default 1.0 0.7 0.6')
-  add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='default float32')
+  add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='(default 1 0.7 0.6)')
+  add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='(default float32)')
   add('--batches', nargs='+', type=positive, default=[1], help='batch sizes, clips (default 1)')
   add('--train', action='store_true', help='measure a training step instead of a prediction')
   add('--rounds', type=positive, default=5, help='calls of each program (default 5)')

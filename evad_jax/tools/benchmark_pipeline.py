@@ -217,19 +217,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   parser = Parser('evad_jax.tools.benchmark_pipeline', __doc__)
   add = parser.add_argument
   add('--directory', type=Path, help='prepared data set (default: temporary records)')
-  add('--split', default='train', help='of the data set (default train)')
+  add('--split', default='train', help='split of the data set (default train)')
   add('--canvas', type=size, action='append', metavar='HxW', help='repeat for several (288x512)')
-  add('--short-side', type=positive, default=288, help='of the pictures, pixels (default 288)')
+  add('--short-side', type=positive, default=288, help='of resized frames, pixels (default 288)')
   add('--clip-frames', type=positive, default=16, help='frames of a clip (default 16)')
-  add('--frame-stride', type=positive, default=4, help='between frames of a clip (default 4)')
-  add('--stored-size', type=size, default=(288, 512), metavar='HxW', help='of temporary records')
+  add('--frame-stride', type=positive, default=4, help='step between frames of a clip (default 4)')
+  add(
+    '--stored-size',
+    type=size,
+    default=(288, 512),
+    metavar='HxW',
+    help='of temporary records (288x512)',
+  )
   add('--batch', type=positive, default=8, help='clips per batch (default 8)')
   add('--threads', type=positive, default=2, help='decoding threads, per process (default 2)')
   add('--prefetch', type=positive, default=4, help='batches made ahead (default 4)')
   add('--workers', type=int, default=0, help='worker processes (default 0: threads alone)')
   add('--reduced-decoding', action='store_true', help='decode large frames at a reduced size')
   add('--rounds', type=positive, default=5, help='turns of codec and pipeline (default 5)')
-  add('--seconds', type=above_zero(float), default=4.0, help='of each turn (default 4)')
+  add('--seconds', type=above_zero(float), default=4.0, help='length of a turn (default 4)')
   add('--json', type=Path, help='also write the measurements to this file')
   return parser.parse_args(argv)
 

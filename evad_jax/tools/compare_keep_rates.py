@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = command_line.Parser('evad_jax.tools.compare_keep_rates', __doc__)
   add = parser.add_argument
-  add('checkpoints', nargs='+', metavar='CHECKPOINT', help="a run's directory, or checkpoints")
+  add('checkpoints', nargs='+', metavar='CHECKPOINT', help='a run, or a directory of checkpoints')
   rates = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
   add('--keep-rates', nargs='+', type=float, default=rates, help='default 1 0.9 0.8 0.7 0.6 0.5')
   add('--json', type=Path, help='also write the metrics to this file')

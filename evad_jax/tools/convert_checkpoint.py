@@ -183,8 +183,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     default='evad_jax',
     help='format to write (default evad_jax, a directory of checkpoints)',
   )
-  add('--keep-rate', type=float, help='of the pruning blocks; published: 1.0, 0.7 or 0.6')
-  add('--enhanced-weight', type=float, help='of the keyframe; published: 1 or 4')
+  add('--keep-rate', type=float, help='keep rate of pruning blocks; published: 1.0, 0.7 or 0.6')
+  add('--enhanced-weight', type=float, help='of the keyframe in the importance; published: 1 or 4')
   add(
     '--roi-extension',
     type=float,
@@ -199,7 +199,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     action='append',
     default=[],
     metavar='KEY=VALUE',
-    help='of the model, where shapes do not determine it; repeat for several',
+    help='model setting that shapes do not determine; repeat for several',
   )
   return parser.parse_args(argv)
 

@@ -211,16 +211,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   group('--live', action='store_true', help='skip keyframes rather than wait; cameras always do')
   group('--input-format', help="FFmpeg's name of the format, where it cannot be guessed")
   group = parser.add_argument_group('detector').add_argument
-  group('--keep-rate', type=float, nargs='+', help="of tokens; default: the checkpoint's")
+  group(
+    '--keep-rate', type=float, nargs='+', help="share of tokens kept; default: the checkpoint's"
+  )
   group('--latency-budget', type=float, help='seconds per call; chooses among several --keep-rate')
   group('--batch-size', type=int, help='keyframes per call (default 4; live: 1)')
-  group('--step', type=int, default=0, help='of the checkpoint: 0 the newest, -1 the best')
+  group('--step', type=int, default=0, help='of the checkpoint; 0: newest (default), -1: best')
   group('--dtype', help='of the computation: float32, bfloat16 or auto')
   group('--labels', type=Path, help='names of the classes: .pbtxt, or one per line')
   for name, what in (
     ('clip-frames', 'frames of a clip'),
     ('frame-stride', 'step between frames of a clip'),
-    ('short-side', 'of resized frames, pixels'),
+    ('short-side', 'short side of resized frames, pixels'),
   ):
     group(f'--{name}', type=int, help=f"{what}; default: the checkpoint's")
   group = parser.add_argument_group('results').add_argument
@@ -237,7 +239,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     '--lowest-score',
     type=float,
     default=0.05,
-    help='of an action in the files (default %(default)s); 0: all',
+    help='lowest score of an action in the files (default %(default)s); 0: all',
   )
   return parser.parse_args(argv)
 

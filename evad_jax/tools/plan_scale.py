@@ -77,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
   add, positive = parser.add_argument, command_line.positive
   add('--devices', type=positive, default=8, help='number of simulated devices (default 8)')
   add('--clips', type=positive, default=1, help='batch size / data-parallel size (default 1)')
-  add('--mesh', type=positive, action='append', help='config.mesh.model; may repeat (1 and 2)')
-  add('--fsdp', choices=('no', 'yes'), action='append', help='config.mesh.fsdp; may repeat (both)')
+  add('--mesh', type=positive, action='append', help='config.mesh.model; repeatable (1 and 2)')
+  add('--fsdp', choices=('no', 'yes'), action='append', help='config.mesh.fsdp; repeatable (both)')
   add('--canvas', type=int, default=0, help='index in config.clip.canvases, from 0 (default 0)')
   args, config = parser.parse_with_config(argv)
   import jax

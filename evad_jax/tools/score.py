@@ -7,7 +7,7 @@
   python -m evad_jax.tools.score --protocol video --linking greedy --groundtruth UCF101v2-GT.pkl \\
     --detections DET.csv
 
-Detections are csv files, or directories of runs, whose evaluation has written one; the metrics
+Detections are csv files, or directories of runs, whose evaluation wrote one; the metrics
 equal those of the evaluation. Columns, which a header line may also name in any order:
 
   ava, ground truth            video,second,x1,y1,x2,y2,action_id[,person_id]
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
   add(
     '--labels',
     type=Path,
-    help='action list (.pbtxt); for frame and video also one class name per line, in label order',
+    help='action list (.pbtxt); frame and video: also a class name per line, in label order',
   )
   add('--excluded', type=Path, help='csv of video,second (or video,frame) to leave out')
   add(
@@ -311,7 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     action='store_true',
     help='video: ignore the temporal overlap; for videos trimmed to the action, as in JHMDB',
   )
-  add('--split', type=int, nargs='+', metavar='N', help='split of the annotations, from 1 (1)')
+  add('--split', type=int, nargs='+', metavar='N', help='of the annotations, from 1 (default 1)')
   add('--videos', type=Path, help='list of the videos to score, one per line (testlist01.txt)')
   add('--json', type=Path, help='write all metrics to this file')
   add('--plot', type=Path, help='plot the average precision of every class, as PNG')

@@ -193,7 +193,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   parser = command_line.Parser('evad_jax.tools.verify', __doc__)
   parser.add_argument('checkpoint', type=Path, help='directory of checkpoints, or one step in it')
   parser.add_argument('--directory', type=Path, help='prepared data set to check as well')
-  parser.add_argument('--split', default='test', help='of the data set (default test)')
+  parser.add_argument('--split', default='test', help='split of the data set (default test)')
   return parser.parse_args(argv)
 
 

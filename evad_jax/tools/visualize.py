@@ -90,7 +90,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add('--output', type=Path, required=True, help='directory to write to')
   place = parser.add_mutually_exclusive_group()
   place.add_argument('--keyframe', type=int, metavar='N', help='frame number (default: middle)')
-  place.add_argument('--time', type=float, metavar='SECONDS', help='the same, by time')
+  place.add_argument('--time', type=float, metavar='SECONDS', help='time of the frame, instead')
   add(
     '--keep-rate',
     type=float,
