@@ -43,11 +43,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = command_line.Parser(MODULE, __doc__)
   add = parser.add_argument
-  add('--output', type=Path, required=True, metavar='DIR', help='of the report, also to resume')
-  add('--seconds', type=command_line.positive, default=560, help='in total (default 560)')
-  add('--size', choices=SIZES, default='auto', help='of the model; auto: B, on a CPU tiny')
+  add('--output', type=Path, required=True, metavar='DIR', help='directory of the report; resumes it')
+  add('--seconds', type=command_line.positive, default=560, help='limit in total (default 560)')
+  add('--size', choices=SIZES, default='auto', help='model size; auto: B, on a CPU tiny')
   add('--batches', nargs='+', type=command_line.positive, help='batch sizes (8 1 16; CPU: 2)')
-  add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='to run (all)')
+  add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='what to run (all)')
   add('--again', action='store_true', help='also repeat stages that failed or ran over their limit')
   add('--stage', choices=SHARES, help=argparse.SUPPRESS)  # this process runs that stage
   add('--limit', type=float, help=argparse.SUPPRESS)  # seconds for it
