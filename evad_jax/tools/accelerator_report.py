@@ -43,7 +43,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = command_line.Parser(MODULE, __doc__)
   add = parser.add_argument
-  add('--output', type=Path, required=True, metavar='DIR', help='directory of the report; resumes it')
+  add(
+    '--output', type=Path, required=True, metavar='DIR', help='directory of the report; resumes it'
+  )
   add('--seconds', type=command_line.positive, default=560, help='limit in total (default 560)')
   add('--size', choices=SIZES, default='auto', help='model size; auto: B, on a CPU tiny')
   add('--batches', nargs='+', type=command_line.positive, help='batch sizes (8 1 16; CPU: 2)')

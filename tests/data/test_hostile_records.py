@@ -194,7 +194,7 @@ def test_arrays_that_are_larger_than_their_file(data):
 TUBES = {
   'a length below 0': ({'length': lambda x: x * -1}, 'longer than all frames'),
   'a length of 10**12': ({'length': lambda x: x * 0 + 10**12}, 'longer than all frames'),
-  'fewer boxes': ({'boxes': lambda x: x[:-1]}, 'not as many'),
+  'fewer boxes': ({'boxes': lambda x: x[:-1]}, 'not the sum of the lengths'),
   'a box that is none': ({'boxes': lambda x: x * np.nan}, r'a box is not in \[0, 1\]'),
   'frames that fall': ({'frames': lambda x: x[::-1]}, 'do not increase'),
   'another class': ({'label': lambda x: x + 9}, 'a tube of class 10'),
