@@ -1,4 +1,4 @@
-"""AVA v2.2 (v2.1 alike), 80 classes, 60 of them scored, by the published recipe.
+"""AVA v2.2 (and v2.1), 80 classes, 60 of them scored, by the published recipe.
 
   python -m evad_jax.main --config=configs/ava.py             ViT-B, keep rate 0.7
   python -m evad_jax.main --config=configs/ava.py:L           ViT-L, keep rate 0.7
@@ -9,7 +9,7 @@ and, unpruned, `--config.model.keep_rate=1.0 --config.model.roi_extension="(0.0,
 
 Reproduces, from VideoMAE weights, the paper's frame-mAP@0.5 on AVA v2.2: B 32.3 (keep 0.7), 31.8
 (keep 0.6, enhanced weight 4), 32.1 (unpruned); L 39.7. The published runs used one node of eight
-GPUs. These are the authors' figures: this project has neither the videos nor the hardware, so B and
+GPUs. These are the authors' results: this project has neither the videos nor the hardware, so B and
 L were never trained here.
 
 Prepare the records first:

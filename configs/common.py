@@ -1,4 +1,4 @@
-"""Every configuration key once, with a comment; the other files change what differs.
+"""Every configuration key, with its default and a comment; the other files change what differs.
 
 Defaults are the published AVA recipe of ViT-B at keep rate 0.7. A key that is not here is an error.
 Sections become keyword arguments: `model` of EVAD, `clip` of ClipSettings.
@@ -12,44 +12,44 @@ from evad_jax.errors import InputError
 
 
 def get_config() -> ConfigDict:
-  """The complete set of keys; `data.directory` and `model.num_actions` have to be set."""
+  """Returns all keys; `data.directory` and `model.num_actions` have to be set."""
   config = ConfigDict()
   config.name = ''  # of the run; the default working directory is runs/NAME
-  config.seed = 0  # of start values, order of clips, mirroring and drop path
-  config.matmul_precision = 'highest'  # of float32 products; 'default' is faster and coarser
-  # Checkpoints: of a run or converted; a directory of them, one step in it, or a run's directory.
-  config.init_from = ''  # whose parameters training starts with; empty: random ones
-  config.checkpoint = ''  # that --mode=eval evaluates; empty: the working directory's own
+  config.seed = 0  # of initial parameters, order of clips, mirroring and drop path
+  config.matmul_precision = 'highest'  # of float32 products; 'default': faster, less precise
+  # Checkpoints, of a run or converted: a directory of them, one step in it, or a run's directory.
+  config.init_from = ''  # initial parameters of training; empty: random initialisation
+  config.checkpoint = ''  # for --mode=eval; empty: the checkpoints of the working directory
 
   config.data = ConfigDict()
   config.data.directory = ''  # of prepared records
   config.data.prepare_command = ''  # shown where nothing is prepared
-  config.data.synthetic = ''  # 'easy' or 'hard': made on the spot where the directory is missing
+  config.data.synthetic = ''  # 'easy' or 'hard': made at the start where it is missing
   config.data.train_split = 'train'
   config.data.eval_split = 'test'
-  # A run whose classes, examples, splits or sizes of clips are not those of its checkpoints is
-  # refused; 'accept' goes on with what is there.
+  # What to do where classes, examples, splits or clip sizes differ from those in the run's own
+  # checkpoints: 'refuse' to resume, or 'accept'.
   config.data.if_changed = 'refuse'
-  config.data.workers = 0  # processes that decode; 0: threads of this process alone
-  config.data.threads = 4  # that decode, in each process
-  # Batches made ahead by each worker, or by the threads; with fewer than twice the threads, a
-  # thread that is ready waits for the batch before its own.
+  config.data.workers = 0  # decoding processes; 0: only threads of this process
+  config.data.threads = 4  # decoding threads, per process
+  # Batches made ahead by each worker, or by the threads. With fewer than twice the threads, a
+  # thread that is done waits for the batch before its own.
   config.data.prefetch = 8
-  # Clips that cannot be read, the bytes on the disk being damaged: 'stop', or 'skip' them, which
-  # names and counts them; their places in batches stay empty.
+  # At clips that cannot be read, because their bytes on disk are damaged: 'stop', or 'skip' them:
+  # they are named and counted, and their rows of batches are masked.
   config.data.unreadable = 'stop'
 
   config.clip = ConfigDict()
   config.clip.clip_frames = 16  # T
-  config.clip.frame_stride = 4  # frames of the video between two of the clip
-  # Heights and widths; every clip goes to the one it wastes least of. Multiples of 2 * patch, and
-  # one compiled program each: 4:3, 16:9, 1.85:1, 2.35:1, and wider.
+  config.clip.frame_stride = 4  # step between frames of the clip, in frames of the video
+  # Heights and widths, multiples of 2 * patch; a clip goes to the one with the least padding, and
+  # each is one compiled program. 4:3, 16:9, 1.85:1, 2.35:1, and wider.
   config.clip.canvases = ((288, 384), (288, 512), (288, 544), (288, 704), (288, 768))
-  config.clip.short_side = 288  # pixels; 0: as large as a canvas allows
-  config.clip.max_long = 1333  # pixels, bound of the long side
+  config.clip.short_side = 288  # pixels; 0: the largest picture that fits the canvas
+  config.clip.max_long = 1333  # pixels, upper limit of the long side
   config.clip.flip_probability = 0.5  # of mirroring a training clip
-  config.clip.max_boxes = 64  # people in a clip at most; at most model.num_proposals
-  config.clip.reduced_decoding = False  # of large frames: faster, but other pixels
+  config.clip.max_boxes = 64  # most people on a keyframe; at most model.num_proposals
+  config.clip.reduced_decoding = False  # decode large frames smaller: faster, but other pixels
 
   config.model = vit_b()
   config.model.num_actions = 80
@@ -59,70 +59,70 @@ def get_config() -> ConfigDict:
 
   config.optimizer = ConfigDict()
   config.optimizer.rate = 2.5e-5  # for a batch of ...
-  config.optimizer.rate_batch_size = 16  # ... this size; rates grow linearly with the batch
-  config.optimizer.head_multiplier = 8.0  # person stages and decoder over encoder
+  config.optimizer.rate_batch_size = 16  # ... this size; rates scale linearly with the batch size
+  config.optimizer.head_multiplier = 8.0  # rate of person stages and decoder / that of the encoder
   config.optimizer.schedule = 'step'  # or 'cosine'
   config.optimizer.warmup_epochs = 2.0
   config.optimizer.warmup_start = 2.5e-6  # rate at the first step
   config.optimizer.milestones = (5.0, 8.0)  # epochs at which ...
-  config.optimizer.factors = (0.1, 0.01)  # ... the rate becomes this part of `rate`
+  config.optimizer.factors = (0.1, 0.01)  # ... the rate becomes this fraction of `rate`
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.999
   config.optimizer.eps = 1e-8
   config.optimizer.weight_decay = 1e-4
-  config.optimizer.clip_norm = 0.0  # of the global gradient; 0: off, as published
-  config.optimizer.layer_decay = 1.0  # of the rate per encoder block from the top; 1: off
+  config.optimizer.clip_norm = 0.0  # largest global gradient norm; 0: off, as published
+  config.optimizer.layer_decay = 1.0  # factor of the rate per encoder block from the top; 1: off
 
   config.train = ConfigDict()
   config.train.batch_size = 16  # clips, over all devices and processes
   config.train.epochs = 12.0
-  config.train.accumulation = 1  # parts that a batch is computed in, to save memory
+  config.train.accumulation = 1  # gradient accumulation steps (microbatches), to save memory
   config.train.ema_decay = 0.0  # of a moving average of the parameters; 0: off
-  # Keep rates that take turns, each a compiled program, so that one model serves every budget;
-  # empty: config.model.keep_rate alone. It stays the rate of evaluations.
+  # Keep rates to train with in turn, each a compiled program, so that one model serves every
+  # budget; empty: only config.model.keep_rate, which is always the rate of evaluations.
   config.train.keep_rates = ()
-  # Weight, against the action loss, of the distance to the actions that the same parameters give
-  # without pruning; 0: off. It costs one more forward pass of everything.
+  # Weight, relative to the action loss, of the distance to the actions that the same parameters
+  # give without pruning; 0: off. It costs one more forward pass of the whole model.
   config.train.consistency = 0.0
-  config.train.non_finite = 'stop'  # at such a loss or gradient, or 'skip' the update and count
+  config.train.non_finite = 'stop'  # at a non-finite loss or gradient, or 'skip' and count updates
   config.train.log_every = 50  # steps
-  config.train.eval_every = 0  # steps; 0: after the last only
+  config.train.eval_every = 0  # steps; 0: only after the last
   config.train.checkpoint_every = 1000  # steps
-  config.train.keep_checkpoints = 2  # the newest; the best stays beside them
+  config.train.keep_checkpoints = 2  # the newest ones; the best is kept as well
 
   config.eval = ConfigDict()
   config.eval.batch_size = 16
   config.eval.step = 0  # of the checkpoint; 0: the newest, -1: the best
-  config.eval.settings = 'checkpoint'  # whose keep rate and the like count: or 'config'
+  config.eval.settings = 'checkpoint'  # source of keep rate and the like, or 'config'
   config.eval.scoring = 'action'  # or 'person_times_action' over all proposals
-  config.eval.person_threshold = 0.7  # boxes below count only where a frame has none above
-  config.eval.max_per_frame = 0  # highest scores of a frame that count; 0: all, 50: AVA's server
+  config.eval.person_threshold = 0.7  # lower boxes count only on frames without a higher one
+  config.eval.max_per_frame = 0  # count only so many highest scores; 0: all, 50: AVA's server
   config.eval.linking = 'greedy'  # of boxes to tubes, or 'viterbi', 'multisports'; see tubes/rules
-  config.eval.keyframe_only = False  # replace every frame by the keyframe: what a still tells
+  config.eval.keyframe_only = False  # replace every frame by the keyframe, as for a still image
   config.eval.sheet_clips = 12  # on the contact sheet; 0: no sheet
 
   config.profile = ConfigDict()
-  config.profile.start = 0  # first step, or batch with --mode=eval, of a trace; 0: none
-  config.profile.steps = 5  # in it; it goes to WORKDIR/profile
+  config.profile.start = 0  # first step of a trace, or batch with --mode=eval; 0: no trace
+  config.profile.steps = 5  # of the trace, which is written to WORKDIR/profile
 
   config.hosts = ConfigDict()
-  config.hosts.launch = 'alone'  # 'auto': as a TPU pod, Slurm or MPI says; 'explicit': as below
+  config.hosts.launch = 'alone'  # 'auto': from a TPU pod, Slurm or MPI; 'explicit': as below
   config.hosts.coordinator = ''  # HOST:PORT of process 0
   config.hosts.processes = 1
-  config.hosts.process = 0  # which of them this is
-  config.hosts.agree_every = 10  # steps, after which processes ask each other for a SIGTERM
+  config.hosts.process = 0  # index of this process
+  config.hosts.agree_every = 10  # steps between checks whether any process got a SIGTERM
 
   config.mesh = ConfigDict()
-  config.mesh.model = 1  # devices that share a clip, each with a part of the heads; all others ...
-  config.mesh.fsdp = False  # ... split the batch; True: parameters and optimizer state as well
-  # Type in which devices add up gradients of kernels; 'compute': that of the model, which halves
-  # the exchange where it has 16 bits.
+  config.mesh.model = 1  # tensor parallel: devices that share a clip, each with some heads
+  config.mesh.fsdp = False  # the others are data parallel; True: and shard parameters and state
+  # Dtype in which gradients of kernels are summed over devices; 'compute': that of the model, which
+  # halves the communication in bfloat16.
   config.mesh.gradient_dtype = 'float32'
   return config
 
 
 def vit_b() -> ConfigDict:
-  """Keyword arguments of EVAD; see evad_jax/model/evad.py for what each is."""
+  """Keyword arguments of EVAD; evad_jax/model/evad.py explains each."""
   model = ConfigDict()
   model.width = 768
   model.depth = 12
@@ -150,12 +150,12 @@ def vit_b() -> ConfigDict:
   model.decoder_drop_path = 0.1
   model.action_hidden = 2048
   model.padding = 'masked'
-  # Compute activations again in the backward pass (True) or keep them (False); 'auto': keep them
-  # where an accelerator has the memory. Of any type, so that the command line may give all three.
+  # Recompute activations in the backward pass (True) or keep them (False); 'auto': keep them where
+  # an accelerator has the memory. Of any type, so that the command line may give all three.
   model.remat = config_dict.FieldReference('auto', field_type=object)
-  model.attention = 'auto'  # form of its computation: or 'plain', 'blocked', 'fused'
-  # Of the computation: 'float32', 'bfloat16', or 'auto', which is the latter where a device has it
-  # fast: TPUs, and CUDA from compute capability 8.0 on. Parameters are always float32.
+  model.attention = 'auto'  # implementation; or 'plain', 'blocked', 'fused'
+  # Of the computation: 'float32', 'bfloat16', or 'auto', which is bfloat16 where it is fast: on
+  # TPUs, and on CUDA from compute capability 8.0 on. Parameters are always float32.
   model.dtype = 'auto'
   return model
 
@@ -191,7 +191,7 @@ def set_size(config: ConfigDict, size: str) -> None:
 
 
 def set_small_video(config: ConfigDict) -> None:
-  """Half the frames over the same time, a short side of 120 pixels, 4 encoder blocks."""
+  """Halves the frames over the same time; short side 120 pixels, 4 encoder blocks."""
   set_small(config)
   config.clip.update(clip_frames=8, frame_stride=8, short_side=120)
   # The same shapes as at 288 pixels, in multiples of 32.
@@ -205,7 +205,7 @@ def set_small_video(config: ConfigDict) -> None:
 
 
 def set_small(config: ConfigDict) -> None:
-  """Changes a configuration to a size that two CPU cores can train; same modules throughout."""
+  """Changes a configuration to a size that two CPU cores can train, with the same modules."""
   config.model.update(
     width=64,
     depth=4,

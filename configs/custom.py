@@ -4,9 +4,9 @@
   python -m evad_jax.main --config=configs/custom.py --config.data.directory=data/kitchen \\
     --config.model.num_actions=2
 
-Sizes as arguments, as everywhere: configs/custom.py:L, configs/custom.py:small. Canvases are those
-of wide and of upright videos; what a picture does not fit is told before the first step. Reproduces
-nothing published: B and L by the AVA recipe are meant for accelerators.
+The size is an argument, as everywhere: configs/custom.py:L, configs/custom.py:small. There are
+canvases for wide and for upright videos; a picture that fits none is reported before the first
+step. It reproduces nothing published: B and L, by the AVA recipe, are meant for accelerators.
 """
 
 from ml_collections import ConfigDict

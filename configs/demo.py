@@ -1,8 +1,8 @@
-"""The embedded default: EVAD made small, trained on synthetic stick figures.
+"""The demo: a small EVAD, trained on synthetic stick figures.
 
   python -m evad_jax.main --config=configs/demo.py
 
-Makes its data itself, in about half a minute.
+It makes its own data, in about half a minute.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     clip_frames=8, frame_stride=1, canvases=((64, 64),), short_side=64, max_boxes=4
   )
   common.set_small(config)
-  # A narrower detector than set_small's: the pyramid's finest maps are what costs most here.
+  # A narrower detector than set_small's: the finest maps of the pyramid cost most here.
   config.model.update(
     num_actions=6,
     pretrain_size=64,

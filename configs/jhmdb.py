@@ -8,14 +8,14 @@ Prepare the records first, all three splits at once:
 
   python -m data_prep.jhmdb --frames Rename_Images --annotations JHMDB-GT.pkl --output data/jhmdb
 
-The figures of JHMDB are the averages over its splits, of three runs:
+The metrics of JHMDB are averaged over its splits, from three runs:
 
   python -m evad_jax.tools.score --protocol frame --groundtruth JHMDB-GT.pkl --split 1 2 3 \\
     --detections runs/jhmdb1_b runs/jhmdb2_b runs/jhmdb3_b
 
-Its clips have 15 to 40 frames, so the 16 frames at stride 4 around a keyframe repeat the first and
-the last; `--config.clip.frame_stride=2` looks at half that time. B and L are meant for accelerators
-and were not trained by this project yet.
+Its videos have 15 to 40 frames, so the 16 frames at stride 4 around a keyframe repeat the first and
+the last; `--config.clip.frame_stride=2` covers half that time. B and L are meant for accelerators
+and have not been trained by this project yet.
 """
 
 from ml_collections import ConfigDict

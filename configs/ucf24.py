@@ -9,9 +9,9 @@ Prepare the records first:
   python -m data_prep.ucf24 --videos UCF-101 --annotations pyannot.pkl --output data/ucf24 \\
     --train-list trainlist01.txt --test-list testlist01.txt
 
-With --every-test-frame evaluations give video-mAP as well: its tubes go on where nobody annotated.
-B and L are meant for accelerators and were not trained by this project yet; what `small` reaches is
-in the README.
+With --every-test-frame, evaluations compute video-mAP too: its tubes continue through frames
+without annotation. B and L are meant for accelerators and have not been trained by this project
+yet; the results of `small` are in docs/data.md.
 """
 
 from ml_collections import ConfigDict

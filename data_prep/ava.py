@@ -1,4 +1,4 @@
-"""Prepares AVA v2.1 or v2.2 from the films, or their minutes 15 to 30, or extracted frames.
+"""Prepares AVA v2.1 or v2.2, from whole films, their minutes 15 to 30, or extracted frames.
 
   python -m data_prep.ava --videos videos_15min --output data/ava \\
     --train-csv ava_train_v2.2.csv --train-excluded ava_train_excluded_timestamps_v2.2.csv \\
@@ -6,17 +6,17 @@
     --labels ava_action_list_v2.2.pbtxt \\
     --scored-labels ava_action_list_v2.2_for_activitynet_2019.pbtxt
 
-Videos are found by their names, NAME.mp4, .mkv, ...; with --frames, the frames of a video are
-NAME/NAME_000001.jpg, ..., taken at 30 a second from minute 15 on, and stored as they are unless
---short-side asks for smaller ones. Second s is frame (s - 900) * 30: a video of another rate is
-resampled by time, as `ffmpeg -ss 900 -t 901 ... -r 30` does: seconds count from the file's start,
-its sound included. A video of 20 minutes or more is a whole film, and read from minute 15 on; --cut
-and --uncut decide otherwise for all, and manifest.json has what was decided. A record is one
-keyframe with the frames of its clip, and nothing else is stored.
+Videos are found by name: NAME.mp4, .mkv, ... With --frames, the frames of a video are
+NAME/NAME_000001.jpg, ..., taken at 30 per second from minute 15 on, and stored as they are unless
+--short-side is given. Second s is frame (s - 900) * 30. A video of another rate is resampled by
+time, as `ffmpeg -ss 900 -t 901 ... -r 30` does; seconds count from the start of the file, its sound
+included. A video of 20 minutes or more is taken for a whole film and read from minute 15 on; --cut
+or --uncut overrides this for all videos, and manifest.json records the decision. A record is one
+keyframe with the frames of its clip; no other frames are stored.
 
-Keyframes without boxes are left out of train and kept in val. What is wrong with the input is told
-by name and listed in manifest.json, and the rest is prepared. Killed, it goes on when the same
-command is given again.
+Keyframes without boxes are left out of train and kept in val. Problems in the input are reported
+and listed in manifest.json, and the rest is prepared. If the command is killed, the same command
+resumes it.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from evad_jax.video import decode
 from evad_jax.video.decode import VideoFile
 
 NAME = 'ava'
-RATE = 30  # frames a second
+RATE = 30  # frames per second
 ORIGIN = 900  # the second of frame 0
-SECONDS = 901  # that are read
-FILM = 1200  # seconds; what lasts longer was not cut
-RUN = 1  # keyframes a record: neighbours are a second apart and share next to nothing
+SECONDS = 901  # to read
+FILM = 1200  # seconds; a video of this length or more is a whole film
+RUN = 1  # keyframes per record: neighbours are a second apart and share few frames
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,22 +78,24 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def class_names(labels: dict[int, str]) -> tuple[str, ...]:
-  """Names in the order of their ids; a name that two ids share is told apart by the id."""
+  """Names in the order of their ids; where two ids share a name, the id is appended."""
   ids = sorted(labels)
   return tuple(class_lists.distinct([labels[i] for i in ids], ids))
 
 
 def scored_classes(classes: tuple[str, ...], ids: list[int], path: str) -> list[str]:
-  """The classes of a list of scored ones, in label order."""
+  """Reads a list of scored classes; returns their names, in label order."""
   scored = read_label_map(path)
   strange = sorted(set(scored) - set(ids))
   if strange:
-    raise InputError(f'{path}: scores id {strange[0]}, which --labels does not have; give its list')
+    raise InputError(
+      f'{path}: scores id {strange[0]}, which --labels does not have; give the --labels that match'
+    )
   return [name for name, number in zip(classes, ids, strict=True) if number in scored]
 
 
 def read_split(truth: str, exclusions: str | None) -> tuple[BoxTable, int]:
-  """The rows of a split without its excluded seconds, and how many keyframes these were."""
+  """Reads the rows of a split without its excluded seconds, and the number of these keyframes."""
   rows = read_truth(truth)
   excluded = read_exclusions(exclusions) if exclusions else set()
   keyframes = list(zip(rows.video.tolist(), rows.frame.tolist(), strict=True))
@@ -104,7 +106,7 @@ def read_split(truth: str, exclusions: str | None) -> tuple[BoxTable, int]:
 def locate(
   names: list[str], args: argparse.Namespace, problems: Problems
 ) -> tuple[Found, dict[str, str]]:
-  """Where the frames of every video are, and which videos are 'cut' and which are not."""
+  """Finds the frames of every video, and decides which videos are 'cut' and which 'uncut'."""
   there = find_frames(names, args.videos, args.frames, RATE)
   if args.videos is None:
     return there, {}
@@ -124,7 +126,7 @@ def locate(
 def plan_split(
   rows: BoxTable, ids: list[int], found: Found, keep_empty: bool, problems: Problems
 ) -> list[Source]:
-  """The videos of a split that can be prepared; the others, and odd rows, are reported."""
+  """The videos of a split that can be prepared; reports the others, and invalid rows."""
   sources = []
   order = np.argsort(rows.video, kind='stable')
   names, starts = np.unique(rows.video[order], return_index=True)
@@ -144,7 +146,7 @@ def plan_video(
   keep_empty: bool,
   problems: Problems,
 ) -> list[Source]:
-  """One video with its boxes and keyframes, from its rows; nothing where no row is usable."""
+  """One video with its boxes and keyframes, from its rows; [] where no row is usable."""
   early = rows.frame < ORIGIN
   if early.any():
     detail = f'{early.sum()} rows before second {ORIGIN} dropped'
@@ -170,14 +172,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   parser = Parser('data_prep.ava', __doc__)
   command_line.add_frames_flags(parser)
   add = parser.add_argument
-  add('--train-csv', help='ava_train_v2.?.csv; without it there is no split train')
-  add('--val-csv', help='ava_val_v2.?.csv; without it there is no split val')
+  add('--train-csv', help='ava_train_v2.?.csv; without it, no split train is written')
+  add('--val-csv', help='ava_val_v2.?.csv; without it, no split val is written')
   add('--train-excluded', help='ava_train_excluded_timestamps_v2.?.csv')
   add('--val-excluded', help='ava_val_excluded_timestamps_v2.?.csv')
   add('--labels', required=True, help='ava_action_list_v2.?.pbtxt, all 80 actions')
-  add('--scored-labels', help='the list of the 60 that are scored; without it, all are')
+  add('--scored-labels', help='list of the 60 scored actions; without it, all are scored')
   either = parser.add_mutually_exclusive_group()
-  either.add_argument('--cut', action='store_true', help='every video begins at minute 15')
+  either.add_argument('--cut', action='store_true', help='every video starts at minute 15')
   either.add_argument('--uncut', action='store_true', help='every video is a whole film')
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
   python -m data_prep.custom --annotations kitchen.json --output data/kitchen
 
-The file names the classes and says what is seen in every video:
+The file lists the classes, and the people in every video:
 
   {
     "classes": ["walk", "wave", "pour"],
@@ -27,26 +27,26 @@ The file names the classes and says what is seen in every video:
     }
   }
 
-classes  in label order; a name that an annotation uses must be among them
-videos   by name; of each:
-  file        below --videos (by default the directory of the JSON file), which it cannot leave: a
-              video, or a folder of pictures numbered from 1; without it a video of that name is
-              searched
-  split       "train" (the default), "test", or any lower-case word; each becomes a split
+classes  in label order; every label has to be one of them
+videos   by name; for each:
+  file        a video, or a folder of pictures numbered from 1, below --videos (by default the
+              directory of the JSON file), never outside; without it, a video of that name is
+              searched for
+  split       "train" (default), "test", or any lower-case word; each becomes a split
   num_frames  optional; checked against the video
-  width, height   the size in pixels that boxes refer to; without them, the video's own size; or
-  normalised  true where boxes are parts of width and height, from 0 to 1
-  tubes       people who are followed: labels, the first frame, and a box [x1, y1, x2, y2] a frame
-  boxes       people on single frames: frame or time, box, labels; without a box: nobody is there
+  width, height   the size in pixels that boxes refer to (default: the size of the video); or
+  normalised  true for boxes that are divided by width and height, from 0 to 1
+  tubes       people over time: labels, first frame, and a box [x1, y1, x2, y2] per frame
+  boxes       people on single frames: frame or time, box, labels; no box: the frame is empty
   fps         optional, here or beside "classes": frames are numbered at this rate, so that frame n
-              is what is seen at n / fps seconds. Without it frames count as they are decoded, from
-              0; but where boxes have times, it is 30. Give it for videos of a variable frame rate.
+              is the one shown at n / fps seconds. Without it, decoded frames count from 0; where
+              boxes have times, it defaults to 30. Give it for videos of a variable frame rate.
 
-Every frame with a box becomes a keyframe (--keyframe-stride thins those of "train"); frames where
-nobody is are keyframes of all splits but "train"; with --every-test-frame, all frames of these
-videos are, which video-mAP needs. What is wrong with the input is told by name and
-listed in manifest.json, and the rest is prepared. Killed, it goes on when the same command is given
-again. Then: python -m data_prep.inspect_records data/kitchen
+Every frame with a box becomes a keyframe (--keyframe-stride thins out those of "train"). Empty
+frames are keyframes of all splits but "train". With --every-test-frame, so are all other frames of
+these splits, which video-mAP needs. Problems in the input are reported and listed in manifest.json,
+and the rest is prepared. If the command is killed, the same command resumes it.
+Look at the result: python -m data_prep.inspect_records data/kitchen
 """
 
 import argparse
@@ -100,14 +100,14 @@ def splits_of(annotations: Annotations, path: str) -> dict[str, list[str]]:
   if splits is None and annotations.train_videos and annotations.test_videos:
     splits = {'train': annotations.train_videos[0], 'test': annotations.test_videos[0]}
   if splits == {}:
-    raise InputError(f'{path}: none of its videos can be used; correct the problems that were told')
+    raise InputError(f'{path}: none of its videos can be used; correct the problems reported above')
   if annotations.classes is None or not splits:
     raise InputError(f'{path}: names no classes or no splits; give a JSON file as --help shows it')
   return {split: sorted(names) for split, names in splits.items()}
 
 
 def find_all(annotations: Annotations, root: Path, problems: Problems) -> Found:
-  """Where the frames of all videos are, which have no other place than below `root`."""
+  """Finds the frames of all videos, which have to be below `root`."""
   if not root.is_dir():
     raise InputError(f'{root}: no such directory; give the directory that holds the videos')
   entries, paths = annotations.videos, {}
@@ -143,7 +143,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add = parser.add_argument
   add('--annotations', required=True, help='the JSON file')
   add('--videos', help="directory of the videos (default: the JSON file's)")
-  add('--keyframe-stride', type=positive, default=1, help='of train: every n-th frame (default 1)')
+  add('--keyframe-stride', type=positive, default=1, help='training: every n-th frame (default 1)')
   command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)

@@ -3,7 +3,7 @@
   python -m data_prep.inspect_records data/ucf24 --split test --output sheet.png
 
 The summary comes from the manifest and the indices. --check reads every record, verifies every
-checksum and counts everything again.
+checksum and recounts boxes and labels.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def print_head(directory: Path, manifest: dict) -> None:
-  """Prints the kind of data set and its settings."""
+  """Prints the name of the data set and its settings."""
   classes, scored = manifest['classes'], manifest.get('scored_classes', manifest['classes'])
   told = '' if len(scored) == len(classes) else f', {len(scored)} of them scored'
   clip, stride = manifest['clip_frames'], manifest['frame_stride']
@@ -76,7 +76,7 @@ def print_splits(indices: dict[str, RecordIndex]) -> None:
 def counts_of(
   index: RecordIndex, manifest: dict, check: bool
 ) -> tuple[dict[int, int], dict[str, int]]:
-  """Keyframes by number of boxes, and boxes by label; from the manifest, or counted.
+  """Counts keyframes by number of boxes, and boxes by label; from the manifest where it has them.
 
   Raises:
     InputError: a record is damaged, or the counts differ from the manifest's.
@@ -92,8 +92,8 @@ def counts_of(
   for mine, theirs in zip(counted, told, strict=True):
     if theirs is not None and mine != theirs:
       raise InputError(
-        f'{index.directory}: the records of split {index.split!r} are not those that manifest.json '
-        f'counts; prepare the data set again'
+        f'{index.directory}: the records of split {index.split!r} do not match the counts in '
+        f'manifest.json; prepare the data set again'
       )
   return counted
 
@@ -200,10 +200,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   parser = command_line.Parser('data_prep.inspect_records', __doc__)
   add = parser.add_argument
   add('directory', help='directory of a prepared data set')
-  add('--split', help='only this split (default: all)')
-  add('--output', help='PNG file to write clips to (default: none)')
+  add('--split', help='show only this split (default: all)')
+  add('--output', help='write a picture of clips to this PNG file')
   add('--clips', type=int, default=12, help='number of clips to draw (default 12)')
-  add('--check', action='store_true', help='read every record, verify and count')
+  add('--check', action='store_true', help='read and verify every record, and recount')
   return parser.parse_args(argv)
 
 

@@ -1,11 +1,11 @@
-"""Prepares JHMDB: its three splits, from frames or videos and JHMDB-GT.pkl, in one directory.
+"""Prepares the three splits of JHMDB, from frames or videos and JHMDB-GT.pkl, in one directory.
 
   python -m data_prep.jhmdb --frames Rename_Images --annotations JHMDB-GT.pkl --output data/jhmdb
 
-The splits are train1, test1, train2, test2, train3 and test3; figures are averaged over the three.
-Every annotated frame is a keyframe (`--keyframe-stride` thins those of training). The annotation
-file has the layout of the ACT detector. What is wrong with the input is told by name and listed in
-manifest.json, and the rest is prepared. Killed, it goes on when the same command is given again.
+The splits are train1, test1, train2, test2, train3 and test3; metrics are averaged over the three.
+Every annotated frame is a keyframe (`--keyframe-stride` thins out those of training). The
+annotation file has the layout of the ACT detector. Problems in the input are reported and listed in
+manifest.json, and the rest is prepared. If the command is killed, the same command resumes it.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def choose_splits(annotations: Annotations, numbers: list[int], path: str) -> dict[str, list[str]]:
-  """{'train1': names, 'test1': names, ...} of the split numbers, which count from 1."""
+  """Returns {'train1': names, 'test1': names, ...} of the split numbers, which count from 1."""
   both = {'train': annotations.train_videos, 'test': annotations.test_videos}
   splits = {}
   for number in sorted(set(numbers)):

@@ -2,10 +2,10 @@
 
   python -m data_prep.synthetic --output data/synthetic
 
-One record is one clip with one keyframe in its middle. One to three people (stick_figures.py) move
-before a softly textured, slowly drifting grey background (synthetic_clips.py); the labels are their
-motions, which one frame alone does not tell. A clip's randomness depends on the seed, the split and
-the clip's number only: the files are the same bytes whatever the number of workers.
+A record is one clip with one keyframe in its middle. One to three people (stick figures) move in
+front of a softly textured, slowly drifting grey background. The labels are their motions, which a
+single frame does not show. A clip depends only on the seed, the split and its number: the files are
+the same bytes whatever the number of workers.
 """
 
 from pathlib import Path
@@ -21,19 +21,19 @@ def main(argv: list[str] | None = None) -> None:
   add = parser.add_argument
   add('--output', type=Path, required=True, help='directory to write to')
   size = (default.height, default.width)
-  add('--size', type=command_line.size, default=size, metavar='HxW', help='of frames (64x64)')
+  add('--size', type=command_line.size, default=size, metavar='HxW', help='frame size (64x64)')
   for name, what in (
-    ('train', 'clips to learn from'),
-    ('test', 'clips to evaluate on'),
+    ('train', 'training clips'),
+    ('test', 'test clips'),
     ('clip_frames', 'frames of a clip, an even number'),
-    ('frame_stride', 'between the frames of a clip'),
-    ('seed', 'another one gives other clips'),
-    ('workers', 'processes that draw'),
+    ('frame_stride', 'step between frames of a clip'),
+    ('seed', 'another seed gives other clips'),
+    ('workers', 'drawing processes'),
   ):
     flag, value = '--' + name.replace('_', '-'), getattr(default, name)
     add(flag, type=int, default=value, metavar='N', help=f'{what} (default {value})')
-  add('--hard', action='store_true', help='busier background, more, smaller people')
-  add('--overwrite', action='store_true', help='replace what is in --output')
+  add('--hard', action='store_true', help='busier background; more and smaller people')
+  add('--overwrite', action='store_true', help='replace the data set in --output')
   flags = vars(parser.parse_args(argv))
   output, overwrite = flags.pop('output'), flags.pop('overwrite')
   height, width = flags.pop('size')

@@ -1,11 +1,11 @@
-"""Makes a video of synthetic people, who perform one action after another, to try a detector on.
+"""Makes a video of synthetic people who perform one action after another, to try a detector on.
 
   python -m data_prep.synthetic_video --output people.mp4
   python -m evad_jax.tools.detect_video people.mp4 --checkpoint runs/demo --output seen.mp4
 
-The people are those of the demo's data set (stick_figures.py); only their motion shows what they
-do. The ground truth, OUTPUT_truth.csv, is written beside the video in the form that
-evad_jax.tools.score reads. In frames between two actions, a person has no label.
+The people are the stick figures of the demo; only their motion shows their action. The ground truth
+is written beside the video, as OUTPUT_truth.csv, in the form that evad_jax.tools.score reads.
+Between two actions, a person has no label.
 """
 
 import csv
@@ -126,9 +126,9 @@ def main(argv: list[str] | None = None) -> None:
   parser = command_line.Parser('data_prep.synthetic_video', __doc__)
   add = parser.add_argument
   add('--output', type=Path, required=True, help='video to write: .mp4, .mov or .mkv')
-  add('--seconds', type=float, default=20.0, help=f'at {FPS} frames per second (default 20)')
-  add('--people', type=int, default=2, help='1 to 3 (default 2)')
-  add('--seed', type=int, default=0, help='another one gives other people (default 0)')
+  add('--seconds', type=float, default=20.0, help=f'length, at {FPS} frames/s (default 20)')
+  add('--people', type=int, default=2, help='number of people, 1 to 3 (default 2)')
+  add('--seed', type=int, default=0, help='another seed gives other people (default 0)')
   args = parser.parse_args(argv)
   if not (1 <= args.people <= 3 and 1 <= args.seconds * FPS < math.inf and args.seed >= 0):
     raise InputError(

@@ -1,14 +1,14 @@
-"""Prepares UCF101-24: videos and annotations -> records that training and evaluation read.
+"""Prepares UCF101-24: videos and annotations -> records for training and evaluation.
 
   python -m data_prep.ucf24 --videos UCF-101 --annotations pyannot.pkl --output data/ucf24 \\
     --train-list trainlist01.txt --test-list testlist01.txt
 
-Keyframes of `train` are every 4th annotated frame, those of `test` (and of `train_eval`, the
-training videos once more) all of them; with --every-test-frame, those of `test` are all frames of
-its videos, which video-mAP needs: tubes go on where nobody annotated. Boxes are divided by the
-resolution that was annotated, 320 x 240, so videos of another size fit too. What is wrong with the
-input is told by name and listed in manifest.json, and the rest is prepared. Killed, it goes on when
-the same command is given again. The same input gives the same bytes, whatever --workers.
+Keyframes of `train` are every 4th annotated frame; those of `test`, and of `train_eval` (the
+training videos again), are all annotated frames. With --every-test-frame, those of `test` are all
+frames of its videos, which video-mAP needs: tubes continue through frames without annotation. Boxes
+are normalised by the annotated resolution, 320 x 240, so videos of another size fit too. Problems
+in the input are reported and listed in manifest.json, and the rest is prepared. If the command is
+killed, the same command resumes it. The same input gives the same bytes, whatever --workers.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 def report_videos_without_annotation(
   videos: dict[str, Path], annotations: Annotations, problems: Problems
 ) -> None:
-  """Videos of the 24 classes, named v_Class_..., that nobody annotated (UCF101 has 13)."""
+  """Reports videos of the 24 classes, named v_Class_..., without annotation (UCF101 has 13)."""
   annotated = {name.rpartition('/')[2] for name in annotations.videos}
   for stem in sorted(set(videos) - annotated):
     label = stem.split('_')[1] if stem.count('_') else ''
@@ -84,12 +84,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   command_line.add_frames_flags(parser)
   add = parser.add_argument
   add('--annotations', required=True, help='pyannot.pkl, or a pickle laid out as UCF101v2-GT.pkl')
-  add(
-    '--train-list', help='training videos, one a line; without lists, the annotation file decides'
-  )
-  add('--test-list', help='test videos, one a line')
+  add('--train-list', help='training videos, one per line; default: the splits of the annotations')
+  add('--test-list', help='test videos, one per line')
   add('--keyframe-stride', type=positive, default=4, help='training: every n-th frame (default 4)')
-  add('--train-eval', action='store_true', help='also write train_eval: every training keyframe')
+  add('--train-eval', action='store_true', help='also write train_eval, see above')
   command_line.add_every_frame_flag(parser)
   command_line.add_shared_flags(parser)
   return parser.parse_args(argv)

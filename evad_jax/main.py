@@ -1,11 +1,11 @@
-"""Command line: trains and evaluates, or only evaluates, as a configuration says.
+"""Trains and evaluates, or only evaluates, as a configuration says.
 
   python -m evad_jax.main --config=configs/demo.py
   python -m evad_jax.main --config=configs/demo.py --mode=eval --workdir=runs/demo
   python -m evad_jax.main --config=configs/ava.py --mode=eval --config.checkpoint=converted/vit_b
 
 Any key of the configuration can be changed: --config.train.epochs=3. configs/common.py lists every
-key with a comment. To resume a run that was stopped, start it again.
+key with a comment. A run that was stopped resumes when the same command is given again.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def make_missing_data(config: ConfigDict) -> None:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path):
-  """Evaluates the newest, or the chosen, checkpoint of a run on config.data.eval_split."""
+  """Evaluates the newest or the chosen checkpoint of a run on config.data.eval_split."""
   from evad_jax.distributed import processes, profiling
   from evad_jax.evaluation import evaluate, saved_model
 
@@ -51,7 +51,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path):
 def alone_in(workdir: Path) -> Iterator[None]:
   """Locks a working directory for all processes of a run; process 0 holds the lock.
 
-  Raises InputError, in every process, where another run holds it.
+  Raises InputError, in every process, where another run holds the lock.
   """
   from evad_jax.distributed import processes
   from evad_jax.files import directory_lock
@@ -64,7 +64,7 @@ def alone_in(workdir: Path) -> Iterator[None]:
     except InputError as error:
       problem = error
     if processes.any_of(problem is not None):
-      raise problem or InputError(f'{workdir}: it cannot be used; process 0 of this run says why.')
+      raise problem or InputError(f'{workdir}: cannot be used; process 0 of this run says why.')
     yield
 
 
@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> None:
 
 
 def _run(config: ConfigDict, workdir: Path, mode: str) -> None:
-  import jax  # here, so that --help and wrong flags answer at once
+  import jax  # here, so that --help and wrong flags are answered at once
 
   from evad_jax.distributed import processes
   from evad_jax.distributed.preemption import Interrupted, Preempted
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     '--mode',
     choices=('train', 'eval'),
     default='train',
-    help='train and evaluate (the default), or evaluate a checkpoint',
+    help='train and evaluate (default), or evaluate a checkpoint',
   )
   parser.add_argument('--workdir', help='directory for the results (default: runs/<config.name>)')
   args, config = parser.parse_with_config(argv)

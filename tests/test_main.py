@@ -51,7 +51,7 @@ def damage_clip(data, split):
 
 def assert_told(told, split, count, name):
   assert f'1 of {count} clips of {split} could not be read and were skipped: {name}' in told.out
-  assert f'skipped, cannot be read: {name}\n' in told.err
+  assert f'unreadable clip skipped: {name}\n' in told.err
 
 
 def test_an_evaluation_skips_damaged_clips_and_says_so(trained, tmp_path, capsys):

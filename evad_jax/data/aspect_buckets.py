@@ -1,8 +1,8 @@
-"""Clips of every aspect ratio on a short list of canvases, with one canvas a batch.
+"""Assigns clips of every aspect ratio to a short list of canvases; each batch has one canvas.
 
-Every canvas is a compiled shape. A clip goes to the canvas that wastes least on it, and every step
-takes a batch of one canvas. Which one is a pure function of seed and step, so that all hosts take
-the same without talking to each other, and a run that is resumed goes on where it was.
+Every canvas is a compiled shape. A clip goes to the canvas with the least padding. The canvas of a
+step is a pure function of seed and step: all hosts choose the same without communication, and a
+resumed run continues where it stopped.
 """
 
 import sys
@@ -25,9 +25,9 @@ def choose_canvas(
   short_side: int | None,
   max_long: int,
 ) -> int:
-  """The place in `canvases` of the one that frames of height x width pixels fill best.
+  """Index in `canvases` of the one that frames of height x width pixels fill best.
 
-  Of equally good ones the first. Raises InputError where the picture is larger than all of them.
+  The first of equally good ones. Raises InputError where the picture is larger than every canvas.
   """
   filled = {}
   for place, canvas in enumerate(canvases):
@@ -54,7 +54,7 @@ def canvases_of(
   short_side: int | None,
   max_long: int,
 ) -> np.ndarray:
-  """(E,) frame heights and widths -> (E,) places in `canvases`; errors as in `choose_canvas`."""
+  """(E,) frame heights and widths -> (E,) indices in `canvases`; errors as in `choose_canvas`."""
   sizes, number = np.unique(np.stack([heights, widths], axis=-1), axis=0, return_inverse=True)
   chosen = [
     choose_canvas(int(h), int(w), canvases, short_side=short_side, max_long=max_long)
@@ -64,29 +64,29 @@ def canvases_of(
 
 
 class Schedule(grain.transforms.DatasetSelectionMap):
-  """Step -> (which canvas, which batch of that canvas), without end and without state.
+  """Step -> (canvas, batch of that canvas), endless and stateless.
 
-  Canvases come up as often as they have clips, and evenly: every batch of a canvas falls into its
-  own part of the period, at a random place there. So no canvas is ever further ahead of its share,
-  or behind it, than by as many batches as there are other canvases.
+  Each canvas comes up in proportion to its clips, and evenly: every batch of a canvas has its own
+  part of the period, at a random time within it. So a canvas is never ahead of its share, or behind
+  it, by more batches than there are other canvases.
   """
 
   def __init__(self, counts: Sequence[int], seed: int):
-    """counts: clips of each canvas, none of them 0."""
+    """counts: number of clips of each canvas, all above 0."""
     share = np.array(counts, np.int64) // np.gcd.reduce(counts)  # batches in one period
     generator = np.random.default_rng(seed)
-    due = [(np.arange(n) + generator.random(n)) / n for n in share]  # one in every n-th part
+    due = [(np.arange(n) + generator.random(n)) / n for n in share]  # one in each n-th part
     order = np.argsort(np.concatenate(due), kind='stable')
     self._share = share
     self._canvas = np.repeat(np.arange(len(share)), share)[order]
     self._batch = np.concatenate([np.arange(n) for n in share])[order]
 
   def __len__(self) -> int:
-    """As good as endless."""
+    """Practically endless."""
     return sys.maxsize
 
   def __getitem__(self, step: int) -> tuple[int, int]:
-    """Canvas and batch number of a step, counted from 0."""
+    """Returns canvas and batch number of a step; all count from 0."""
     period, place = divmod(step, len(self._canvas))
     canvas = int(self._canvas[place])
     return canvas, int(period * self._share[canvas] + self._batch[place])

@@ -1,8 +1,8 @@
-"""From JPEG bytes and normalised boxes to a uint8 picture on a canvas and boxes in its pixels.
+"""JPEG bytes and normalised boxes -> a uint8 picture on a canvas, and boxes in its pixels.
 
-The arithmetic is that of the published EVAD system, in its order: boxes are clipped to the frame,
-frame and boxes mirrored, both resized (OpenCV's INTER_LINEAR on uint8, no anti-aliasing; boxes by
-the unrounded scale), boxes clipped to the picture. Normalising the pixels is left to the device.
+The arithmetic and its order are those of the published EVAD system: clip the boxes to the frame,
+mirror frame and boxes, resize both (OpenCV's INTER_LINEAR on uint8, no anti-aliasing; boxes by the
+unrounded scale), clip the boxes to the picture. Pixels are normalised on the device.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import simplejpeg
 from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 
-# The pipeline's threads each work on their own clip: OpenCV's own would only contend with them.
+# Each thread of the pipeline works on its own clip: OpenCV's own threads would only compete.
 cv2.setNumThreads(1)
 
 
@@ -39,16 +39,16 @@ def decode_frame(
 
   Args:
     jpeg: the file.
-    video: named in messages.
-    frame: number of the frame, named in messages.
+    video: for messages.
+    frame: number of the frame, for messages.
     size: (H, W) that the file must have.
-    least: decode at a reduced size, at most a half and not below this (height, width), where the
-      codec has such a size. It is faster for large frames, but gives other pixels than decoding
-      whole and resizing.
-    out: (H, W, 3) uint8, contiguous; decode into it instead of into new memory.
+    least: decode at a reduced size, at most half and not below this (height, width), where the
+      codec has such a size. Faster for large frames, but the pixels differ from those of full
+      decoding and resizing.
+    out: (H, W, 3) uint8, contiguous; decode into it instead of new memory.
 
   Raises:
-    InputError: the file is cut, corrupt, or of another size; names the video and the frame.
+    InputError: the file is truncated, corrupt, or of another size; names the video and the frame.
   """
   try:
     found = simplejpeg.decode_jpeg_header(jpeg)[:2]
@@ -77,20 +77,18 @@ def plan_resize(
   short_side: int | None,
   max_long: int,
 ) -> Resize:
-  """Scale and picture size of a frame of height x width pixels.
+  """Computes scale and picture size of a frame of height x width pixels.
 
   Args:
     height: of the frame, pixels.
     width: of the frame, pixels.
-    canvas: (H, W) pixels; looked at only when short_side is None.
-    short_side: of the picture, pixels; None fits the picture inside the canvas instead, touching it
-      on at least one side.
-    max_long: where the long side would exceed this, it is made this instead; unused when
-      short_side is None.
+    canvas: (H, W) pixels; used only when short_side is None.
+    short_side: of the picture, pixels; None: the largest picture that fits inside the canvas.
+    max_long: upper limit of the long side, pixels; unused when short_side is None.
 
   Returns:
-    The resize. With a short_side the picture can be larger than the canvas; `aspect_buckets`
-    chooses one that holds it.
+    The resize. With a short_side, the picture can be larger than the canvas; `aspect_buckets`
+    chooses a canvas that holds it.
   """
   if short_side is None:
     scale = min(canvas[0] / height, canvas[1] / width)
@@ -113,7 +111,7 @@ def draw_frame(frame: np.ndarray, resize: Resize, flip: bool, out: np.ndarray) -
   picture = out[: resize.height, : resize.width]
   same = frame.shape == picture.shape
   if flip:
-    # OpenCV writes through strided views: a picture's pixels are contiguous, its rows need not be.
+    # OpenCV can write through strided views: only the pixels of a row have to be contiguous.
     frame = cv2.flip(frame, 1, dst=picture if same else None)
   if not same:
     cv2.resize(frame, (resize.width, resize.height), dst=picture, interpolation=cv2.INTER_LINEAR)
@@ -124,7 +122,7 @@ def draw_frame(frame: np.ndarray, resize: Resize, flip: bool, out: np.ndarray) -
 def transform_boxes(
   boxes: np.ndarray, height: int, width: int, resize: Resize, flip: bool
 ) -> np.ndarray:
-  """Normalised boxes of a frame -> boxes in pixels of its picture.
+  """Normalised boxes of a frame -> boxes in pixels of the picture.
 
   Args:
     boxes: (M, 4) xyxy divided by the frame's width and height.

@@ -1,7 +1,7 @@
-"""Memory for batches of clips, used again as soon as nobody refers to it any more.
+"""A buffer pool for batches of clips: memory is reused once nothing refers to it.
 
-A batch is a hundred megabytes. Taken from the system each time, its pages are cleared and mapped
-anew while they are written, which costs a tenth or more of the pipeline's time.
+A batch has about a hundred megabytes. Fresh memory from the system has to be cleared and mapped
+while it is written, which costs a tenth or more of the pipeline's time.
 """
 
 import math
@@ -12,22 +12,22 @@ import numpy as np
 
 
 class RecycledMemory:
-  """Arrays of uint8 from a few buffers; picklable (empty), safe in threads.
+  """Provides uint8 arrays from a few buffers; picklable (as an empty pool), thread-safe.
 
-  An array, and whatever is a view of it or keeps it for a device, refers to its buffer; a buffer to
-  which nothing but this object refers is free. So memory in use never changes, and there are never
-  more buffers than arrays were alive at the same time.
+  An array refers to its buffer, and so does every view of it and every device that reads it. A
+  buffer that only this object refers to is free. So memory in use is never overwritten, and there
+  are never more buffers than arrays alive at the same time.
   """
 
   def __init__(self):
-    """Takes no memory yet."""
+    """Allocates nothing yet."""
     self._lock = threading.Lock()
     self._buffers: list[np.ndarray] = []
-    # What counting finds for a buffer that only a list refers to; it differs between Pythons.
+    # The reference count of a buffer that only a list refers to; it depends on the Python version.
     self._free_count = self._counts([np.zeros(1, np.uint8)])[0]
 
   def take(self, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of uint8 whose content is anything."""
+    """Returns a uint8 array with arbitrary content."""
     size = math.prod(shape)
     with self._lock:
       counts = self._counts(self._buffers)
@@ -36,7 +36,7 @@ class RecycledMemory:
       if fitting:
         buffer = self._buffers[fitting[0]]
       else:
-        # A free buffer that is too small makes place for one that is large enough for both.
+        # A larger buffer replaces a free one that is too small.
         if free:
           del self._buffers[free[0]]
         buffer = np.empty(size, np.uint8)
@@ -48,9 +48,9 @@ class RecycledMemory:
     return [sys.getrefcount(buffers[i]) for i in range(len(buffers))]
 
   def __getstate__(self) -> dict:
-    """A copy in another process has memory of its own."""
+    """Pickles nothing: a copy in another process has its own memory."""
     return {}
 
   def __setstate__(self, state: dict) -> None:
-    """Empty."""
+    """Starts as an empty pool."""
     self.__init__()

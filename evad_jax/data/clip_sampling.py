@@ -1,7 +1,7 @@
-"""Which frames of a video make the clip of a keyframe (EVAD, arXiv 2304.08451, section 4.1).
+"""Selects the frames of a keyframe's clip (EVAD, arXiv 2304.08451, section 4.1).
 
-T frames at a fixed stride, the keyframe at position T // 2; past either end of the video its first
-or last frame is repeated. Frames count from 0.
+T frames at a fixed stride, with the keyframe at index T // 2. Beyond either end of the video, its
+first or last frame is repeated. Frames count from 0.
 """
 
 import numpy as np
@@ -10,16 +10,16 @@ from evad_jax.errors import InputError
 
 
 def clip_frame_numbers(keyframe: int, num_frames: int, clip_frames: int, stride: int) -> np.ndarray:
-  """Frame numbers of the clip around a keyframe.
+  """Returns the frame numbers of the clip around a keyframe.
 
   Args:
     keyframe: frame number in [0, num_frames).
-    num_frames: frames in the whole video.
+    num_frames: of the video.
     clip_frames: T.
-    stride: distance of neighbouring clip frames, in frames of the video.
+    stride: between neighbouring clip frames, in frames of the video.
 
   Returns:
-    (T,) int64, never falling, in [0, num_frames); entry T // 2 is the keyframe.
+    (T,) int64, non-decreasing, in [0, num_frames); entry T // 2 is the keyframe.
 
   Raises:
     InputError: the keyframe is not a frame of the video.
@@ -34,15 +34,15 @@ def clip_frame_numbers(keyframe: int, num_frames: int, clip_frames: int, stride:
 
 
 def stored_positions(needed: np.ndarray, stored: np.ndarray, video: str) -> np.ndarray:
-  """Where each needed frame lies among the stored ones.
+  """Finds each needed frame among the stored ones.
 
   Args:
     needed: (T,) frame numbers.
     stored: (F,) frame numbers, increasing.
-    video: named in the message.
+    video: for the message.
 
   Returns:
-    (T,) int64, positions in `stored`.
+    (T,) int64, indices in `stored`.
 
   Raises:
     InputError: a needed frame is not stored.

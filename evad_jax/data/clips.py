@@ -1,4 +1,4 @@
-"""Examples -> Batch: picks, decodes and places the frames of every clip, pads boxes and labels."""
+"""Examples -> Batch: selects, decodes and resizes the frames of every clip; pads boxes, labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,47 +12,47 @@ from evad_jax.data.records import Example
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 
-FILLER = -1  # the example number of a place in a batch that holds no example
+FILLER = -1  # the example number of padding: a row of a batch without an example
 
-# Frames that a batch has already: (video, frame number, mirrored) -> view of its place, (H, W, 3).
+# Frames that a batch already has: (video, frame number, mirrored) -> view of the frame, (H, W, 3).
 Drawn = dict[tuple[str, int, bool], np.ndarray]
 
 
 @dataclass(frozen=True)
 class ClipSettings:
-  """What a clip looks like; the same for all clips of a run."""
+  """The form of a clip; the same for all clips of a run."""
 
   clip_frames: int  # T
   frame_stride: int  # frames of the video between neighbouring clip frames
   canvases: tuple[tuple[int, int], ...]  # (H, W) pixels; every picture fits one of them
-  short_side: int | None  # of the picture, pixels; None: as large as the canvas allows
+  short_side: int | None  # of the picture, pixels; None: the largest picture that fits the canvas
   max_boxes: int  # G
-  max_long: int = 1333  # bound of the picture's long side, pixels
+  max_long: int = 1333  # upper limit of the picture's long side, pixels
   flip_probability: float = 0.5  # of mirroring, in training only
-  keyframe_only: bool = False  # every frame is the keyframe: what a still image tells
-  reduced_decoding: bool = False  # decode frames twice the picture's size, or more, at a part of it
+  keyframe_only: bool = False  # repeat the keyframe T times, as if given a still image
+  reduced_decoding: bool = False  # decode frames of at least twice the picture's size smaller
 
 
 class Item(NamedTuple):
-  """One place in a batch."""
+  """One row of a batch."""
 
   number: int  # of the example within its split, or FILLER
-  example: Example | None  # None for filler, and where it cannot be read
+  example: Example | None  # None for padding, and for an unreadable example
   flip: bool = False
 
   def place(self) -> int:
-    """What `Batch.index` has for a place that holds no clip."""
+    """The value of `Batch.index` for a row without a clip."""
     return FILLER if self.number == FILLER else -2 - self.number
 
 
 @dataclass(frozen=True)
 class MakeBatch:
-  """Items -> Batch; a picklable callable, so that worker processes can have it."""
+  """Items -> Batch; a callable that can be pickled for worker processes."""
 
   settings: ClipSettings
   canvas: tuple[int, int]  # (H, W), one of the settings' canvases
   num_classes: int  # A
-  skip_unreadable: bool = False  # mask such clips, see data/unreadable.py
+  skip_unreadable: bool = False  # mask unreadable clips, see data/unreadable.py
   memory: RecycledMemory = field(default_factory=RecycledMemory, repr=False, compare=False)
 
   def __call__(self, items: Sequence[Item]) -> Batch:
@@ -79,14 +79,14 @@ class MakeBatch:
 
 
 def _leave_empty(batch: Batch, place: int, item: Item) -> None:
-  """Makes a place what `empty_batch` says, whatever was written there."""
+  """Resets a row to what `empty_batch` gives, whatever was written there."""
   batch.clips[place] = 0
   batch.sizes[place] = batch.clips.shape[2:4]
   batch.index[place] = item.place()
 
 
 def _forget(drawn: Drawn, clip: np.ndarray) -> None:
-  """Drops the frames that lie in a clip."""
+  """Discards the entries whose frames lie in a clip's memory."""
   for key in [key for key, frame in drawn.items() if np.shares_memory(frame, clip)]:
     del drawn[key]
 
@@ -101,10 +101,10 @@ def _check_boxes(example: Example, settings: ClipSettings) -> None:
 
 
 def empty_batch(clips: np.ndarray, max_boxes: int, num_classes: int) -> Batch:
-  """A batch of filler around clips (B, T, H, W, 3), as they are: no boxes, example_mask False."""
+  """Makes a batch of padding around the clips (B, T, H, W, 3): no boxes, example_mask False."""
   batch_size, canvas = len(clips), clips.shape[2:4]
   shape = (batch_size, max_boxes)
-  # Filler claims the whole canvas, not 0 x 0, so that nobody divides by zero or masks every token.
+  # Padding has the size of the canvas, not 0 x 0: no division by zero, no mask over every token.
   sizes = np.tile(np.array(canvas, np.int32), (batch_size, 1))
   return Batch(
     clips=clips,
@@ -128,7 +128,7 @@ def _fill_place(
   canvas: tuple[int, int],
   drawn: Drawn,
 ) -> None:
-  """Writes one example into its place of the batch."""
+  """Writes one example into its row of the batch."""
   example, count = item.example, len(item.example.boxes)
   resize = augment.plan_resize(
     example.height,
@@ -157,9 +157,9 @@ def _draw_clip(
   drawn: Drawn,
   out: np.ndarray,
 ) -> None:
-  """Fills out (T, H, W, 3) with a clip; a frame is decoded once in the whole batch.
+  """Fills `out` (T, H, W, 3) with a clip; each frame is decoded once per batch.
 
-  Clips of neighbouring keyframes, which follow one another in an evaluation, share most frames.
+  Clips of neighbouring keyframes, which are consecutive in an evaluation, share most frames.
   """
   numbers = clip_sampling.clip_frame_numbers(
     example.keyframe, example.num_frames, settings.clip_frames, settings.frame_stride
@@ -168,9 +168,9 @@ def _draw_clip(
     numbers = np.full_like(numbers, example.keyframe)
   positions = clip_sampling.stored_positions(numbers, example.frame_numbers, example.video)
   size, picture = (example.height, example.width), (resize.height, resize.width)
-  # What needs neither resizing nor mirroring, and has the canvas' rows, is decoded in its place.
+  # A frame that is neither resized nor mirrored, and is as wide as the canvas, is decoded into it.
   in_place = size == picture and not flip and resize.width == out.shape[2]
-  # All other frames pass through one piece of memory: new pages for each would cost more.
+  # All other frames share one buffer: fresh memory for each would cost more.
   scratch = None if in_place or settings.reduced_decoding else np.empty((*size, 3), np.uint8)
   out[:, resize.height :] = 0
   out[:, : resize.height, resize.width :] = 0

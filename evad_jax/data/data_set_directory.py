@@ -1,9 +1,9 @@
-"""Whose a directory is, how far a preparation has come in it, and how a data set is replaced.
+"""The directory of a data set: its owner, its unfinished preparation, and how it is replaced.
 
-While a preparation is under way, PROGRESS holds its plan's fingerprint; the manifest replaces it
-when all is done. A whole data set is replaced only when another one is: the new one is made in the
-directory STAGING, inside of the old one's. When its manifest is there, it takes the place of the
-old one; what a killed process did of that is finished by the next.
+During a preparation, PROGRESS holds the fingerprint of its plan; at the end, the manifest replaces
+it. A complete data set is replaced only by a complete one: the new one is written to the directory
+STAGING inside the old one's, and moved over the old one once its manifest is there. If the process
+is killed while it moves files, the next one finishes.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from evad_jax.files import directory_lock, storage, text_files
 from evad_jax.files.atomic_files import TEMPORARY, write_json
 
 STAGING = '.replacement'
-PROGRESS = '.preparation.json'  # of a preparation that is under way
-_SHARD = re.compile(r'([^.].*)-[^-]+\.tfrecord-\d{5,}-of-\d{5,}')  # of the data set group 1
+PROGRESS = '.preparation.json'  # of an unfinished preparation
+_SHARD = re.compile(r'([^.].*)-[^-]+\.tfrecord-\d{5,}-of-\d{5,}')  # group 1: name of the data set
 
 
 @contextlib.contextmanager
 def alone_in(directory: str | os.PathLike, name: str) -> Iterator[bool]:
-  """Keeps other preparations out of the directory of a data set, which is made if need be.
+  """Locks the directory of a data set against other preparations; makes it where it is missing.
 
-  Yields whether a killed process had left a whole replacement, which is in its place now.
+  Yields whether a killed process had left a complete replacement, which is now moved in.
 
   Raises:
-    InputError: it cannot be made or written to, another process prepares there, or it holds files
-      of another data set than `name`, or some that it would replace and are not known to be its.
+    InputError: the directory cannot be made or written to, another process prepares there, it holds
+      files of a data set other than `name`, or files of unknown origin that would be replaced.
   """
   storage.refuse_address(directory, 'The directory of a data set')
   directory = Path(directory)
@@ -46,7 +46,7 @@ def _check_owner(directory: Path, name: str) -> None:
   others, ours = sorted(shards - {name}), name in shards
   if (directory / MANIFEST).exists():
     manifest = None
-    with contextlib.suppress(InputError):  # whether it is damaged is another question
+    with contextlib.suppress(InputError):  # a damaged manifest is reported elsewhere
       manifest = text_files.read_json(directory / MANIFEST, 'a manifest')
     named = manifest.get('name') if isinstance(manifest, dict) else None
     if named != name and isinstance(named, str):
@@ -60,24 +60,24 @@ def _check_owner(directory: Path, name: str) -> None:
   strange = [] if ours else _files(directory, name)
   if strange:
     raise InputError(
-      f'{strange[0]}: is there, and not of a data set {name!r}, which would replace it; choose '
-      'another output directory, or take it away'
+      f'{strange[0]}: does not belong to the data set {name!r}, which would replace it; choose '
+      'another output directory, or move the file away'
     )
 
 
 def claim(directory: Path, name: str, fingerprint: dict[str, dict], overwrite: bool) -> Path:
-  """Makes a directory a plan's, and keeps what it has of it; returns where to write.
+  """Claims a directory for a plan, keeps what the plan has already written, returns where to write.
 
-  That is a directory inside, where a whole data set is to be replaced.
+  Where a complete data set is to be replaced, that is a directory inside.
 
   Args:
     directory: that this process is `alone_in`.
     name: of the data set.
     fingerprint: of the plan, JSON.
-    overwrite: delete what belongs to the data set and is of another plan; anything else stays.
+    overwrite: delete files of the data set that come from another plan; all other files stay.
 
   Raises:
-    InputError: it holds something else, which may not be deleted.
+    InputError: the directory holds something else, which must not be deleted.
   """
   place = directory
   if (directory / MANIFEST).exists():
@@ -108,7 +108,7 @@ def claim(directory: Path, name: str, fingerprint: dict[str, dict], overwrite: b
 
 
 def _started(path: Path, overwrite: bool) -> dict:
-  """The fingerprint of the plan that was begun; of none where it is damaged and may be replaced."""
+  """The fingerprint of the unfinished plan; {} where it is damaged and may be overwritten."""
   try:
     started = text_files.read_json(path, 'another output directory, or pass --overwrite')
   except InputError:
@@ -119,7 +119,7 @@ def _started(path: Path, overwrite: bool) -> dict:
 
 
 def differences(old: dict, new: dict[str, dict]) -> str:
-  """In words, what tells a fingerprint (or a manifest that contains one) from another."""
+  """Describes how a fingerprint (or a manifest that contains one) differs from a new one."""
   told = []
   for part, values in new.items():
     was = old.get(part, {})
@@ -132,20 +132,20 @@ def differences(old: dict, new: dict[str, dict]) -> str:
 
 
 def finish(directory: Path, name: str) -> None:
-  """When the manifest of a claimed directory is written: tidies, and replaces an older data set."""
+  """Once the manifest of a claimed directory is written: tidies, and replaces the old data set."""
   if not settle(directory, name):
     tidy(directory)
 
 
 def replace(directory: Path, name: str) -> None:
-  """Puts the whole data set in STAGING in the place of the one in the directory."""
+  """Moves the complete data set in STAGING over the one in the directory."""
   staging = directory / STAGING
   if (directory / MANIFEST).exists():
     new = {path.name for path in staging.iterdir()}
     for path in reversed(_files(directory, name)):
       if path.name not in new:
         path.unlink()
-    (directory / MANIFEST).unlink()  # from here on all that is there is new, or will be replaced
+    (directory / MANIFEST).unlink()  # from here on every file is new, or will be replaced
   for path in staging.iterdir():
     if path.name != MANIFEST:
       path.replace(directory / path.name)
@@ -160,7 +160,7 @@ def _files(directory: Path, name: str) -> list[Path]:
 
 
 def settle(directory: Path, name: str) -> bool:
-  """Puts a whole data set in the place of the one it was made to replace; whether there was one."""
+  """Moves a complete replacement over the old data set; returns whether there was one."""
   staging = directory / STAGING
   if not (staging / MANIFEST).is_file():
     return False

@@ -1,9 +1,9 @@
-"""The message class of `tf.train.Example`, declared here so that reading imports only protobuf.
+"""Declares the message class of `tf.train.Example`, so that reading imports only protobuf.
 
 `Example { Features features = 1 }`, `Features { map<string, Feature> feature = 1 }`, and a Feature
 is one of bytes_list = 1, float_list = 2, int64_list = 3, each with a repeated `value = 1`: field
 numbers and types as in TensorFlow's `example.proto` and `feature.proto`, hence the same bytes.
-(Importing the class that TFDS ships costs about a second in every process that reads.)
+(Importing the class that TFDS ships takes about a second in every process that reads.)
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -20,7 +20,7 @@ def _field(message, name: str, kind: int, number: int = 1, repeated=False, type_
 
 
 def _add_lists(file) -> None:
-  """BytesList, FloatList, Int64List and the Feature that is one of them."""
+  """Adds BytesList, FloatList, Int64List, and the Feature that is one of them."""
   feature = file.message_type.add(name='Feature')
   feature.oneof_decl.add(name='kind')
   kinds = {'Bytes': _Field.TYPE_BYTES, 'Float': _Field.TYPE_FLOAT, 'Int64': _Field.TYPE_INT64}
@@ -46,7 +46,7 @@ def _declare() -> type:
   _field(features, 'feature', _Field.TYPE_MESSAGE, repeated=True, type_name=entry_type)
   example = file.message_type.add(name='Example')
   _field(example, 'features', _Field.TYPE_MESSAGE, type_name='Features')
-  pool = descriptor_pool.DescriptorPool()  # our own: TensorFlow's names stay free for TensorFlow
+  pool = descriptor_pool.DescriptorPool()  # not the default one, whose names TensorFlow needs
   pool.Add(file)
   return message_factory.GetMessageClass(pool.FindMessageTypeByName(f'{_PACKAGE}.Example'))
 

@@ -1,16 +1,15 @@
-"""Examples of a prepared split -> a stream of batches, deterministic and resumable (grain).
+"""The input pipeline: a prepared split -> a deterministic, resumable stream of batches (grain).
 
-The global batches of a run depend on the seed and the split alone: not on the number of hosts,
+The global batches of a run depend only on the seed and the split, not on the number of hosts,
 worker processes or threads. Every canvas has an endless sequence of shuffled epochs of its clips,
-cut into stretches of `batch_size`; batch g of the run is the next stretch of the canvas whose turn
-it is at step g. So the position in the data is the step, resuming is slicing, and a run may go on
-with another number of hosts or workers. Each host takes its own consecutive part of every global
-batch.
+cut into batches; batch g of the run is the next one of the canvas of step g. So the step is the
+position in the data, resuming is slicing, and a run may resume with another number of hosts or
+workers. Each host reads its own consecutive part of every global batch.
 
-Threads are usually enough: reading, decoding and resizing release the interpreter lock. Every
-thread makes whole batches, up to `prefetch` of them ahead. Worker processes send their batches
-through shared memory (/dev/shm must hold about 2 * prefetch batches a worker), and each of them
-imports the main module of the program once.
+Threads are usually enough: reading, decoding and resizing release the interpreter lock. Each thread
+makes complete batches, up to `prefetch` ahead. Worker processes send their batches through shared
+memory (/dev/shm must hold about 2 * prefetch batches per worker), and each of them imports the
+program's main module once.
 """
 
 import math
@@ -33,7 +32,7 @@ __all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'tr
 
 
 class ExampleSource:
-  """A grain RandomAccessDataSource: place -> Item, with filler past the last example."""
+  """A grain RandomAccessDataSource: index -> Item, with padding after the last example."""
 
   def __init__(
     self,
@@ -47,8 +46,8 @@ class ExampleSource:
     Args:
       index: of the split.
       numbers: of the examples, in order.
-      length: places in all; those past the examples hold filler.
-      skip_unreadable: whether examples that cannot be read are empty places.
+      length: of the source; items after the last example are padding.
+      skip_unreadable: whether unreadable examples become empty items.
     """
     self._skip = skip_unreadable
     self._reader = RecordReader(index)
@@ -56,11 +55,11 @@ class ExampleSource:
     self._length = len(numbers) if length is None else length
 
   def __len__(self) -> int:
-    """Examples and filler together."""
+    """Number of examples and padding."""
     return self._length
 
   def __getitem__(self, place: int) -> Item:
-    """Reads and verifies one example; InputError where its shard is damaged, unless skipped."""
+    """Reads and verifies one example; InputError where it is damaged, unless skipped."""
     if place >= len(self._numbers):
       return Item(FILLER, None)
     number = int(self._numbers[place])
@@ -73,15 +72,15 @@ class ExampleSource:
 
 
 class BatchIterator:
-  """Iterator of Batch that owns threads and processes: close it, or use it in a `with`.
+  """Iterator of Batch that owns threads and processes: close it, or use it in a `with` block.
 
-  It closes itself when it ends, fails or is deleted. Closed, it has no more batches.
+  It closes itself when it ends, fails or is deleted. A closed one has no more batches.
   """
 
   def __init__(self, dataset: grain.IterDataset):
     """Starts nothing yet; threads and processes start with the first batch."""
     self._owned = [iter(dataset)]  # empty when closed
-    # At the latest when the interpreter begins to exit: later, grain's own clean-up fails noisily.
+    # Also closes as the interpreter starts to exit: later, grain's own clean-up prints errors.
     self._finalizer = weakref.finalize(self, _close_all, self._owned)
 
   def __iter__(self) -> 'BatchIterator':
@@ -89,7 +88,7 @@ class BatchIterator:
     return self
 
   def __next__(self) -> Batch:
-    """The next batch, of plain NumPy arrays; raises InputError where an example is unusable."""
+    """Returns the next batch as NumPy arrays; raises InputError where an example is unusable."""
     if not self._owned:
       raise StopIteration
     try:
@@ -100,7 +99,7 @@ class BatchIterator:
     return _as_plain_arrays(batch)
 
   def close(self) -> None:
-    """Stops threads and worker processes; closing twice is fine."""
+    """Stops threads and worker processes; may be called twice."""
     self._finalizer()
 
   def __enter__(self) -> 'BatchIterator':
@@ -113,7 +112,7 @@ class BatchIterator:
 
 
 def _close_all(owned: list[grain.DatasetIterator]) -> None:
-  """Closes and forgets, so that grain deletes them now."""
+  """Closes the iterators and drops the references, so that grain deletes them now."""
   while owned:
     owned.pop().close()
 
@@ -132,30 +131,29 @@ def train_batches(
   unreadable: str = 'stop',
   start_step: int = 0,
 ) -> BatchIterator:
-  """Endless shuffled, randomly mirrored batches; each epoch holds every example exactly once.
+  """Returns endless shuffled, randomly mirrored batches; an epoch has every example exactly once.
 
-  Batches straddle the ends of epochs, and every epoch has its own order and flips.
+  A batch may span two epochs. Every epoch has its own order and flips.
 
   Args:
     index: of the split.
     settings: of the clips.
     seed: of order and flips, at least 0.
-    batch_size: of all processes together; divisible by process_count.
+    batch_size: global, over all processes; divisible by process_count.
     process_index: this process, in [0, process_count).
     process_count: number of processes (hosts).
     workers: worker processes; 0 makes batches in threads of this process.
-    threads: a process; 0 makes each batch when it is asked for.
+    threads: per process; 0 makes each batch on request.
     prefetch: batches that a process makes ahead, at least `threads`.
-    unreadable: 'stop' raises for clips that cannot be read, 'skip' masks their places, see
-      data/unreadable.py.
-    start_step: the first batch returned is that of this step.
+    unreadable: 'stop' raises for unreadable clips, 'skip' masks them, see data/unreadable.py.
+    start_step: step of the first batch returned.
 
   Returns:
     Iterator of Batch, `batch_size // process_count` clips each.
 
   Raises:
-    InputError: the split is empty, a picture would not fit any canvas, or batch_size cannot be
-      divided; iterating raises it for unusable examples.
+    InputError: the split is empty, a picture fits no canvas, or batch_size is not divisible;
+      iterating raises it for unusable examples.
   """
   local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
   by_canvas = buckets(index, settings)
@@ -167,7 +165,7 @@ def train_batches(
     dataset = (
       grain.MapDataset.source(ExampleSource(index, numbers, skip_unreadable=skip))
       .shuffle(seed=seeds[2 * place])
-      .repeat()  # reseeds the order of every epoch; flips are seeded by the place in the sequence
+      .repeat()  # reseeds the order of every epoch; flips are seeded by the index in the sequence
       .random_map(draw_flip, seed=seeds[2 * place + 1])
       .batch(local_batch, drop_remainder=True, batch_fn=list)
     )
@@ -190,10 +188,10 @@ def eval_batches(
   prefetch: int = 4,
   unreadable: str = 'stop',
 ) -> BatchIterator:
-  """Every example exactly once over all processes, not mirrored, canvas after canvas, in order.
+  """Returns every example exactly once over all processes, not mirrored, in order, by canvas.
 
-  Every process gets as many batches of each canvas, ceil(its examples / batch_size); places past
-  its last example are filler (example_mask False, index -1). Arguments and errors as in
+  Every process gets the same number of batches of a canvas, ceil(its examples / batch_size); rows
+  after its last example are padding (example_mask False, index -1). Arguments and errors as in
   `train_batches`.
   """
   local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
@@ -236,9 +234,9 @@ def _local_batch(batch_size: int, process_count: int) -> int:
 
 
 def buckets(index: RecordIndex, settings: ClipSettings) -> list[tuple[tuple[int, int], np.ndarray]]:
-  """(canvas, numbers of its examples) of every canvas that has any.
+  """Returns (canvas, numbers of its examples) of every canvas that has any.
 
-  Finds out before the first step, not hours later, that a picture does not fit.
+  A picture that fits no canvas is reported before the first step, not hours later.
   """
   if not len(index):
     raise InputError(
@@ -256,6 +254,6 @@ def buckets(index: RecordIndex, settings: ClipSettings) -> list[tuple[tuple[int,
 
 
 def _as_plain_arrays(batch: Batch) -> Batch:
-  """Worker processes return a subclass of ndarray backed by shared memory: views without it."""
+  """Views as plain ndarray: worker processes return a subclass, backed by shared memory."""
   plain = {name: np.asarray(array) for name, array in batch._asdict().items() if name != 'targets'}
   return Batch(**plain, targets=Targets(*map(np.asarray, batch.targets)))

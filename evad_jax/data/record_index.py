@@ -1,7 +1,7 @@
-"""The sidecar index of a prepared split: where every record and every keyframe lies.
+"""The sidecar index of a prepared split: the location of every record and every keyframe.
 
-A data set directory (written by `record_writer.py`) holds TFRecord shards, one index a split, and
-`manifest.json`, which is written last: without it nothing here counts as prepared.
+The directory of a data set (written by `record_writer.py`) holds TFRecord shards, one index per
+split, and `manifest.json`, which is written last: without it, nothing counts as prepared.
 """
 
 import os
@@ -31,7 +31,7 @@ INDEX_COLUMNS = {
   'example_record': ('iu', 1),
   'keyframes': ('iu', 1),
 }
-# Of prepared videos alone, not of generated ones.
+# Only data sets of real videos have these, not the synthetic one.
 OPTIONAL_COLUMNS = {'record_annotated_size': ('iu', 2), 'annotated': ('b', 1)}
 
 
@@ -41,20 +41,20 @@ def index_name(split: str) -> str:
 
 
 def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
-  """File name of one shard; TFDS' own pattern."""
+  """File name of one shard, in the pattern of TFDS."""
   return f'{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}'
 
 
 @dataclass(frozen=True)
 class RecordIndex:
-  """Where every record and every keyframe of a split lies; small, and cheap to pickle."""
+  """The location of every record and every keyframe of a split; small, and cheap to pickle."""
 
   directory: Path
   name: str
   split: str
   classes: list[str]
-  clip_frames: int  # the longest clip, and
-  frame_stride: int  # its stride, that the stored frames serve
+  clip_frames: int  # of the longest clip that the stored frames support, ...
+  frame_stride: int  # ... and its stride
   prepare_command: str
   shard_bytes: np.ndarray  # (shards,) int64
   record_shard: np.ndarray  # (R,) int32
@@ -65,14 +65,14 @@ class RecordIndex:
   record_size: np.ndarray  # (R, 2) int32, height and width
   example_record: np.ndarray  # (E,) int64
   keyframes: np.ndarray  # (E,) int64 frame number in the video
-  scored_classes: list[str]  # those that figures are averaged over; all, unless the data say which
-  timestamp_origin: int = 0  # timestamps are origin + keyframe // rate:
-  timestamp_rate: int = 1  # frame numbers, unless the data say otherwise
+  scored_classes: list[str]  # classes that metrics are averaged over; all, unless the manifest says
+  timestamp_origin: int = 0  # a timestamp is origin + keyframe // rate:
+  timestamp_rate: int = 1  # the frame number, by default
   class_ids: list[int] | None = (
-    None  # of the label map, rising; None where classes have names alone
+    None  # of the label map, increasing; None where classes have only names
   )
   record_annotated_size: np.ndarray | None = None  # (R, 2) height, width that annotations refer to
-  annotated: np.ndarray | None = None  # (E,) bool, looked at by annotators; None: all
+  annotated: np.ndarray | None = None  # (E,) bool, seen by annotators; None: all
 
   @classmethod
   def open(
@@ -81,16 +81,16 @@ class RecordIndex:
     split: str,
     prepare_command: str = 'python -m data_prep.DATASET --output DIRECTORY',
   ) -> 'RecordIndex':
-    """Reads the sidecar index of a split and checks that its shards are there, whole.
+    """Reads the sidecar index of a split; checks that its shards are there and complete.
 
     Args:
       directory: of the prepared data set.
       split: 'train', 'test', ...
-      prepare_command: named in messages, so that the user knows what to run.
+      prepare_command: for messages, so that the user knows what to run.
 
     Raises:
-      InputError: no such directory, an address instead of one, nothing (or only a part) prepared, a
-        shard missing or cut.
+      InputError: no such directory, a URL instead of one, nothing (or only a part) prepared, a
+        shard missing or truncated.
     """
     refuse_address(directory, 'The directory of a data set')
     directory = Path(directory)
@@ -121,22 +121,22 @@ class RecordIndex:
 
   @property
   def heights(self) -> np.ndarray:
-    """(E,) int32, of the stored frames, pixels."""
+    """(E,) int32, height of the stored frames, pixels."""
     return self.record_size[self.example_record, 0]
 
   @property
   def widths(self) -> np.ndarray:
-    """(E,) int32, of the stored frames, pixels."""
+    """(E,) int32, width of the stored frames, pixels."""
     return self.record_size[self.example_record, 1]
 
   @property
   def annotated_examples(self) -> np.ndarray:
-    """(n,) int64, the examples that frame-mAP counts: frames that somebody annotated."""
+    """(n,) int64, the examples that frame-mAP counts: annotated frames."""
     return np.arange(len(self)) if self.annotated is None else np.flatnonzero(self.annotated)
 
   @property
   def annotated_sizes(self) -> np.ndarray:
-    """(E, 2) height and width that boxes of annotation files refer to; 1 x 1: normalised boxes."""
+    """(E, 2) height and width that boxes of annotation files refer to; 1 x 1 if normalised."""
     if self.class_ids is not None:  # AVA's files
       return np.ones((len(self), 2), np.int64)
     sizes = self.record_size if self.record_annotated_size is None else self.record_annotated_size
@@ -149,7 +149,7 @@ class RecordIndex:
 
   @property
   def timestamps(self) -> np.ndarray:
-    """(E,) int64, as the data set's own files count: AVA's seconds, elsewhere frame numbers."""
+    """(E,) int64, in the units of the data set's own files: AVA's seconds, else frame numbers."""
     return self.timestamp_origin + self.keyframes // self.timestamp_rate
 
   def shard_path(self, shard: int) -> Path:
@@ -166,12 +166,12 @@ class RecordIndex:
       if path.stat().st_size != expected:
         raise InputError(
           f'{path}: shard has {path.stat().st_size} bytes where the index says {expected}, so it '
-          f'was cut or replaced; copy it again, or prepare with `{self.prepare_command}`'
+          f'was truncated or replaced; copy it again, or prepare with `{self.prepare_command}`'
         )
 
 
 def read_manifest(directory: Path, prepare_command: str) -> dict:
-  """manifest.json, which is written last: without it the preparation has not finished."""
+  """Reads manifest.json, which is written last: without it, the preparation has not finished."""
   if not directory.is_dir():
     raise InputError(
       f'{directory}: no such directory; prepare the data set with `{prepare_command}`'
@@ -208,9 +208,9 @@ def read_manifest(directory: Path, prepare_command: str) -> dict:
 
 
 def _name(value: Any) -> str:
-  """What a name of files must be."""
+  """Rule for a name that becomes part of file names."""
   good = isinstance(value, str) and '/' not in value and not fault_of_name(value)
-  return '' if good else 'a name of files'
+  return '' if good else 'a name fit for files'
 
 
 def _any(value: Any) -> str:
@@ -243,7 +243,7 @@ _MANIFEST = {
 
 
 def _fault(columns: dict[str, np.ndarray]) -> str:
-  """What contradicts what in the columns of an index, or ''."""
+  """Describes a contradiction in the columns of an index; '' where there is none."""
   count = {key: len(column) for key, column in columns.items()}
   of_records = [key for key in columns if key.startswith('record_')]
   of_examples = [key for key in ('example_record', 'keyframes', 'annotated') if key in columns]
@@ -272,5 +272,5 @@ def _fault(columns: dict[str, np.ndarray]) -> str:
   around = tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
   ends = columns['record_offset'].astype(np.int64) + columns['record_length'] + around
   if (ends > columns['shard_bytes'][shards]).any():
-    return 'a record ends behind its shard'
+    return 'a record ends beyond its shard'
   return ''

@@ -1,9 +1,9 @@
 """Writes a prepared data set: TFRecord shards, sidecar indices, TFDS metadata, the manifest.
 
-Everything is written under temporary names and renamed when complete, the manifest last, so that
-what was half-written is never read as done. A split that is made shard by shard keeps the index of
-each beside it until `join_shards` makes one of all. The same records give the same bytes in every
-process, because maps are serialised in the order of their keys.
+Writes are atomic, the manifest comes last, so a partial data set is never taken for a complete one.
+A split that is made shard by shard keeps the index of each shard beside it until `join_shards`
+joins them. The same records give the same bytes in every process, because maps are serialised in
+the order of their keys.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from evad_jax.files import array_files
 from evad_jax.files.atomic_files import write_arrays, write_json, writing
 
 TFDS_FILES = ('features.json', 'dataset_info.json')
-PART = '.part-'  # what the name of a shard's own index begins with
+PART = '.part-'  # prefix of the name of a shard's own index
 _PART_COLUMNS = INDEX_COLUMNS | {'about': ('U', 0)}
 
 
 def features_dict(num_classes: int):
-  """The tfds.features.FeaturesDict of a record (imports TFDS: about a second)."""
+  """The tfds.features.FeaturesDict of a record (importing TFDS takes about a second)."""
   import tensorflow_datasets as tfds
 
   tensor = tfds.features.Tensor
@@ -54,7 +54,7 @@ def features_dict(num_classes: int):
 
 
 def serialize(record: Record) -> bytes:
-  """The record as a tf.train.Example; the same bytes in every process."""
+  """Serialises a record as a tf.train.Example; the same bytes in every process."""
   message = example_proto.Example()
   feature = message.features.feature
   feature['video'].bytes_list.value.append(record.video.encode('utf-8'))
@@ -73,8 +73,8 @@ def serialize(record: Record) -> bytes:
 class ShardWriter:
   """Writes records to shards, to each in turn; a context manager.
 
-  The shards have their names when the block has ended well; until then, and after an exception,
-  there is nothing but temporary files.
+  The shards get their names when the block ends without an exception; until then there are only
+  temporary files, which an exception deletes.
   """
 
   def __init__(self, paths: Sequence[Path], num_classes: int):
@@ -90,7 +90,7 @@ class ShardWriter:
     return self
 
   def __exit__(self, *exception) -> None:
-    """Gives the shards their names, or deletes them after an exception."""
+    """Renames the shards to their names, or deletes them after an exception."""
     self._open.__exit__(*exception)
 
   def write(self, record: Record) -> None:
@@ -111,7 +111,7 @@ class ShardWriter:
     self._shard_bytes[shard] += tfrecord.HEADER_BYTES + len(data) + tfrecord.FOOTER_BYTES
 
   def columns(self) -> dict[str, np.ndarray]:
-    """The index of what was written: the arrays of INDEX_COLUMNS."""
+    """The index of the records written: the arrays of INDEX_COLUMNS."""
     rows = self._rows | {'shard_bytes': self._shard_bytes}
     kinds = {'record_shard': np.int32, 'record_crc': np.uint32, 'record_size': np.int32}
     kinds['record_video'] = np.str_
@@ -127,10 +127,10 @@ def write_split(
   num_shards: int,
   records: Iterable[Record],
 ) -> None:
-  """Writes a split with its index; after an exception nothing of it is there.
+  """Writes a split with its index; an exception leaves nothing of it.
 
   Args:
-    directory: of the data set, which is made if need be.
+    directory: of the data set; made where it is missing.
     name, split: lower-case words, as in NAME-SPLIT.tfrecord-00000-of-00004.
     num_classes: A, length of a label row.
     num_shards: at least 1; record i goes to shard i % num_shards.
@@ -146,20 +146,20 @@ def write_split(
 
 
 def write_part(shard: Path, columns: dict[str, np.ndarray], about: dict) -> None:
-  """Writes the index of a shard beside it, so that it outlives a killed process.
+  """Writes the index of a shard beside it, so that the shard survives a killed process.
 
-  The shard is whole from here on; `about` (JSON) is kept with it, for `read_part`.
+  From here on the shard counts as complete. `about` (JSON) is stored with it, for `read_part`.
   """
   write_arrays(part_path(shard), columns | {'about': np.array(json.dumps(about))})
 
 
 def part_path(shard: Path) -> Path:
-  """The index of a shard alone, while the split is not finished."""
+  """Path of the index of a single shard, while the split is unfinished."""
   return shard.with_name(PART + shard.name)
 
 
 def read_part(shard: Path) -> tuple[dict[str, np.ndarray], dict] | None:
-  """The index columns of a finished shard and what was said about it; None if it is not whole."""
+  """The index columns of a finished shard and its `about`; None if it is not complete."""
   try:
     columns = array_files.read(part_path(shard), _PART_COLUMNS, {}, 'prepare it again')
     about = json.loads(str(columns.pop('about')))
@@ -172,7 +172,7 @@ def read_part(shard: Path) -> tuple[dict[str, np.ndarray], dict] | None:
 def join_shards(directory: Path, split: str, parts: list[dict[str, np.ndarray]]) -> None:
   """Writes the sidecar index of a split from those of its shards, in order.
 
-  parts: INDEX_COLUMNS, and of OPTIONAL_COLUMNS those that all of them have.
+  parts: INDEX_COLUMNS of each shard, and those of OPTIONAL_COLUMNS that all shards have.
   """
   joined, records = [], 0
   for shard, part in enumerate(parts):
@@ -196,15 +196,15 @@ def write_dataset_metadata(
   clip_frames: int = 16,
   frame_stride: int = 4,
 ) -> None:
-  """Writes features.json, dataset_info.json and, last, manifest.json, after all splits are closed.
+  """Writes features.json, dataset_info.json and, last, manifest.json, once all splits are written.
 
   Args:
     directory: with the shards and indices of at least one split.
     name: of the data set, as given to the writers.
     classes: A names, in label order.
-    manifest_extra: further JSON keys, e.g. 'problems'; counts under 'splits' are joined with ours
+    manifest_extra: further JSON keys, e.g. 'problems'; entries under 'splits' are merged with ours
       (records, examples, videos, bytes).
-    clip_frames, frame_stride: the longest clip that the stored frames serve.
+    clip_frames, frame_stride: of the longest clip that the stored frames support.
   """
   directory, extra = Path(directory), dict(manifest_extra or {})
   indices = {}
@@ -245,8 +245,8 @@ def _write_tfds_metadata(directory: Path, name: str, num_classes: int, indices: 
         name=split, shard_lengths=lengths, num_bytes=size, filename_template=shard_template
       )
     )
-  # TFDS checks the data by reading them with TensorFlow, so that check is left to
-  # tests/read_with_tensorflow.py.
+  # TFDS would check the data by reading them with TensorFlow; tests/read_with_tensorflow.py does
+  # that instead.
   tfds.folder_dataset.write_metadata(
     data_dir=directory, features=features_dict(num_classes), split_infos=splits, check_data=False
   )

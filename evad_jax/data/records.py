@@ -1,8 +1,8 @@
-"""Prepared clips on disk: random access to keyframes and their frames, every byte checked.
+"""Reads prepared clips: random access to keyframes and their frames, every byte verified.
 
-A record is a `tf.train.Example` in a TFRecord shard: a run of frames, stored once, with the
-keyframes that need them. An *example* is one keyframe. `record_index.py` knows where they lie,
-`record_writer.py` wrote them. Nothing here imports TensorFlow, TFDS or JAX.
+A record is a `tf.train.Example` in a TFRecord shard: a run of frames, each stored once, with the
+keyframes that need them. An *example* is one keyframe. `record_index.py` locates them,
+`record_writer.py` writes them. Nothing here imports TensorFlow, TFDS or JAX.
 """
 
 import os
@@ -24,23 +24,23 @@ class Record(NamedTuple):
 
   video: str
   fps: float
-  num_frames: int  # of the whole video
+  num_frames: int  # of the video
   height: int  # of the stored frames, pixels
   width: int
   frames: list[bytes]  # F JPEG files
-  frame_numbers: np.ndarray  # (F,) int64, 0-based place in the video, increasing
+  frame_numbers: np.ndarray  # (F,) int64, 0-based index in the video, increasing
   keyframes: np.ndarray  # (K,) int64 frame numbers in the video, increasing
   boxes: np.ndarray  # (M, 4) float32 xyxy, divided by width and height, in [0, 1]
-  box_keyframe: np.ndarray  # (M,) int64, position in `keyframes`
+  box_keyframe: np.ndarray  # (M,) int64, index in `keyframes`
   labels: np.ndarray  # (M, A) uint8 multi-hot
 
 
 class Example(NamedTuple):
-  """One keyframe, its boxes, and the stored frames that its clip can need."""
+  """One keyframe, its boxes, and the stored frames that its clip may need."""
 
   video: str
   keyframe: int  # frame number in the video
-  num_frames: int  # of the whole video
+  num_frames: int  # of the video
   height: int
   width: int
   frames: list[bytes]  # F JPEG files
@@ -51,7 +51,7 @@ class Example(NamedTuple):
 
 @dataclass
 class RecordReader:
-  """Random access to the examples of a split; picklable, safe in threads, files opened lazily."""
+  """Random access to the examples of a split; picklable, thread-safe, opens files lazily."""
 
   index: RecordIndex
   _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
@@ -61,11 +61,11 @@ class RecordReader:
     return len(self.index)
 
   def __getitem__(self, i: int) -> Example:
-    """Example i, read and verified.
+    """Reads and verifies example i.
 
     Raises:
-      InputError: the shard is cut, a checksum differs (names shard and offset), or the record is
-        not as preparation writes it, or another one than the index says.
+      InputError: the shard is truncated, a checksum differs (names shard and offset), the record is
+        not as preparation writes it, or it is not the one that the index describes.
       IndexError: i is not in [0, len).
     """
     if not 0 <= i < len(self):
@@ -74,16 +74,16 @@ class RecordReader:
     record = self._stored(number)
     position = np.searchsorted(record.keyframes, keyframe)
     if keyframe not in record.keyframes[position : position + 1]:
-      raise self._wrong(number, f'the index has its keyframe {keyframe}, which it lacks')
+      raise self._wrong(number, f'the index lists keyframe {keyframe}, which it lacks')
     return self._example(record, int(position))
 
   def read_record(self, record: int) -> Record:
-    """Record number `record` of the split, whole; errors as in `[]`."""
+    """Reads record number `record` of the split with all its frames; errors as in `[]`."""
     found = self._stored(record)
     return found._replace(frames=list(found.frames))
 
   def _stored(self, record: int) -> Record:
-    """A record whose parts fit each other and the index; its frames are not copied yet."""
+    """Reads a record, checked against itself and the index; its frames are not copied yet."""
     index = self.index
     shard, offset = int(index.record_shard[record]), int(index.record_offset[record])
     path = index.shard_path(shard)
@@ -98,7 +98,7 @@ class RecordReader:
       found = _parsed(data, len(index.classes))
       check_record(found, len(index.classes))
     except (ValueError, IndexError, DecodeError) as error:
-      raise self._wrong(record, f'it is not as preparation writes them: {error}') from error
+      raise self._wrong(record, f'it is not what preparation writes: {error}') from error
     size, video = index.record_size[record].tolist(), str(index.record_video[record])
     if [found.height, found.width] != size or found.video != video:
       raise self._wrong(
@@ -116,7 +116,7 @@ class RecordReader:
     )
 
   def _example(self, record: Record, position: int) -> Example:
-    """Only the frames that this keyframe's clip spans are copied out of the message."""
+    """Copies only the frames that this keyframe's clip spans out of the message."""
     numbers, keyframe = record.frame_numbers, int(record.keyframes[position])
     clip, stride = self.index.clip_frames, self.index.frame_stride
     first = np.searchsorted(numbers, keyframe - clip // 2 * stride)
@@ -135,7 +135,7 @@ class RecordReader:
     )
 
   def _descriptor(self, shard: int, path: Path) -> int:
-    """Opened once; two threads that race leave one descriptor unused but nothing wrong."""
+    """Opens a shard once; of two threads that race, one closes its descriptor again."""
     if shard not in self._descriptors:
       try:
         opened = os.open(path, os.O_RDONLY)
@@ -148,11 +148,11 @@ class RecordReader:
     return self._descriptors[shard]
 
   def __getstate__(self):
-    """Descriptors belong to one process: a copy opens its own."""
+    """Pickles no descriptors: a copy in another process opens its own."""
     return {'index': self.index, '_descriptors': {}}
 
   def close(self) -> None:
-    """Closes the files that this process has opened; reading again opens them again."""
+    """Closes the files that this process has opened; the next read opens them again."""
     while self._descriptors:
       os.close(self._descriptors.popitem()[1])
 
@@ -162,10 +162,10 @@ class RecordReader:
 
 
 def check_record(record: Record, num_classes: int) -> None:
-  """Raises ValueError if the fields contradict each other."""
+  """Raises ValueError where the fields contradict each other."""
   boxes, numbers, keyframes = record.boxes, record.frame_numbers, record.keyframes
   rules = {
-    'frame_numbers increase, one a frame': len(record.frames) == len(numbers) > 0
+    'frame_numbers increase, one per frame': len(record.frames) == len(numbers) > 0
     and (np.diff(numbers) > 0).all(),
     'frame_numbers lie in [0, num_frames)': len(numbers) > 0
     and numbers[0] >= 0
@@ -178,7 +178,7 @@ def check_record(record: Record, num_classes: int) -> None:
     and (boxes <= 1).all()
     and (boxes[:, :2] < boxes[:, 2:]).all(),
     'labels are (M, A)': record.labels.shape == (len(boxes), num_classes),
-    'box_keyframe are (M,) positions': record.box_keyframe.shape == (len(boxes),)
+    'box_keyframe are (M,) indices': record.box_keyframe.shape == (len(boxes),)
     and ((record.box_keyframe >= 0) & (record.box_keyframe < len(keyframes))).all(),
   }
   broken = [rule for rule, holds in rules.items() if not holds]
@@ -187,7 +187,7 @@ def check_record(record: Record, num_classes: int) -> None:
 
 
 def _parsed(data: bytes, num_classes: int) -> Record:
-  """ValueError, IndexError or DecodeError where it is no record."""
+  """Parses a record; ValueError, IndexError or DecodeError where the data are none."""
   features = example_proto.Example.FromString(data).features.feature
   labels = _integers(features['labels'])
   if labels.size and not (labels.min() >= 0 and labels.max() <= 1):

@@ -1,4 +1,4 @@
-"""Reads every record of a split, so that damage is found before days of training, not after."""
+"""Reads every record of a split, to find damage before days of training, not after."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,9 +19,9 @@ def first_fault(
   threads: int = 4,
   show: bool = False,
 ) -> InputError | None:
-  """What is wrong with the first record that cannot be read, or does not hold what clips need.
+  """Returns the error of the first record that is unreadable or lacks what its clips need.
 
-  Pictures are not decoded. part, parts: record i is looked at by part i % parts. show: a progress
+  Pictures are not decoded. part, parts: record i is checked by part i % parts. show: a progress
   bar.
   """
   records = range(part, len(index.record_shard), parts)

@@ -1,4 +1,4 @@
-"""The TFRecord container, by hand, so that neither writing nor reading it needs TensorFlow.
+"""The TFRecord container, written and read without TensorFlow.
 
 A record is a little-endian uint64 length, the masked crc32c of those eight bytes, the data, and the
 masked crc32c of the data. The container is TensorFlow's (see its `lib/io/record_writer.h`).
@@ -18,7 +18,7 @@ _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
 
 def masked_crc(data: bytes) -> int:
-  """crc32c rotated right by 15 bits plus a constant, so that a checksum of checksums stays safe."""
+  """crc32c, rotated right by 15 bits, plus a constant: safe where the data contain checksums."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -35,16 +35,16 @@ def footer(data: bytes) -> bytes:
 
 
 def read_record(descriptor: int, path: Path, offset: int, length: int, crc: int) -> bytes:
-  """The data of one record of the open file, every checksum verified.
+  """Reads the data of one record of an open file and verifies every checksum.
 
   Args:
-    descriptor: of the shard, open for reading; its position is neither used nor moved.
+    descriptor: of the shard, open for reading; its file position is neither used nor moved.
     path: of the shard, for messages.
     offset: of the record's header in the file, in bytes.
-    length, crc: of the data, as the index has them (crc masked).
+    length, crc: of the data, from the index (crc masked).
 
   Raises:
-    InputError: the file ends early, a checksum differs, or the record is not the index's.
+    InputError: the file ends early, a checksum differs, or the index describes another record.
   """
   head = os.pread(descriptor, HEADER_BYTES, offset)
   data = os.pread(descriptor, length, offset + HEADER_BYTES)

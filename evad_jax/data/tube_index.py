@@ -1,8 +1,8 @@
-"""Ground-truth tubes of a prepared split, beside its records: what video-mAP is scored against.
+"""Ground-truth tubes of a prepared split, stored beside its records, for video-mAP.
 
-Only splits whose annotated frames are all keyframes have them; where every n-th is, tubes of the
-keyframes would not be the annotated ones. Detections become tubes over all frames of a video, so
-video-mAP is computed only where every frame is a keyframe: `every_frame`.
+Only splits in which every annotated frame is a keyframe have them: tubes of every n-th frame would
+not be the annotated ones. Detections are linked to tubes over all frames of a video, so video-mAP
+is computed only where every frame is a keyframe: `every_frame`.
 """
 
 import os
@@ -29,15 +29,15 @@ class TrueTube(NamedTuple):
 
 
 class TrueTubes(NamedTuple):
-  """All of a split."""
+  """All tubes of a split."""
 
   tubes: list[TrueTube]
-  trimmed: bool  # clips are cut to the action, so only the overlap in space counts
+  trimmed: bool  # videos are trimmed to the action, so only the spatial overlap counts
   every_frame: bool = False  # all frames of the videos are keyframes, annotated or not
 
 
 def tubes_path(directory: str | os.PathLike, split: str) -> Path:
-  """The file."""
+  """Path of the tubes of a split."""
   return Path(directory) / f'tubes-{split}.npz'
 
 
@@ -48,7 +48,7 @@ def write_tubes(
   trimmed: bool,
   every_frame: bool = False,
 ) -> None:
-  """Writes the tubes of a split; the file appears under its name only when it is whole."""
+  """Writes the tubes of a split, atomically."""
   tubes = list(tubes)
   arrays = {
     'video': np.array([tube.video for tube in tubes], np.str_),
@@ -63,10 +63,10 @@ def write_tubes(
 
 
 def read_tubes(index: RecordIndex) -> TrueTubes | None:
-  """The tubes of a split; None where it has none.
+  """Reads the tubes of a split; None where it has none.
 
   Raises:
-    InputError: the file is damaged, or is about other videos or classes.
+    InputError: the file is damaged, or names a video or class that the index does not have.
   """
   path = tubes_path(index.directory, index.split)
   if not path.is_file():
@@ -88,9 +88,9 @@ def read_tubes(index: RecordIndex) -> TrueTubes | None:
     if tube.video not in videos or not 0 <= tube.label < len(index.classes):
       raise InputError(
         f'{path}: has a tube of class {tube.label} in video {tube.video!r}, which the index does '
-        f'not know; {again}'
+        f'not have; {again}'
       )
-  every_frame = bool(columns.get('every_frame', False))  # older files do not say
+  every_frame = bool(columns.get('every_frame', False))  # older files lack it
   return TrueTubes(tubes, bool(columns['trimmed']), every_frame)
 
 
@@ -105,7 +105,7 @@ _COLUMNS = {
 
 
 def _fault(columns: dict[str, np.ndarray]) -> str:
-  """What contradicts what in the columns, or ''."""
+  """Describes a contradiction in the columns; '' where there is none."""
   lengths, frames, boxes = (columns[key] for key in ('length', 'frames', 'boxes'))
   frames = frames.astype(np.int64)
   if not len(columns['video']) == len(columns['label']) == len(lengths):
@@ -113,11 +113,11 @@ def _fault(columns: dict[str, np.ndarray]) -> str:
   if lengths.size and (lengths.min() < 0 or lengths.max() > len(frames)):
     return 'a tube is longer than all frames'
   if lengths.sum(dtype=np.int64) != len(frames) or boxes.shape != (len(frames), 4):
-    return 'frames and boxes are not as many as the tubes say'
+    return 'the number of frames or boxes is not the sum of the lengths'
   if not ((boxes >= 0) & (boxes <= 1)).all():
     return 'a box is not in [0, 1]'
   if frames.size and not (frames.min() >= 0 and frames.max() <= LARGEST_FRAME):
-    return 'a frame is none of a video'
+    return 'a frame number is out of range'
   first = np.zeros(len(frames), bool)
   first[np.cumsum(lengths)[:-1][lengths[1:] > 0]] = True
   first[:1] = True

@@ -1,8 +1,8 @@
-"""Clips that a run goes on without, where config.data.unreadable is 'skip'.
+"""Skips unreadable clips, where config.data.unreadable is 'skip'.
 
-The place of such a clip in its batch stays, and is masked: so the order of all others does not
-depend on it, nor does where a run continues, nor what other hosts read. Its number is still told:
-`Batch.index` has -2 - number there, and -1 for filler.
+The clip keeps its row in the batch, which is masked. So the order of all other clips, the position
+at which a run resumes, and what other hosts read do not depend on it. `Batch.index` still gives its
+number: -2 - number there, and -1 for padding.
 """
 
 import sys
@@ -13,39 +13,39 @@ from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 
 POLICIES = ('stop', 'skip')
-TOLD = 20  # clips that are named one by one
-FEWEST = 100  # clips after which it is asked whether most can be read
+TOLD = 20  # clips that are reported one by one
+FEWEST = 100  # clips after which a run stops if most are unreadable
 
 
 def numbers_in(index: np.ndarray) -> list[int]:
-  """The examples that could not be read, of a batch's `index` (B,)."""
+  """The numbers of the unreadable examples in a batch's `index` (B,)."""
   return [-2 - number for number in np.asarray(index).tolist() if number < -1]
 
 
 class Unreadable:
-  """Counts and names them for one process."""
+  """Counts and reports the unreadable clips of one process."""
 
   def __init__(self, index: RecordIndex):
-    """None yet."""
+    """Starts with none."""
     self._index = index
-    self.numbers: dict[int, None] = {}  # in the order of meeting
-    self._met = 0  # places of batches
+    self.numbers: dict[int, None] = {}  # in the order of their first appearance
+    self._met = 0  # rows of all batches seen
 
   def note(self, index: np.ndarray) -> None:
-    """Looks at the `index` (B,) of a batch, and names new ones on standard error.
+    """Reads the `index` (B,) of a batch, and reports new unreadable clips on standard error.
 
-    Raises InputError where most cannot be read: then it is not single clips that are damaged.
+    Raises InputError where most clips are unreadable: then the damage is not limited to a few.
     """
     self._met += len(index)
     for number in numbers_in(index):
       if number not in self.numbers:
         self.numbers[number] = None
         if len(self.numbers) <= TOLD:
-          print(f'skipped, cannot be read: {self.name(number)}', file=sys.stderr, flush=True)
+          print(f'unreadable clip skipped: {self.name(number)}', file=sys.stderr, flush=True)
     if self._met >= FEWEST and 2 * len(self.numbers) > self._met:
       raise InputError(
-        f'{self._index.directory}: {len(self.numbers)} of {self._met} clips cannot be read, as '
-        f'{self.name(next(iter(self.numbers)))}; config.data.unreadable=skip is for single ones, '
+        f'{self._index.directory}: {len(self.numbers)} of {self._met} clips cannot be read, first '
+        f'{self.name(next(iter(self.numbers)))}; config.data.unreadable=skip is meant for a few, '
         'so copy or prepare the data again.'
       )
 
@@ -60,7 +60,7 @@ def name(index: RecordIndex, number: int) -> str:
 
 
 def summary(index: RecordIndex, numbers: list[int]) -> str:
-  """A sentence for the end of a run; empty where there are none."""
+  """The sentence for the end of a run; '' where no clip was unreadable."""
   numbers = sorted(set(numbers))
   if not numbers:
     return ''

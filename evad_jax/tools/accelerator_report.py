@@ -1,14 +1,14 @@
-"""All that can be learned of an accelerator in ten minutes, in one command.
+"""Tests and measures an accelerator in ten minutes, in one command.
 
   python -m evad_jax.tools.accelerator_report --seconds 560 --output DIR
 
-Stages: device (what it is, and its ceilings), tests (those marked `accelerator`), prediction and
-training (time, memory, share of the peak), parts (of the model, alone), pytorch (the same card),
-profile (time by part of the model), records (thirty steps from files). Each is a process of its
-own with a limit; DIR/report.md and DIR/report.jsonl are written again after each. Whatever ends the
-command, a stage is lost at most, and the same command goes on with the stages that are missing.
+Stages: device (its name and peak rates), tests (those marked `accelerator`), prediction and
+training (time, memory, share of the peak), parts (of the model, one by one), pytorch (on the same
+device), profile (time by part of the model), records (thirty steps from files). Each stage is a
+process of its own with a time limit. DIR/report.md and DIR/report.jsonl are rewritten after each:
+whatever ends the command, at most one stage is lost, and the same command runs the missing ones.
 
-Exit status 1 where a stage failed, ran over its limit or had no time: the last lines say which.
+Exit status 1 where a stage failed, ran over its limit or had no time left; the last lines name it.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from evad_jax.errors import InputError
 from evad_jax.files.atomic_files import write_json
 
 MODULE = 'evad_jax.tools.accelerator_report'
-# Name -> the part of --seconds that it may take at most. More than 1 in all: most need less.
+# Name -> the largest share of --seconds that it may take. They add up to more than 1, because most
+# stages need less.
 SHARES = {
   'device': 0.10,
   'tests': 0.25,
@@ -34,7 +35,7 @@ SHARES = {
   'profile': 0.16,
   'records': 0.30,
 }
-SHORTEST = 45  # seconds that a stage may take in a short report
+SHORTEST = 45  # seconds that every stage may take, in a short report too
 SIZES = ('auto', 'B', 'L', 'small', 'tiny')
 
 
@@ -42,28 +43,30 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = command_line.Parser(MODULE, __doc__)
   add = parser.add_argument
-  add('--output', type=Path, required=True, metavar='DIR', help='where the report is, or goes on')
-  add('--seconds', type=command_line.positive, default=560, help='for everything (default 560)')
-  add('--size', choices=SIZES, default='auto', help='B at 288x512 in bfloat16; on a CPU tiny')
-  add('--batches', nargs='+', type=command_line.positive, help='default 8 1 16; on a CPU 2')
-  add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='default: all')
-  add('--again', action='store_true', help='also repeat stages that failed or ran over')
-  add('--stage', choices=SHARES, help=argparse.SUPPRESS)  # this process is that stage
-  add('--limit', type=float, help=argparse.SUPPRESS)  # seconds that it has
+  add(
+    '--output', type=Path, required=True, metavar='DIR', help='directory of the report; resumes it'
+  )
+  add('--seconds', type=command_line.positive, default=560, help='limit in total (default 560)')
+  add('--size', choices=SIZES, default='auto', help='model size; auto: B, on a CPU tiny')
+  add('--batches', nargs='+', type=command_line.positive, help='batch sizes (8 1 16; CPU: 2)')
+  add('--stages', nargs='+', choices=SHARES, default=list(SHARES), help='what to run (all)')
+  add('--again', action='store_true', help='also repeat stages that failed or ran over their limit')
+  add('--stage', choices=SHARES, help=argparse.SUPPRESS)  # this process runs that stage
+  add('--limit', type=float, help=argparse.SUPPRESS)  # seconds for it
   return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-  """The command line; the exit status."""
+  """The command line; returns the exit status."""
   args = parse_arguments(argv)
   if args.stage:
     return work(args)
-  checkout.module('configs.common')  # the stages need it; without it each of them would fail
+  checkout.module('configs.common')  # every stage would fail without it
   begin = time.monotonic()
   results = open_report(args)
   known = {result.stage for result in results}
   for name in sorted(known & set(args.stages), key=list(SHARES).index):
-    print(f'{name}: known from before', flush=True)
+    print(f'{name}: from the earlier run', flush=True)
   waiting = [name for name in SHARES if name in args.stages and name not in known]
   total, without_time = len(waiting), []
   for number, name in enumerate(waiting, 1):
@@ -82,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def open_report(args: argparse.Namespace) -> list[Result]:
-  """What is known already. Raises InputError where DIR was begun with other settings."""
+  """Returns earlier results. Raises InputError where DIR was started with other settings."""
   import json
 
   try:
@@ -94,7 +97,7 @@ def open_report(args: argparse.Namespace) -> list[Result]:
     before = json.loads(path.read_text(encoding='utf-8'))
     if before != settings:
       raise InputError(
-        f'{args.output} holds a report with the settings {before}; give those, or choose another '
+        f'{args.output} holds a report with the settings {before}; use those, or choose another '
         '--output.'
       )
   else:
@@ -111,7 +114,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 
 
 def environment(args: argparse.Namespace, name: str) -> dict[str, str]:
-  """Stages share compiled programs; PyTorch and the tests' processes share the card."""
+  """Stages share compiled programs; PyTorch and JAX share the device in the stage `pytorch`."""
   found = dict(os.environ)
   found.setdefault('JAX_COMPILATION_CACHE_DIR', str((args.output / 'programs').resolve()))
   if name == 'pytorch':
@@ -125,7 +128,7 @@ def title(args: argparse.Namespace) -> str:
 
 
 def progress(result: Result, args: argparse.Namespace, begin: float, after: list[str]) -> str:
-  """One line: how a stage ended, and what is to come."""
+  """One line: how a stage ended, and the time left."""
   left = args.seconds - (time.monotonic() - begin)
   to_go = min(left, args.seconds * sum(SHARES[name] for name in after))
   text = f'  {result.status} in {result.seconds:.0f} s, {len(result.rows)} rows'
@@ -135,7 +138,7 @@ def progress(result: Result, args: argparse.Namespace, begin: float, after: list
 
 
 def summary(args: argparse.Namespace, results: list[Result], without_time: list[str]) -> int:
-  """Prints the report and what is missing of it; the exit status."""
+  """Prints the report and what it lacks; returns the exit status."""
   print((args.output / 'report.md').read_text(encoding='utf-8') if results else '')
   bad = [f'{r.stage} {r.status}' for r in results if r.status in (FAILED, OVER)]
   bad = [text for text in bad if text.split()[0] in args.stages]
@@ -145,15 +148,15 @@ def summary(args: argparse.Namespace, results: list[Result], without_time: list[
   if bad:
     print(f'Failed: {", ".join(bad)}; --again repeats them')
   if without_time:
-    print(f'No time for: {", ".join(without_time)}; the same command goes on there')
+    print(f'No time for: {", ".join(without_time)}; the same command runs them')
   print(f'The report: {args.output / "report.md"}')
   return 1 if bad or without_time else 0
 
 
 def work(args: argparse.Namespace) -> int:
-  """This process is one stage."""
+  """Runs one stage in this process."""
   stage_runs.end_with_parent()
-  from evad_jax.cost import accelerator_stages  # imports JAX, which the other process does not need
+  from evad_jax.cost import accelerator_stages  # imports JAX, which only stages need
 
   stage = stage_runs.Stage(args.output, args.stage, args.limit)
   try:

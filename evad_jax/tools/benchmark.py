@@ -1,18 +1,18 @@
-"""What every keep rate costs: tokens, multiply-adds, time, memory, compilation, share of the peak.
+"""Measures the cost of keep rates: tokens, multiply-adds, time, memory, compilation, utilisation.
 
   python -m evad_jax.tools.benchmark --sizes B --keep-rates 1.0 0.7 0.6
   python -m evad_jax.tools.benchmark --train --batches 4 --json train.json --plot train.png
 
-A line for every combination of size, canvas, type, batch and keep rate, on one device: uint8 clips
-in, detections out, or with --train one step of training. Parameters and clips are random. The keep
-rates of a combination take turns, so that a drift of the machine meets all of them.
+It prints a line for every combination of size, canvas, dtype, batch and keep rate, on one device:
+from uint8 clips to detections, or, with --train, one training step. Parameters and clips are
+random. The keep rates of a combination run in turn, so that drift of the machine affects all alike.
 
-gmac      multiply-adds of one clip, forward, as the literature counts them (model_cost.py)
-counted   half the operations in our program by the compiler's count, as a share of our own count;
-          off by norms, activations and the like, and by what borders spare a convolution
-memory    temporary: what the program needs besides arguments and results; all: with them
-peak      multiply-adds of a second (three times the forward's for a step), as a share of those of a
-          product of two large matrices on this device, measured here
+gmac      10^9 multiply-adds of one clip, forward pass, as the literature counts them
+counted   half the operations that the compiler counts, as a share of our own count; they differ by
+          norms, activations and the like, and by the products of convolutions with padding
+memory    temporary / all: without and with the program's arguments and results
+peak      multiply-adds per second (a training step counts as three forward passes), as a share of
+          what a product of two large matrices reaches on this device, measured in the same run
 """
 
 import argparse
@@ -39,7 +39,7 @@ HEADER = (
 def make_config(
   size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
 ) -> ConfigDict:
-  """The configuration of a size, on one canvas."""
+  """Returns the configuration of a size, with one canvas."""
   common = checkout.module('configs.common')
   config = common.get_config()
   common.set_size(config, size)
@@ -71,8 +71,8 @@ def panels(measurements: Sequence[Measurement]) -> list[cost_chart.Panel]:
     return cost_chart.Panel(title, [cost_chart.Line(*item) for item in lines.items()])
 
   return [
-    of('10^9 multiply-adds of a clip, forward', lambda m: m.gmac),
-    of('milliseconds a clip', lambda m: 1e3 / m.clips_per_second),
+    of('10^9 multiply-adds per clip, forward', lambda m: m.gmac),
+    of('milliseconds per clip', lambda m: 1e3 / m.clips_per_second),
     of('temporary memory, MB', lambda m: m.temporary_mb),
   ]
 
@@ -81,15 +81,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = Parser('evad_jax.tools.benchmark', __doc__)
   add = parser.add_argument
-  add('--sizes', nargs='+', choices=SIZES, default=['B'], help='default B')
+  add('--sizes', nargs='+', choices=SIZES, default=['B'], help='model sizes (default B)')
   add('--canvases', nargs='+', type=size, default=[(288, 288)], metavar='HxW', help='(288x288)')
-  add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='default 1.0 0.7 0.6')
-  add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='default float32')
-  add('--batches', nargs='+', type=positive, default=[1], help='clips at once (default 1)')
-  add('--train', action='store_true', help='a step of training instead of a prediction')
+  add('--keep-rates', nargs='+', type=float, default=[1.0, 0.7, 0.6], help='(default 1 0.7 0.6)')
+  add('--dtypes', nargs='+', choices=DTYPES, default=['float32'], help='(default float32)')
+  add('--batches', nargs='+', type=positive, default=[1], help='batch sizes, clips (default 1)')
+  add('--train', action='store_true', help='measure a training step instead of a prediction')
   add('--rounds', type=positive, default=5, help='calls of each program (default 5)')
-  add('--json', type=Path, help='also write the figures to this file')
-  add('--plot', type=Path, help='also draw cost against keep rate, a PNG')
+  add('--json', type=Path, help='also write the measurements to this file')
+  add('--plot', type=Path, help='also plot cost against keep rate, as PNG')
   return parser.parse_args(argv)
 
 
@@ -97,10 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
   config = checkout.module('configs.common').get_config()
-  jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the figures
+  jax.config.update('jax_enable_compilation_cache', False)  # compile time is measured
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   device = jax.devices()[0]
-  what = 'a step of training' if args.train else 'prediction'
+  what = 'training step' if args.train else 'prediction'
   print(f'{what} on one device: {device.device_kind} ({device.platform}), jax {jax.__version__}')
   print(HEADER, flush=True)
   found = []
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      print(f'{combination}: the device has too little memory', flush=True)
+      print(f'{combination}: out of device memory', flush=True)
       continue
     for m in measured:
       print(line(m), flush=True)

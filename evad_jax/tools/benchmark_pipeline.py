@@ -1,13 +1,13 @@
-"""How fast clips come out of the input pipeline, stage by stage, and how near to the codec's speed.
+"""Measures the throughput of the input pipeline, by stage and against the bare JPEG decoder.
 
   python -m evad_jax.tools.benchmark_pipeline
   python -m evad_jax.tools.benchmark_pipeline --directory data/ava --split train --canvas 288x384 \\
     --canvas 288x512 --canvas 288x544 --canvas 288x704 --canvas 288x768
 
-Without --directory it makes records of its own for the time of the run. What bounds a pipeline of
-JPEG frames is decoding them, so the last line compares: the whole pipeline (reading, checksums,
-parsing, decoding, mirroring, resizing, padding, boxes, batching) with the bare decoder of the same
-library on the same frames, as many threads for both, in turn, in one run.
+Without --directory it makes temporary records. Decoding limits the throughput of a pipeline of JPEG
+frames. So the last line compares the complete pipeline (reading, checksums, parsing, decoding,
+mirroring, resizing, padding, boxes, batching) with the bare decoder of the same library, on the
+same frames with the same number of threads, in turn, in one run.
 """
 
 import argparse
@@ -38,23 +38,23 @@ from evad_jax.files import atomic_files
 SAMPLE = 64  # clips that are measured stage by stage, and that the bare codec decodes
 STAGES = {
   'read and parse': 'bytes from disk, checksums, message, boxes',
-  'decode': 'the frames of the clip, bare',
+  'decode': 'the frames of the clip, nothing else',
   'place': 'mirror, resize, pad',
-  'whole clip': 'all of these, boxes, into its batch',
+  'whole clip': 'all of these, boxes, copied into a batch',
 }
 
 
 class Speeds(NamedTuple):
-  """What was measured."""
+  """The measurements."""
 
-  stage_ms: dict[str, float]  # milliseconds a clip on one core, by the names of STAGES
-  codec: float  # clips a second, with the same threads as the pipeline
-  pipeline: float  # clips a second
-  share: float  # of the codec's speed: median over the rounds
+  stage_ms: dict[str, float]  # milliseconds per clip on one core, by stage
+  codec: float  # clips per second, with the same number of threads as the pipeline
+  pipeline: float  # clips per second
+  share: float  # of the codec's throughput: median over the rounds
 
 
 def write_records(directory: Path, clips: int, height: int, width: int, settings) -> RecordIndex:
-  """Records of softly textured, grainy frames that move, of about a camera's bytes a frame."""
+  """Writes records of moving, softly textured, grainy frames, about as large as a camera's."""
   rng = np.random.default_rng(0)
   coarse = rng.integers(0, 256, (height // 16 + 2, width // 12 + 2, 3), np.uint8)
   texture = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -95,7 +95,7 @@ def write_records(directory: Path, clips: int, height: int, width: int, settings
 
 
 def clip_jpegs(example: Example, settings: ClipSettings) -> list[bytes]:
-  """The JPEG files that the clip decodes: each of its different frames once."""
+  """Returns the JPEG files that a clip needs: each distinct frame once."""
   numbers = clip_sampling.clip_frame_numbers(
     example.keyframe, example.num_frames, settings.clip_frames, settings.frame_stride
   )
@@ -104,12 +104,12 @@ def clip_jpegs(example: Example, settings: ClipSettings) -> list[bytes]:
 
 
 def decode_all(jpegs: list[bytes]) -> list[np.ndarray]:
-  """The bare decoder."""
+  """Decodes all frames with the bare decoder."""
   return [simplejpeg.decode_jpeg(jpeg, 'RGB') for jpeg in jpegs]
 
 
 def milliseconds(function: Callable, arguments: list[tuple]) -> float:
-  """Mean time of one call, in milliseconds; the first is not counted."""
+  """Mean time of a call, in milliseconds, after one call to warm up."""
   function(*arguments[0])
   start = time.perf_counter()
   for argument in arguments:
@@ -118,7 +118,7 @@ def milliseconds(function: Callable, arguments: list[tuple]) -> float:
 
 
 def time_stages(index: RecordIndex, settings: ClipSettings, numbers: list[int]) -> dict[str, float]:
-  """Milliseconds a clip of every stage, one after the other on this thread."""
+  """Measures milliseconds per clip of every stage, one after the other on this thread."""
   reader = RecordReader(index)
   examples = [reader[number] for number in numbers]
   rule = {'short_side': settings.short_side, 'max_long': settings.max_long}
@@ -148,7 +148,7 @@ def time_stages(index: RecordIndex, settings: ClipSettings, numbers: list[int]) 
 
 
 def codec_speed(jpegs: list[list[bytes]], threads: int, seconds: float) -> float:
-  """Clips a second of the bare decoder in `threads` threads."""
+  """Clips per second of the bare decoder with `threads` threads."""
   with ThreadPoolExecutor(threads) as pool:
     start = time.perf_counter()
     done = 0
@@ -158,7 +158,7 @@ def codec_speed(jpegs: list[list[bytes]], threads: int, seconds: float) -> float
 
 
 def measure(index: RecordIndex, settings: ClipSettings, args: argparse.Namespace) -> Speeds:
-  """All figures; codec and pipeline take turns, so that a drift of the machine meets both."""
+  """Measures everything; codec and pipeline run in turn, so that drift affects both alike."""
   numbers = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(int).tolist()
   stage_ms = time_stages(index, settings, numbers)
   reader = RecordReader(index)
@@ -189,14 +189,14 @@ def measure(index: RecordIndex, settings: ClipSettings, args: argparse.Namespace
 
 
 def report(speeds: Speeds, index: RecordIndex, settings: ClipSettings, threads: int) -> str:
-  """The figures as text."""
+  """The measurements as text."""
   sizes = np.unique(index.record_size, axis=0)
   frames = ', '.join(f'{h} x {w}' for h, w in sizes[:4]) + ', ...' * (len(sizes) > 4)
   canvases = ', '.join(f'{h} x {w}' for h, w in settings.canvases)
   lines = [
     f'clips of {settings.clip_frames} frames; stored as {frames}; canvases {canvases}',
     '',
-    f'{"stage, on one core":20}{"ms a clip":>10}{"clips/s":>9}',
+    f'{"stage, on one core":20}{"ms/clip":>10}{"clips/s":>9}',
   ]
   for name, meaning in STAGES.items():
     ms = speeds.stage_ms[name]
@@ -204,9 +204,9 @@ def report(speeds: Speeds, index: RecordIndex, settings: ClipSettings, threads: 
   lines += [
     '',
     f'bare codec, {threads} threads: {speeds.codec:.1f} clips/s '
-    f'({speeds.codec / threads:.1f} a thread)',
+    f'({speeds.codec / threads:.1f} per thread)',
     f'pipeline, {threads} threads:   {speeds.pipeline:.1f} clips/s '
-    f'({speeds.pipeline / threads:.1f} a thread)',
+    f'({speeds.pipeline / threads:.1f} per thread)',
     f'share of the codec:    {100 * speeds.share:.1f} %',
   ]
   return '\n'.join(lines)
@@ -216,21 +216,27 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = Parser('evad_jax.tools.benchmark_pipeline', __doc__)
   add = parser.add_argument
-  add('--directory', type=Path, help='prepared data set (default: makes its own records)')
-  add('--split', default='train', help='of the data set (default train)')
+  add('--directory', type=Path, help='prepared data set (default: temporary records)')
+  add('--split', default='train', help='split of the data set (default train)')
   add('--canvas', type=size, action='append', metavar='HxW', help='repeat for several (288x512)')
-  add('--short-side', type=positive, default=288, help='of the pictures, pixels (default 288)')
+  add('--short-side', type=positive, default=288, help='of resized frames, pixels (default 288)')
   add('--clip-frames', type=positive, default=16, help='frames of a clip (default 16)')
-  add('--frame-stride', type=positive, default=4, help='between frames of a clip (default 4)')
-  add('--stored-size', type=size, default=(288, 512), metavar='HxW', help='of records it makes')
-  add('--batch', type=positive, default=8, help='clips in a batch (default 8)')
-  add('--threads', type=positive, default=2, help='threads that decode (default 2)')
+  add('--frame-stride', type=positive, default=4, help='step between frames of a clip (default 4)')
+  add(
+    '--stored-size',
+    type=size,
+    default=(288, 512),
+    metavar='HxW',
+    help='of temporary records (288x512)',
+  )
+  add('--batch', type=positive, default=8, help='clips per batch (default 8)')
+  add('--threads', type=positive, default=2, help='decoding threads, per process (default 2)')
   add('--prefetch', type=positive, default=4, help='batches made ahead (default 4)')
-  add('--workers', type=int, default=0, help='processes of so many threads each (default 0: none)')
-  add('--reduced-decoding', action='store_true', help='decode large frames at a part of their size')
-  add('--rounds', type=positive, default=5, help='codec and pipeline in turn (default 5)')
-  add('--seconds', type=above_zero(float), default=4.0, help='of each turn (default 4)')
-  add('--json', type=Path, help='also write the figures to this file')
+  add('--workers', type=int, default=0, help='worker processes (default 0: threads alone)')
+  add('--reduced-decoding', action='store_true', help='decode large frames at a reduced size')
+  add('--rounds', type=positive, default=5, help='turns of codec and pipeline (default 5)')
+  add('--seconds', type=above_zero(float), default=4.0, help='length of a turn (default 4)')
+  add('--json', type=Path, help='also write the measurements to this file')
   return parser.parse_args(argv)
 
 
@@ -257,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_json(path: Path, speeds: Speeds) -> None:
-  """The figures under the names of Speeds. Raises InputError where the file cannot be written."""
+  """Writes the fields of Speeds. Raises InputError where the file cannot be written."""
   try:
     atomic_files.write_json(path, speeds._asdict())
   except OSError as error:

@@ -1,11 +1,12 @@
-"""What checkpoints know and cost at every keep rate: figures of a split, and clips a second.
+"""Compares keep rates of checkpoints: metrics of a split, and throughput in clips per second.
 
   python -m evad_jax.tools.compare_keep_rates runs/demo --config=configs/demo.py
   python -m evad_jax.tools.compare_keep_rates runs/a runs/b --keep-rates 1.0 0.7 0.5 \\
     --config=configs/ucf24.py:small --json rates.json --plot rates.png
 
-The same parameters are evaluated at every rate on config.data.eval_split. clips/s is prediction
-alone, of config.eval.batch_size random clips at once on one device; the rates take turns.
+The same parameters are evaluated at every rate on config.data.eval_split. clips/s is the throughput
+of prediction alone, with config.eval.batch_size random clips at once on one device; the rates run
+in turn.
 """
 
 import functools
@@ -25,7 +26,7 @@ class Row(NamedTuple):
   checkpoint: str
   keep_rate: float
   tokens: int  # that reach the decoder
-  gmac: float  # 10^9 multiply-adds of one clip
+  gmac: float  # 10^9 multiply-adds per clip
   frame_map: float  # frame-mAP@0.5, 0 to 1
   person_ap: float  # person AP@0.5, 0 to 1
   clips_per_second: float
@@ -43,7 +44,7 @@ def compare(config, paths: Sequence[str], rates: Sequence[float]) -> list[Row]:
   frames, canvas = config.clip.clip_frames, tuple(config.clip.canvases[0])
   opened = [saved_model.open_checkpoint(config, path) for path in paths]
   costs = {}
-  for rate in rates:  # all impossible ones before the first evaluation
+  for rate in rates:  # impossible rates fail before the first evaluation
     model = opened[0].model.clone(keep_rate=rate)
     tokens = multiply_adds.count_tokens(model, frames, canvas)
     costs[rate] = (
@@ -74,7 +75,7 @@ def compare(config, paths: Sequence[str], rates: Sequence[float]) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """For reading, and for a README."""
+  """The rows as a Markdown table."""
   names = ('checkpoint', 'keep rate', 'tokens left', 'G multiply-adds')
   names += ('frame-mAP@0.5', 'person AP@0.5', 'clips/s')
   forms = '', 'g', '', '.4g', '.3f', '.3f', '.1f'
@@ -83,7 +84,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
-  """The figures and the picture. Raises InputError where a file cannot be written."""
+  """Writes the rows and the plot. Raises InputError where a file cannot be written."""
   from evad_jax.visualization import cost_chart
 
   def panel(title: str, value) -> cost_chart.Panel:
@@ -100,8 +101,8 @@ def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
 
   panels = [
     panel('frame-mAP@0.5, %', lambda row: 100 * row.frame_map),
-    panel('clips a second', lambda row: row.clips_per_second),
-    panel('10^9 multiply-adds of a clip', lambda row: row.gmac),
+    panel('clips per second', lambda row: row.clips_per_second),
+    panel('10^9 multiply-adds per clip', lambda row: row.gmac),
   ]
   title = 'one set of parameters at every keep rate'
   cost_chart.write_files(path, plot, title, rows, panels)
@@ -114,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   add('checkpoints', nargs='+', metavar='CHECKPOINT', help='a run, or a directory of checkpoints')
   rates = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
   add('--keep-rates', nargs='+', type=float, default=rates, help='default 1 0.9 0.8 0.7 0.6 0.5')
-  add('--json', type=Path, help='also write the figures to this file')
-  add('--plot', type=Path, help='also draw them, a PNG')
+  add('--json', type=Path, help='also write the metrics to this file')
+  add('--plot', type=Path, help='also plot them, as PNG')
   args, config = parser.parse_with_config(argv)
   import jax
 

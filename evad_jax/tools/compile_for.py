@@ -1,18 +1,19 @@
-"""Compiles prediction and step for accelerators that are not here, and says what they cost.
+"""Compiles prediction and training step for accelerators on a CPU, and estimates their cost.
 
   python -m evad_jax.tools.compile_for h100 --programs predict step --json compiled.json
   python -m evad_jax.tools.compile_for v5e v5e:2x4 --programs predict --batch 8
   python -m evad_jax.tools.compile_for h100 --keep-rate 1.0 0.7 --canvas 288x384 288x512
 
-The compilers for H100 and TPU run on a CPU (pip install -r requirements-compilers.txt). ViT-B takes
-half a minute (prediction) to several minutes (a step on a TPU). What --json holds already of the
-same combination, compilers and commit is not compiled again; failures and uncommitted code are.
+The compilers for H100 and TPU run without the device (pip install -r requirements-compilers.txt).
+ViT-B takes from half a minute (prediction) to several minutes (a training step on a TPU). A
+combination that --json already holds, of the same compilers and commit, is not compiled again;
+failures and uncommitted code are.
 
-TFLOP, GB  arithmetic, and bytes through memory, of one device and one run; loops with their turns
-launches   kernels that the device starts, the matcher's search at --people in the fullest clip
-ms         GPU: an estimate: for every kernel the longer of bytes / 3 TB/s and products at 700,
-           cuDNN's attention at 350 forward and 300 backward TFLOP/s, and 2.5 us a launch;
-           TPU: the compiler's estimated cycles; kernels of Pallas by their arithmetic at the peak
+TFLOP, GB  arithmetic and memory traffic of one device and one run; loops count every iteration
+launches   kernels started on the device, with the matcher's search for --people people
+ms         GPU: estimated; each kernel takes 2.5 us to launch, and the longer of bytes / 3 TB/s and
+           its arithmetic (TFLOP/s: products 700, cuDNN attention 350 forward and 300 backward);
+           TPU: the compiler's estimate of cycles; Pallas kernels by their arithmetic at the peak
 ideal      the model's own arithmetic at the nominal peak, as a share of these ms
 """
 
@@ -35,7 +36,7 @@ from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
 from evad_jax.tools.benchmark import make_config
 
-RATES = {  # operations a second that an H100's kernels are taken to reach
+RATES = {  # operations per second that kernels on an H100 are assumed to reach
   'product': 700e12,
   'convolution': 700e12,
   'attention': 350e12,
@@ -49,12 +50,12 @@ HEADER = (
 
 
 def seconds_on_gpu(work: compiled_cost.Work) -> float:
-  """Of one run of a kernel on an H100, estimated."""
+  """Estimated time of one run of a kernel on an H100."""
   return max(work.bytes / BANDWIDTH, work.flops / RATES.get(work.kind, VECTOR_RATE)) + LAUNCH
 
 
 def combinations(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  """What tells one compilation from another, for all that is asked for."""
+  """Yields the settings of every compilation that the flags ask for."""
   keys = ('batch', 'mesh', 'fsdp', 'remat', 'attention', 'people', 'lower_only')
   common = {key: getattr(args, key) for key in keys} | {'precision': args.matmul_precision}
   lists = (args.targets, args.size, args.dtype, args.keep_rate, args.canvas, args.programs)
@@ -65,7 +66,7 @@ def combinations(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def compile_one(job: dict[str, Any]) -> dict[str, Any]:
-  """Compiles one combination in this process and reads what it costs."""
+  """Compiles one combination in this process and reads its cost."""
   target = compile_targets.TARGETS[job['target']]
   places = compile_targets.devices(target)
   import jax
@@ -102,7 +103,7 @@ def compile_one(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_cost(compiled: Any, target: compile_targets.Target, branch: int) -> dict[str, Any]:
-  """The figures of a compiled program, for one device."""
+  """Reads the cost of a compiled program, for one device."""
   from evad_jax.cost import hlo_collectives
 
   text = compiled.as_text()
@@ -131,7 +132,7 @@ def read_cost(compiled: Any, target: compile_targets.Target, branch: int) -> dic
 
 
 def in_its_own_process(job: dict[str, Any], limit: float) -> dict[str, Any]:
-  """The figures, or the compiler's sentence; one that aborts takes its process alone along."""
+  """Returns the cost, or the compiler's error; a compiler that aborts ends only its own process."""
   target = compile_targets.TARGETS[job['target']]
   command = [sys.executable, '-m', 'evad_jax.tools.compile_for', '--job', json.dumps(job)]
   try:
@@ -155,7 +156,7 @@ def in_its_own_process(job: dict[str, Any], limit: float) -> dict[str, Any]:
 
 
 def commit() -> str:
-  """Of the code, with '-dirty' behind it where it was changed since; '' where git does not know."""
+  """The commit of the code, with '-dirty' appended for uncommitted changes; '' without git."""
   command = ['git', 'describe', '--always', '--dirty', '--exclude=*', '--abbrev=12']
   try:
     done = subprocess.run(
@@ -167,7 +168,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-  """Of the compilers, and of JAX."""
+  """Versions of JAX and of the compilers."""
   from importlib import metadata
 
   found = {}
@@ -180,7 +181,7 @@ def versions() -> dict[str, str]:
 
 
 def read_rows(path: Path | None) -> list[dict[str, Any]]:
-  """Rows that an earlier call wrote. Raises InputError for a file that is none of its."""
+  """Reads the rows of earlier calls. Raises InputError for a file of another origin."""
   if path is None or not path.exists():
     return []
   try:
@@ -210,7 +211,7 @@ def line(job: dict[str, Any], figures: dict[str, Any]) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-  """The command line's options."""
+  """The command line's flags."""
   parser = Parser('evad_jax.tools.compile_for', __doc__)
   add = parser.add_argument
   add('targets', nargs='*', metavar='TARGET', help=', '.join(compile_targets.TARGETS))
@@ -219,34 +220,34 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     nargs='+',
     choices=('predict', 'step'),
     default=['predict', 'step'],
-    help='what to compile (both)',
+    help='what to compile (default: both)',
   )
-  add('--size', nargs='+', choices=('B', 'L', 'small'), default=['B'], help='of the model (B)')
+  add('--size', nargs='+', choices=('B', 'L', 'small'), default=['B'], help='model size (B)')
   add('--canvas', nargs='+', type=size, default=[(288, 512)], metavar='HxW', help='(288x512)')
   dtypes = ('bfloat16', 'float32')
   add('--dtype', nargs='+', choices=dtypes, default=['bfloat16'], help='(bfloat16)')
-  add('--keep-rate', nargs='+', type=float, default=[0.7], help='of tokens (0.7)')
-  add('--batch', type=positive, default=16, help='clips over all devices (16)')
-  add('--mesh', type=positive, default=1, help='devices that share a clip (1)')
-  add('--fsdp', action='store_true', help='split parameters over the other devices too')
+  add('--keep-rate', nargs='+', type=float, default=[0.7], help='fraction of tokens kept (0.7)')
+  add('--batch', type=positive, default=16, help='global batch size, clips (16)')
+  add('--mesh', type=positive, default=1, help='tensor-parallel devices, which share a clip (1)')
+  add('--fsdp', action='store_true', help='shard parameters over the data-parallel devices')
   add('--remat', action='store_true', help='recompute activations in the backward pass')
   add('--attention', default='auto', choices=('auto', 'plain', 'blocked', 'fused'), help='(auto)')
   add('--matmul-precision', choices=('highest', 'default'), default='highest', help='(highest)')
-  add('--people', type=positive, default=8, help='in the fullest clip (8)')
-  add('--lower-only', action='store_true', help='trace and lower, and compile nothing')
-  add('--seconds', type=positive, default=3600, help='limit of one compilation (3600)')
-  add('--json', type=Path, help='keep the figures in this file, and take those that it has')
+  add('--people', type=positive, default=8, help='most people in a clip, for the matcher (8)')
+  add('--lower-only', action='store_true', help='trace and lower, but compile nothing')
+  add('--seconds', type=positive, default=3600, help='time limit of one compilation (3600)')
+  add('--json', type=Path, help='save the results to this file, and reuse those it holds')
   add('--job', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   unknown = [name for name in args.targets if name not in compile_targets.TARGETS]
   if unknown or not (args.targets or args.job):
-    what = f'{unknown[0]!r} is no target' if unknown else 'no target is given'
+    what = f'{unknown[0]!r} is not a target' if unknown else 'a target is missing'
     parser.error(f'{what}; there are {", ".join(compile_targets.TARGETS)}')
   return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command line; 1 where something did not compile."""
+  """The command line; returns 1 where something did not compile."""
   args = parse_arguments(argv)
   if args.job:
     print(json.dumps(compile_one(json.loads(args.job))))

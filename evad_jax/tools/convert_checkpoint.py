@@ -1,4 +1,4 @@
-"""Published weights to a checkpoint of this project, and back.
+"""Converts published weights to a checkpoint of this project, and back.
 
   python -m evad_jax.tools.convert_checkpoint SOURCE.pth converted/vit_b \\
     --keep-rate 0.7 --enhanced-weight 1 --roi-extension 0.4 0.2
@@ -7,11 +7,12 @@
 
 SOURCE is an EVAD detector, or a VideoMAE or VideoMAE v2 encoder, as .pth or .safetensors. The
 result is a directory of checkpoints: --config.checkpoint evaluates a detector, --config.init_from
-starts training from any of them. Keep rate, enhanced weight and RoI extension are not in the
-tensors: they are read from the text of the configuration in the file, or have to be given.
+starts training from any of them. The tensors do not show keep rate, enhanced weight and RoI
+extension: they are read from the configuration text in the file, or have to be given.
 
-Names and shapes are checked both ways; whatever does not fit is listed and nothing is written. What
-the model answers to a generated clip is kept beside the parameters for evad_jax.tools.verify.
+Names and shapes are checked both ways; if anything does not fit, all of it is listed and nothing is
+written. The model's output for a generated clip is stored with the parameters, so that
+evad_jax.tools.verify can compare.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from evad_jax.published import (
   weight_settings,
 )
 
-# The clips of the published recipe, of the published sizes.
+# The clips of the published recipe, for the published sizes.
 PUBLISHED_CLIP = {'clip_frames': 16, 'frame_stride': 4, 'short_side': 288, 'max_long': 1333}
 RESTORING = (
-  'note: this model restores kept tokens to their own places (token_restoring=scatter), which the '
-  'published code does not: there it will give other figures'
+  'note: this model restores kept tokens to their own positions (token_restoring=scatter); the '
+  'published code does not, so its metrics will differ there'
 )
 
 
@@ -45,11 +46,11 @@ def to_evad_jax(
 ) -> dict:
   """Converts a published file to a checkpoint under `out`; returns its settings.
 
-  changes: settings of the model that were given. Raises InputError where anything does not fit,
+  changes: settings of the model from the flags. Raises InputError where anything does not fit,
   before anything is written.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise InputError(f'{out}: is there already; remove it, or choose another place.')
+    raise InputError(f'{out}: is there already; remove it, or choose another directory.')
   source = weight_files.read(source_path)
   print(f'{source_path}: {len(source.tensors)} tensors, sha256 {source.sha256}', flush=True)
   own_kind, own = weight_settings.read_own(source_path, source.cfg)
@@ -61,7 +62,7 @@ def to_evad_jax(
   print(f'{found.title()}; left over {len(found.left_over)}: {_names(found.left_over)}', flush=True)
   lines = []
   if own:
-    lines = ['settings: those that evad_jax wrote into the file']
+    lines = ['settings: as evad_jax wrote them into the file']
   elif kind == 'detector':
     more, lines = weight_settings.detector_settings(
       source_path, source.cfg, changes, found.settings
@@ -77,7 +78,7 @@ def _save(
   source: weight_files.Source, found: architectures.Published, out: Path, published: bool
 ) -> dict:
   """Writes the checkpoint with its known answers; prints the hash of its parameters."""
-  print('Computing what it answers to a generated clip', flush=True)
+  print('Computing the known answers, to a generated clip', flush=True)
   answers = known_answers.answers(found.kind, found.settings, found.params)
   settings = {
     'model': found.settings,
@@ -90,7 +91,7 @@ def _save(
       'sha256': source.sha256,
       'container': source.container,
       'prefix': found.prefix,
-      'published': published,  # and not written by this project
+      'published': published,  # False: written by this project
       'left_over': found.left_over,
     },
     'parameters_sha256': known_answers.parameters_hash(found.params),
@@ -100,7 +101,7 @@ def _save(
     checkpoints.save(0, {'params': found.params}, settings, {}, None)
   arrays = weight_names.flatten(found.params)
   print(
-    f'{out}: {len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, '
+    f'{out}: {len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} values, '
     f'sha256 of the parameters {settings["parameters_sha256"]}'
   )
   return settings
@@ -109,7 +110,7 @@ def _save(
 def to_published(source: Path, out: Path, form: str) -> None:
   """Writes a checkpoint's parameters under their published names, as 'torch' or 'safetensors'.
 
-  Raises InputError where there is no such checkpoint, or its parameters are not those of its model.
+  Raises InputError where there is no such checkpoint, or its parameters do not fit its model.
   """
   directory, step = manager.locate(source)
   with manager.Checkpoints(directory, read_only=True) as checkpoints:
@@ -120,7 +121,7 @@ def to_published(source: Path, out: Path, form: str) -> None:
   kind, model = origin.get('kind', 'detector'), dict(settings['model'])
   if kind == 'detector':
     model = model_settings.saved_settings(settings, directory / str(step))
-  # Its types are ours, and it belongs to the computation.
+  # The dtype is ours, and belongs to the computation, not to the weights.
   model = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items() if k != 'dtype'}
   tensors = architectures.tensors_of(directory / str(step), kind, model, params)
   container = origin.get('container') or 'model_state'
@@ -145,7 +146,7 @@ def _names(names: list[str]) -> str:
 
 
 def setting(text: str) -> tuple[str, Any]:
-  """'num_heads=3' -> ('num_heads', 3); the value as Python writes it, or a word."""
+  """'num_heads=3' -> ('num_heads', 3); the value is a Python literal or a word."""
   key, equals, value = text.partition('=')
   if not equals or key not in EVAD.__dataclass_fields__ or key in ('parent', 'name', 'dtype'):
     raise argparse.ArgumentTypeError(
@@ -162,7 +163,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def _same_kind(value: Any, default: Any) -> bool:
-  """Whether both are numbers, words, truth values, or rows of such; an integer is a number."""
+  """Whether both are numbers, words, booleans, or sequences of these; an integer is a number."""
   if isinstance(default, tuple):
     return isinstance(value, list | tuple) and all(_same_kind(v, default[0]) for v in value)
   if isinstance(default, float):
@@ -180,19 +181,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     '--to',
     choices=('evad_jax', 'torch', 'safetensors'),
     default='evad_jax',
-    help='what to make (default evad_jax, a directory of checkpoints)',
+    help='format to write (default evad_jax, a directory of checkpoints)',
   )
-  add('--keep-rate', type=float, help='of the blocks that prune: 1.0, 0.7 or 0.6 as published')
-  add('--enhanced-weight', type=float, help='of the keyframe in the importance: 1 or 4')
-  add('--roi-extension', type=float, nargs=2, metavar=('EX', 'EY'), help='0.4 0.2, or 0 0')
-  add('--encoder-only', action='store_true', help='leave a pre-training decoder out')
+  add('--keep-rate', type=float, help='keep rate of pruning blocks; published: 1.0, 0.7 or 0.6')
+  add('--enhanced-weight', type=float, help='of the keyframe in the importance; published: 1 or 4')
+  add(
+    '--roi-extension',
+    type=float,
+    nargs=2,
+    metavar=('EX', 'EY'),
+    help='published: 0.4 0.2, or 0 0',
+  )
+  add('--encoder-only', action='store_true', help='discard a pre-training decoder')
   add(
     '--setting',
     type=setting,
     action='append',
     default=[],
     metavar='KEY=VALUE',
-    help='of the model, where shapes do not tell it; repeat for several',
+    help='model setting that shapes do not determine; repeat for several',
   )
   return parser.parse_args(argv)
 
@@ -210,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
   if args.to != 'evad_jax':
     if changes or args.encoder_only:
       raise InputError(
-        f'--to {args.to} takes the settings of the checkpoint; leave the others out.'
+        f'--to {args.to} takes the settings of the checkpoint; leave these flags out.'
       )
     if args.source.is_file():
       raise InputError(f'{args.source}: --to {args.to} takes a directory of checkpoints.')

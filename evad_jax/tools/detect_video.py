@@ -1,17 +1,18 @@
-"""Finds who does what, where and when in a video, and shows it.
+"""Detects people and their actions in a video; writes an annotated video, csv and JSON.
 
   python -m evad_jax.tools.detect_video party.mp4 --checkpoint runs/demo --output party_seen.mp4
   python -m evad_jax.tools.detect_video webcam:0 --checkpoint runs/ava --output seen.mp4 \\
     --keep-rate 1.0 0.7 0.6 --latency-budget 0.25
 
-The video may be any file that FFmpeg reads, - for standard input, an address (rtsp://...), or a
-camera (webcam:0). Beside OUTPUT, which has boxes, ids and actions painted in, are written
-OUTPUT_detections.csv and .jsonl (what everybody does on every keyframe) and OUTPUT_tubes.csv and
-.jsonl (who was where when). Ctrl-C stops at any moment: what was written until then is whole.
+The input may be any file that FFmpeg reads, - for standard input, a URL (rtsp://...), or a camera
+(webcam:0). OUTPUT is the video with boxes, ids and actions drawn in. Beside it are written
+OUTPUT_detections.csv and .jsonl (the people on every keyframe and their actions), and
+OUTPUT_tubes.csv and .jsonl (the boxes and actions of each person over time). Ctrl-C stops at any
+moment; the files are complete up to there.
 
-Actions take time to see: people on a frame are known some frames later (half a clip). Cameras and
-live addresses do not wait: when the detector is late, the oldest keyframes are skipped and counted.
-With --latency-budget the highest of the keep rates is used that computes in so many seconds.
+An action needs frames from before and after: people on a frame are known half a clip later. Cameras
+and live streams do not wait: when the detector falls behind, the oldest keyframes are skipped and
+counted. With --latency-budget, the highest --keep-rate that stays within so many seconds is used.
 """
 
 import argparse
@@ -45,13 +46,13 @@ from evad_jax.video.video_writer import VideoWriter
 from evad_jax.visualization.annotated_video import AnnotatedVideo
 from evad_jax.visualization.draw_people import Style
 
-LIVE_FRAMES = 300  # that wait to be drawn; more are left out of the annotated video
-EXIT_INTERRUPTED = 130  # as shells have it
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop it
+LIVE_FRAMES = 300  # that may wait to be drawn; more are left out of the annotated video
+EXIT_INTERRUPTED = 130  # the shells' convention
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop the command
 
 
 class Summary(NamedTuple):
-  """What a run did; seconds are of wall time."""
+  """Counts and times of a run; seconds of wall time."""
 
   frames: int
   keyframes: int
@@ -62,13 +63,13 @@ class Summary(NamedTuple):
   latency_largest: float
   dropped: int  # keyframes
   left_out: int  # frames of the annotated video
-  peak_memory: int  # bytes, of the whole process since it began
+  peak_memory: int  # bytes, of the process since it started
   interrupted: bool
-  files: Sequence[Path] = ()  # that have the results
-  notes: tuple[str, ...] = ()  # what was odd about the file
+  files: Sequence[Path] = ()  # with the results
+  notes: tuple[str, ...] = ()  # on irregularities of the input
 
   def text(self) -> str:
-    """For reading."""
+    """The summary for people."""
     pace = self.keyframes / max(self.seconds, 1e-9)
     lines = [
       f'{self.frames} frames, {self.keyframes} keyframes, {self.people} people in '
@@ -81,16 +82,16 @@ class Summary(NamedTuple):
     if self.dropped or self.left_out:
       lines.append(
         f'too slow for this source: {self.dropped} keyframes were skipped, {self.left_out} frames '
-        'left out of the video; lower --keep-rate, raise --keyframe-stride'
+        'left out of the video; lower --keep-rate or raise --keyframe-stride'
       )
     return '\n'.join([*lines, *(f'note: {note}' for note in self.notes)])
 
 
 class Stop:
-  """Answers Ctrl-C and SIGTERM: the first ends the source at its next frame, the second at once."""
+  """Handles Ctrl-C and SIGTERM: the first ends the source at its next frame, the second at once."""
 
   def __init__(self):
-    """Nobody asked yet."""
+    """Starts unasked."""
     self.asked = False
 
   def __call__(self, number: int, frame: object) -> None:
@@ -101,7 +102,7 @@ class Stop:
     print('\nstopping; press Ctrl-C again if nothing happens', file=sys.stderr, flush=True)
 
   def ends(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
-    """The pictures until somebody asks."""
+    """The pictures up to the first signal."""
     return itertools.takewhile(lambda _: not self.asked, pictures)
 
 
@@ -113,9 +114,9 @@ def detect(
   writer: VideoWriter | None,
   style: Style,
 ) -> Summary:
-  """Runs a whole source through the detector and into the files, until a signal asks to stop.
+  """Runs a source through the detector and into the files, to its end or to a signal.
 
-  What came before an InputError (a file that breaks off) is in the files when it is raised.
+  When it raises InputError (a file that breaks off), the files hold what came before.
   """
   stop = Stop()
   handlers = {asking: signal.signal(asking, stop) for asking in SIGNALS}
@@ -134,14 +135,14 @@ def detect(
       annotated.add(people)
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
-    pass  # asked twice: what was found is in the files
+    pass  # second signal: the files hold what was found
   except InputError:
-    if not stop.asked or annotated.count:  # else it was stopped before there was any frame
+    if not stop.asked or annotated.count:  # else it was stopped before the first frame
       raise
   finally:
     for asking, handler in handlers.items():
       signal.signal(asking, handler)
-    if files.num_keyframes or stop.asked:  # else it was bad input, which leaves nothing
+    if files.num_keyframes or stop.asked:  # else the input was bad, and leaves no files
       annotated.finish()
     bar.close()
   return Summary(
@@ -161,7 +162,7 @@ def detect(
 
 
 class _FrameSize:
-  """Height and width of the frames that pass, in the pixels of the file."""
+  """Records height and width of the frames that pass, in the pixels of the file."""
 
   def __init__(self):
     self.of_frames = (0, 0)
@@ -180,7 +181,7 @@ def _counted(frames: Iterable, bar: tqdm) -> Iterator:
 
 
 def peak_memory() -> int:
-  """Bytes of this process at its largest."""
+  """Peak memory of this process, in bytes."""
   unit = 1 if sys.platform == 'darwin' else 1024
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -189,53 +190,65 @@ def _fraction(text: str) -> Fraction:
   try:
     return Fraction(text)
   except (ValueError, ZeroDivisionError) as error:
-    raise argparse.ArgumentTypeError(f'{text!r} is no number such as 25 or 30000/1001') from error
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number like 25 or 30000/1001') from error
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """The command line's flags."""
   parser = command_line.Parser('evad_jax.tools.detect_video', __doc__)
   add = parser.add_argument
-  add('input', help='video file, -, address, or webcam:N')
-  add('--checkpoint', required=True, help='of a run (its working directory), or a converted one')
+  add('input', help='video file, -, URL, or webcam:N')
+  add('--checkpoint', required=True, help='working directory of a run, or converted checkpoint')
   add('--output', type=Path, required=True, help='annotated video to write: .mp4, .mov or .mkv')
-  add('--no-video', action='store_true', help='write the csv and JSON files alone')
-  add('--overwrite', action='store_true', help='replace what is there, when the new is whole')
-  group = parser.add_argument_group('what to look at').add_argument
+  add('--no-video', action='store_true', help='write only the csv and JSON files')
+  add('--overwrite', action='store_true', help='replace old files once the new ones are complete')
+  group = parser.add_argument_group('input').add_argument
   group(
-    '--keyframe-stride', type=int, default=8, help='frames between keyframes (default %(default)s)'
+    '--keyframe-stride', type=int, default=8, help='step between keyframes (default %(default)s)'
   )
-  group('--rate', type=_fraction, help='frames a second to read at; default: every picture')
+  group('--rate', type=_fraction, help='frames per second to read; default: every frame')
   group('--seconds', type=float, help='stop after so many seconds of the video')
   group('--live', action='store_true', help='skip keyframes rather than wait; cameras always do')
   group('--input-format', help="FFmpeg's name of the format, where it cannot be guessed")
-  group = parser.add_argument_group('the detector').add_argument
-  group('--keep-rate', type=float, nargs='+', help="of tokens; default: the checkpoint's")
-  group('--latency-budget', type=float, help='seconds a call; chooses among several --keep-rate')
-  group('--batch-size', type=int, help='keyframes in one call (default 4; live: 1)')
-  group('--step', type=int, default=0, help='of the checkpoint: 0 the newest, -1 the best')
+  group = parser.add_argument_group('detector').add_argument
+  group(
+    '--keep-rate', type=float, nargs='+', help="share of tokens kept; default: the checkpoint's"
+  )
+  group('--latency-budget', type=float, help='seconds per call; chooses among several --keep-rate')
+  group('--batch-size', type=int, help='keyframes per call (default 4; live: 1)')
+  group('--step', type=int, default=0, help='of the checkpoint; 0: newest (default), -1: best')
   group('--dtype', help='of the computation: float32, bfloat16 or auto')
-  group('--labels', type=Path, help='names of the classes: .pbtxt, or one a line')
+  group('--labels', type=Path, help='names of the classes: .pbtxt, or one per line')
   for name, what in (
-    ('clip-frames', 'of a clip'),
-    ('frame-stride', 'frames between neighbours in a clip'),
-    ('short-side', 'pixels of resized frames'),
+    ('clip-frames', 'frames of a clip'),
+    ('frame-stride', 'step between frames of a clip'),
+    ('short-side', 'short side of resized frames, pixels'),
   ):
     group(f'--{name}', type=int, help=f"{what}; default: the checkpoint's")
-  group = parser.add_argument_group('what to show').add_argument
-  group('--person-threshold', type=float, default=0.7, help='of people (default %(default)s)')
-  group('--action-threshold', type=float, default=0.3, help='of painted names (%(default)s)')
+  group = parser.add_argument_group('results').add_argument
   group(
-    '--lowest-score', type=float, default=0.05, help='of rows in the files (%(default)s); 0: all'
+    '--person-threshold', type=float, default=0.7, help='lowest person score (default %(default)s)'
+  )
+  group(
+    '--action-threshold',
+    type=float,
+    default=0.3,
+    help='lowest score of an action drawn (default %(default)s)',
+  )
+  group(
+    '--lowest-score',
+    type=float,
+    default=0.05,
+    help='lowest score of an action in the files (default %(default)s); 0: all',
   )
   return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> Summary:
-  """The command, from flags to files."""
+  """Runs the command, from flags to files."""
   rates = tuple(args.keep_rate or ())
   if len(rates) > 1 and args.latency_budget is None:
-    raise InputError('Several --keep-rate need a --latency-budget to choose by; give one or both.')
+    raise InputError('Several --keep-rate need a --latency-budget; give one, or a single rate.')
   for name, value in (('--seconds', args.seconds), ('--rate', args.rate)):
     if value is not None and not 0 < value < math.inf:
       raise InputError(f'{name} {value} must be above 0.')
@@ -275,7 +288,7 @@ def run(args: argparse.Namespace) -> Summary:
       summary = _detect_into(outputs, prefix, args, detector, opened, settings, style)
   if summary.keyframes or not outputs.replaces:
     return summary._replace(files=outputs.finish())
-  outputs.discard()  # stopped before anything was found: what is there already is more
+  outputs.discard()  # stopped before any result: the old files stay
   return summary
 
 
@@ -300,7 +313,7 @@ def _detect_into(
 
 @contextlib.contextmanager
 def _told(outputs: Replacement, output: Path) -> Iterator[None]:
-  """Says of bad input, and of a disk that is full, what is left of the results and where."""
+  """Adds to an error of the input, or of a full disk, where the results up to there are."""
   try:
     with storage.told(output, 'another --output'):
       yield
@@ -313,7 +326,7 @@ def _told(outputs: Replacement, output: Path) -> Iterator[None]:
 
 
 def _until(source: OpenSource, seconds: float) -> OpenSource:
-  """The beginning of a source."""
+  """The first `seconds` of a source."""
   most = round(seconds * source.fps)
   return source._replace(
     num_frames=min(source.num_frames, most) if source.num_frames else most,
@@ -328,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   summary = run(args)
   print(summary.text())
   told = ', '.join(map(str, summary.files)) or 'nothing was found; nothing was written'
-  print(f'{"stopped; whole until there: " if summary.interrupted else ""}{told}')
+  print(f'{"stopped; complete up to there: " if summary.interrupted else ""}{told}')
   return EXIT_INTERRUPTED if summary.interrupted else 0
 
 

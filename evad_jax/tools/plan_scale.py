@@ -1,14 +1,13 @@
-"""What a step costs a device of a mesh: memory and exchange, counted by compiling it. Runs nothing.
+"""Counts memory and communication of a training step on a mesh, per device. It only compiles.
 
   python -m evad_jax.tools.plan_scale --config=configs/demo.py --devices=8
   python -m evad_jax.tools.plan_scale --config=configs/ava.py:L --devices=256 --mesh=1 --mesh=8
 
-The devices are simulated by one CPU, which compiles for as many as are asked for. Exchange is read
-from the compiled program, per device and step, and worked out by hand beside it: an all-reduce of n
-bytes sends 2n (g-1)/g in a group of g. Where only a part of a sum is used, compilers for
-accelerators send half of that. Bytes of temporary memory are the CPU compiler's: a hint, not a
-promise, for other devices. What the clips of a device keep for the backward pass is counted whole,
-whatever the model axis splits of it.
+The devices are simulated on one CPU. The communication volume is read from the compiled program,
+per device and step, and derived by hand beside it: an all-reduce of n bytes sends 2n (g-1)/g in a
+group of g; where a device uses only its part of a sum, compilers for accelerators send half of
+that. Temporary memory is what the CPU compiler plans, only a hint for other devices. Activation
+memory (kept) is that of a device's clips, not divided by the model axis.
 """
 
 import itertools
@@ -24,18 +23,18 @@ KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective
 
 
 class Cost(NamedTuple):
-  """Of one device and one step; sizes in bytes."""
+  """Cost of one step on one device; sizes in bytes."""
 
-  state: int  # parameters and the optimizer's
+  state: int  # parameters and optimizer state
   temporary: int
-  sent: dict[str, int]  # by kind of exchange
+  sent: dict[str, int]  # by kind of collective
   by_hand: Any  # Exchange, of evad_jax/cost/communication.py
-  flops: float  # as the compiler counts; loops once
+  flops: float  # as the compiler counts; loops count once
   seconds: float  # of compilation
 
 
 def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
-  """Compiles the step for all devices; clips: of each part of a batch."""
+  """Compiles the step for all devices; clips: per data-parallel index."""
 
   from evad_jax.cost import communication, hlo_collectives, lowering
   from evad_jax.distributed import sharding
@@ -59,7 +58,7 @@ def cost(config: ConfigDict, clips: int, canvas: tuple[int, int]) -> Cost:
 
 
 def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
-  """Bytes that a clip keeps from the forward for the backward pass."""
+  """Activation memory of a clip: bytes kept from the forward to the backward pass."""
 
   from evad_jax.settings import from_config
   from evad_jax.training import activation_memory
@@ -71,11 +70,11 @@ def main(argv: list[str] | None = None) -> None:
   """The command line."""
   parser = command_line.Parser('evad_jax.tools.plan_scale', __doc__)
   add, positive = parser.add_argument, command_line.positive
-  add('--devices', type=positive, default=8, help='how many are simulated (default 8)')
-  add('--clips', type=positive, default=1, help='of a batch for each of its parts (default 1)')
-  add('--mesh', type=positive, action='append', help='config.mesh.model; repeat it (1 and 2)')
-  add('--fsdp', choices=('no', 'yes'), action='append', help='config.mesh.fsdp; repeat it (both)')
-  add('--canvas', type=int, default=0, help='which of config.clip.canvases, from 0 (default 0)')
+  add('--devices', type=positive, default=8, help='number of simulated devices (default 8)')
+  add('--clips', type=positive, default=1, help='batch size / data-parallel size (default 1)')
+  add('--mesh', type=positive, action='append', help='config.mesh.model; repeatable (1 and 2)')
+  add('--fsdp', choices=('no', 'yes'), action='append', help='config.mesh.fsdp; repeatable (both)')
+  add('--canvas', type=int, default=0, help='index in config.clip.canvases, from 0 (default 0)')
   args, config = parser.parse_with_config(argv)
   import jax
 
@@ -85,10 +84,10 @@ def main(argv: list[str] | None = None) -> None:
     raise InputError(f'--canvas={args.canvas}: there are {len(config.clip.canvases)}, from 0.')
   canvas = tuple(config.clip.canvases[args.canvas])
   names = ['data x model', 'fsdp', 'state', 'kept', 'temporary']
-  names += [f'{kind} sent' for kind in KINDS] + ['the first two by hand', 'GFLOP', 'compiled in']
+  names += [f'{kind} sent' for kind in KINDS] + ['both by hand', 'GFLOP', 'compiled in']
   print(
-    f'{config.name}, {args.devices} devices, {args.clips} clips of {canvas} for each part of a '
-    'batch; MB of a device and step\n\n' + command_line.table_head(names)
+    f'{config.name}, {args.devices} devices, batch size {args.clips} x data, canvas {canvas}; '
+    'MB per device and step\n\n' + command_line.table_head(names)
   )
   kept = args.clips * kept_of_a_clip(config, canvas)  # the same on every mesh
   for model_size, fsdp in itertools.product(args.mesh or (1, 2), args.fsdp or ('no', 'yes')):

@@ -1,9 +1,9 @@
-"""Computes again the step that was not finite, from the dump that the run left of it.
+"""Recomputes a non-finite training step, from the dump that the run wrote.
 
   python -m evad_jax.tools.replay_step runs/ava/non_finite_step_1234
 
-Prints every loss term, the norm of the gradient, and which parameters were not finite before it. It
-runs on one device, whatever the run had.
+It prints every loss term, the gradient norm, and the parameters that were non-finite before the
+step. It runs on one device, whatever the run used.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from evad_jax.training import setup
 
 
 def replay(directory: Path) -> list[str]:
-  """What the step gives, as lines. Raises InputError where the directory is no such dump."""
+  """Recomputes the step; returns lines of text. Raises InputError where there is no such dump."""
   import jax
   import numpy as np
   from ml_collections import ConfigDict
@@ -50,11 +50,11 @@ def replay(directory: Path) -> list[str]:
   rate = keep_rates.of_step(keep_rates.listed(config), config.seed, step + 1)
   step_fn = setup.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)
   _, metrics = jax.device_get(step_fn(state, batch, jax.random.key(config.seed + 1)))
-  lines = [f'step {step + 1}: loss {metrics.loss}, norm of the gradient {metrics.grad_norm}']
+  lines = [f'step {step + 1}: loss {metrics.loss}, gradient norm {metrics.grad_norm}']
   for name, term in metrics.terms._asdict().items():
     lines += [f'  {name} {number}: {value}' for number, value in enumerate(term)]
   lines.append(f'  consistency: {metrics.consistency}')
-  return [*lines, f'parameters that were not finite before: {", ".join(bad) or "none"}']
+  return [*lines, f'non-finite parameters before the step: {", ".join(bad) or "none"}']
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Scores files of detections: AVA's mAP, or the frame-mAP or video-mAP of UCF101-24 and JHMDB.
+"""Scores detection files: AVA's mAP, or frame-mAP or video-mAP as for UCF101-24 and JHMDB.
 
   python -m evad_jax.tools.score --protocol ava --labels LIST.pbtxt --groundtruth GT.csv \\
     --detections DET.csv --excluded EXCLUDED.csv --json OUT.json --plot OUT.png
@@ -7,14 +7,17 @@
   python -m evad_jax.tools.score --protocol video --linking greedy --groundtruth UCF101v2-GT.pkl \\
     --detections DET.csv
 
-Detections are csv files, or directories of runs, whose evaluation has written one; the figures are
-those of the evaluation. AVA's files are video,second,x1,y1,x2,y2,action_id[,person_id] with boxes
-in parts of the frame for the ground truth, and a score in the last place for detections. The other
-protocols read ground truth from annotation pickles, JSON in ACT's layout, or
-video,frame,x1,y1,x2,y2,label,tube_id, and detections from video,frame,x1,y1,x2,y2,label,score:
-pixels, frames from 1, labels from 0. Columns of any of them may also be named by a first line.
+Detections are csv files, or directories of runs, whose evaluation wrote one; the metrics
+equal those of the evaluation. Columns, which a header line may also name in any order:
 
-Needs no accelerator library.
+  ava, ground truth            video,second,x1,y1,x2,y2,action_id[,person_id]
+  ava, detections              video,second,x1,y1,x2,y2,action_id,score
+  frame, video, ground truth   video,frame,x1,y1,x2,y2,label,tube_id; or annotation pickles, or JSON
+                               in ACT's layout
+  frame, video, detections     video,frame,x1,y1,x2,y2,label,score
+
+AVA's boxes are normalised by width and height. The others are in pixels; frames count from 1,
+labels from 0. The command needs no accelerator library.
 """
 
 import argparse
@@ -45,7 +48,7 @@ from evad_jax.visualization import bar_chart
 from evad_jax.visualization.bar_chart import Bar
 
 ANNOTATION_SUFFIXES = ('.pkl', '.pickle', '.json')
-# Flags that mean nothing to a protocol, so that none is given in vain.
+# Flags without a meaning for a protocol; giving one is an error.
 FOREIGN = {
   'ava': ('all_frames', 'linking', 'spatial_only', 'split', 'videos'),
   'frame': ('linking', 'spatial_only'),
@@ -54,7 +57,7 @@ FOREIGN = {
 
 
 class Scoring(NamedTuple):
-  """What one pair of files gave."""
+  """The result of one pair of files."""
 
   results: dict  # for JSON
   tables: list[str]
@@ -66,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> dict:
-  """Scores, prints and writes what the options say, and returns what JSON gets.
+  """Scores, prints and writes as the flags say; returns what --json saves.
 
-  Raises InputError for files that cannot be used and for options that do not belong together.
+  Raises InputError for files that cannot be used and for flags that do not go together.
   """
   _check(options)
   if options.protocol == 'ava':
@@ -157,15 +160,15 @@ def _score_tubes(
 
 
 def _file_of(path: Path, split: int | None = None) -> Path:
-  """The file of detections that is meant; of a run's directory, what its evaluation has written.
+  """Returns the detection file of a path; in a run's directory, the one its evaluation wrote.
 
-  Raises InputError where a directory has none, or several of which none is that of the split.
+  Raises InputError where a directory has none, or several of which none is for the split.
   """
   if not path.is_dir():
     return path
   found = {file.name: file for file in sorted(path.glob('eval_*_detections.csv'))}
   mine = found.get(f'eval_test{split}_detections.csv')
-  if mine is None:  # splits without numbers; one with another number is not meant
+  if mine is None:  # the file of a split without a number; other numbers are other splits
     other = re.compile(r'eval_(test\d+|.*_keyframe_only)_detections\.csv')
     unnumbered = [file for name, file in found.items() if not other.fullmatch(name)]
     mine = unnumbered[0] if len(unnumbered) == 1 else None
@@ -198,7 +201,7 @@ def _read_truth(options: argparse.Namespace, split: int) -> VideoTruth:
 
 
 def _class_names(options: argparse.Namespace, truth: VideoTruth) -> list[str]:
-  """By label: from --labels, else from the ground truth, else numbers."""
+  """Class names by label: from --labels, else from the ground truth, else numbers."""
   last = max([tube.label for some in truth.tubes.values() for tube in some], default=-1)
   if options.labels:
     names = class_lists.by_label(options.labels)
@@ -209,7 +212,7 @@ def _class_names(options: argparse.Namespace, truth: VideoTruth) -> list[str]:
   if last >= len(names):
     raise InputError(
       f'{options.groundtruth} has label {last}, but there are {len(names)} class names; '
-      'give --labels that go with it.'
+      'give the --labels that belong to it.'
     )
   return class_lists.distinct(names, range(len(names)))
 
@@ -228,13 +231,13 @@ def _check(options: argparse.Namespace) -> None:
       flag = '--' + name.replace('_', '-')
       raise InputError(f'{flag} means nothing to --protocol {options.protocol}; leave it out.')
   if options.protocol == 'ava' and not options.labels:
-    raise InputError('--protocol ava needs --labels: the list of the classes that are scored.')
+    raise InputError('--protocol ava needs --labels: the list of the scored classes.')
   if options.max_per_frame is not None and options.max_per_frame < 1:
     raise InputError(f'--max-per-frame is {options.max_per_frame}; give at least 1.')
   pairs = 1 if options.protocol == 'ava' else len(options.split or [1])
   if len(options.detections) != pairs:
     raise InputError(
-      f'{len(options.detections)} files of detections were given for {pairs} '
+      f'{len(options.detections)} detection files were given for {pairs} '
       f'{"split" if pairs == 1 else "splits"}; give one for each.'
     )
 
@@ -269,49 +272,49 @@ def _parser() -> argparse.ArgumentParser:
   parser = command_line.Parser('evad_jax.tools.score', __doc__)
   add = parser.add_argument
   add('--protocol', required=True, choices=('ava', 'frame', 'video'), help='what to compute')
-  add('--groundtruth', required=True, type=Path, help='csv; or pickle or JSON of annotations')
+  add('--groundtruth', required=True, type=Path, help='csv, or an annotation pickle or JSON file')
   add(
     '--detections',
     required=True,
     type=Path,
     nargs='+',
-    help='csv, or directory of a run; one for each --split, whose figures are averaged (JHMDB: 3)',
+    help='csv, or directory of a run; one per --split, averaged over splits (JHMDB: 3)',
   )
   add(
     '--labels',
     type=Path,
-    help='action list (.pbtxt); for frame and video also a class name a line, in label order',
+    help='action list (.pbtxt); frame and video: also a class name per line, in label order',
   )
-  add('--excluded', type=Path, help='csv of video,second (or frame) that do not count')
+  add('--excluded', type=Path, help='csv of video,second (or video,frame) to leave out')
   add(
     '--max-per-frame',
     type=int,
     metavar='N',
-    help="only the N highest detections of a frame count: 50 on AVA's challenge server",
+    help="count only the N highest scores of a frame, as AVA's challenge server does with 50",
   )
   add(
     '--iou',
     nargs='+',
     metavar='T',
-    help='IoU threshold (0.5); for video several, also ranges such as 0.5:0.95 '
+    help='IoU threshold (0.5); for video several, and ranges such as 0.5:0.95 '
     f'({" ".join(video_map.FIGURES)})',
   )
-  add('--errors', action='store_true', help='also say which kinds of errors cost how much')
+  add('--errors', action='store_true', help='also report how much each kind of error costs')
   add(
     '--all-frames',
     action='store_true',
     help='frame: also count detections on frames without ground truth',
   )
-  add('--linking', choices=tuple(RULES), help='video: how boxes become tubes (greedy)')
+  add('--linking', choices=tuple(RULES), help='video: how boxes are linked to tubes (greedy)')
   add(
     '--spatial-only',
     action='store_true',
-    help='video: leave the temporal overlap out, as for JHMDB, whose clips are cut to the action',
+    help='video: ignore the temporal overlap; for videos trimmed to the action, as in JHMDB',
   )
-  add('--split', type=int, nargs='+', metavar='N', help='split of the annotations, from 1 (1)')
-  add('--videos', type=Path, help='list of the videos to score, one a line (testlist01.txt)')
-  add('--json', type=Path, help='write all figures there')
-  add('--plot', type=Path, help='write a picture (.png) of the average precision of every class')
+  add('--split', type=int, nargs='+', metavar='N', help='of the annotations, from 1 (default 1)')
+  add('--videos', type=Path, help='list of the videos to score, one per line (testlist01.txt)')
+  add('--json', type=Path, help='write all metrics to this file')
+  add('--plot', type=Path, help='plot the average precision of every class, as PNG')
   return parser
 
 

@@ -1,14 +1,14 @@
-"""Checks a checkpoint, and data for it, in a minute, before a day is spent on a wrong mAP.
+"""Checks a checkpoint, and a data set for it, in a minute, before a wrong mAP costs a day.
 
   python -m evad_jax.tools.verify converted/vit_b
   python -m evad_jax.tools.verify converted/vit_b --directory data/ava --split val
 
-Of the checkpoint: its parameters are finite, of its model, and the ones that were converted; it
-answers a generated clip as it did when it was converted; what published weights have learned is
-set. Of the data: every record's checksum, boxes as parts of the frame with x1 < x2 and y1 < y2,
-labels, as many classes as the model has, and in AVA's order where they are AVA's.
+Of the checkpoint: the parameters are finite, fit the model, and are those that were converted; the
+output for a generated clip equals the one stored at conversion; the modes that published weights
+were trained with are set. Of the data: the checksum of every record, normalised boxes with x1 < x2
+and y1 < y2, labels, the number of classes, and their order where they are AVA's.
 
-Exit status 0 if all is well, 1 if a check failed, 2 if the input cannot be used.
+Exit status 0 if all checks passed, 1 if one failed, 2 if the input cannot be used.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from evad_jax.data.records import Record, RecordReader
 from evad_jax.errors import InputError
 from evad_jax.published import architectures, known_answers, weight_names
 
-SHOWN = 5  # examples of what is wrong
+SHOWN = 5  # examples per fault
 # Some of AVA's 80 classes by their number from 0: weights trained on AVA need this order.
 AVA_CLASSES = {0: 'bend', 10: 'sit', 11: 'stand', 16: 'carry', 58: 'touch', 78: 'talk', 79: 'watch'}
 
@@ -33,16 +33,16 @@ AVA_CLASSES = {0: 'bend', 10: 'sit', 11: 'stand', 16: 'carry', 58: 'touch', 78: 
 class Check(NamedTuple):
   """One line of the report."""
 
-  passed: bool | None  # None: told, not judged
+  passed: bool | None  # None: only a note
   what: str
 
   def line(self) -> str:
-    """For reading."""
+    """The check for people."""
     return f'{ {True: "ok", False: "FAIL", None: "note"}[self.passed]:5}{self.what}'
 
 
 def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) -> list[Check]:
-  """What can be told without data."""
+  """Makes the checks that need no data."""
   source = settings.get('source')
   kind = source['kind'] if source else 'detector'
   if kind == 'detector':
@@ -54,11 +54,9 @@ def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) ->
   checks.append(_check_names(directory, kind, model, params))
   arrays = weight_names.flatten(params)
   wrong = [path for path, array in arrays.items() if not np.isfinite(array).all()]
-  checks.append(
-    Check(not wrong, f'{len(arrays)} arrays of finite numbers' + _examples('not so: ', wrong))
-  )
+  checks.append(Check(not wrong, f'{len(arrays)} arrays are finite' + _examples('not: ', wrong)))
   if not source:
-    return [*checks, Check(None, 'known answers are kept for converted checkpoints alone')]
+    return [*checks, Check(None, 'only converted checkpoints have known answers')]
   same = known_answers.parameters_hash(params) == settings.get('parameters_sha256')
   checks.append(Check(same, 'the parameters are, bit for bit, those that were converted'))
   if not checks[1].passed or wrong:
@@ -72,7 +70,7 @@ def _check_names(directory: Path, kind: str, model: dict[str, Any], params: Any)
     architectures.tensors_of(directory, kind, model, params)
   except InputError as error:
     return Check(False, str(error))
-  return Check(True, 'names and shapes are those of its model')
+  return Check(True, 'names and shapes fit its model')
 
 
 def _check_answers(kind: str, model: dict[str, Any], params: Any, known: Any) -> list[Check]:
@@ -88,7 +86,7 @@ def _check_answers(kind: str, model: dict[str, Any], params: Any, known: Any) ->
 
 
 def _check_modes(model: dict[str, Any], source: dict[str, Any]) -> list[Check]:
-  """What published weights were trained with; those that evad_jax wrote may have either."""
+  """Checks the modes of published weights; weights that evad_jax wrote may have either."""
   modes = {key: model[key] for key in ('token_restoring', 'padding')}
   needed = {'padding': 'released'}
   if model['keep_rate'] != 1.0:  # nothing pruned, nothing to restore
@@ -101,7 +99,7 @@ def _check_modes(model: dict[str, Any], source: dict[str, Any]) -> list[Check]:
 
 
 def check_data(index: RecordIndex, settings: dict) -> list[Check]:
-  """Reads every record of a split; settings: of the checkpoint that it is for."""
+  """Checks every record of a split; settings: of the checkpoint that it is for."""
   checks = _check_classes(list(index.classes), settings)
   damaged, bad_boxes, bad_labels, unlabelled = [], [], [], []
   counts = np.zeros(len(index.classes), np.int64)
@@ -127,9 +125,9 @@ def check_data(index: RecordIndex, settings: dict) -> list[Check]:
     Check(not damaged, f'checksums of {records} records' + _examples('damaged: ', damaged)),
     Check(
       boxes > 0 and not bad_boxes,
-      f'{boxes} boxes are parts of the frame, x1 < x2 and y1 < y2' + _examples('not ', bad_boxes),
+      f'{boxes} boxes are normalised, x1 < x2 and y1 < y2' + _examples('not ', bad_boxes),
     ),
-    Check(not bad_labels, 'labels are 0 or 1, one row a box' + _examples('not in ', bad_labels)),
+    Check(not bad_labels, 'labels are 0 or 1, one row per box' + _examples('not in ', bad_labels)),
     Check(
       None if unlabelled else True,
       f'{boxes - len(unlabelled)} of {boxes} boxes have a label'
@@ -140,14 +138,14 @@ def check_data(index: RecordIndex, settings: dict) -> list[Check]:
 
 
 def wrong_boxes(record: Record) -> list[str]:
-  """Boxes that are not xyxy in parts of the frame: pixels, xywh, swapped or empty ones."""
+  """Finds boxes that are not normalised xyxy: pixels, xywh, swapped or empty ones."""
   x1, y1, x2, y2 = record.boxes.T
   good = (x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 < x2) & (y1 < y2)
   return [f'{record.video} {record.boxes[i].tolist()}' for i in np.flatnonzero(~good)]
 
 
 def _check_classes(classes: list[str], settings: dict) -> list[Check]:
-  """As many classes as the model has, and the same ones as far as that is known."""
+  """Checks the number of classes, and their order where the checkpoint or AVA gives it."""
   model, known = settings['model'], settings.get('classes')
   if 'num_actions' not in model:
     return [Check(None, f'{len(classes)} classes in the data; an encoder has none')]
@@ -165,16 +163,16 @@ def _check_classes(classes: list[str], settings: dict) -> list[Check]:
       for i, word in AVA_CLASSES.items()
       if word not in classes[i].lower()
     ]
-    checks.append(Check(not other, "classes stand in AVA's order" + _examples('but: ', other)))
+    checks.append(Check(not other, "classes are in AVA's order" + _examples('but: ', other)))
   else:
     checks.append(
-      Check(None, 'the checkpoint does not name its classes: their order is not judged')
+      Check(None, 'the checkpoint does not name its classes: their order is not checked')
     )
   return checks
 
 
 def _check_counts(classes: list[str], counts: np.ndarray) -> list[Check]:
-  """Labels of every class: one without any cannot be scored."""
+  """Counts the labels of every class; a class without any cannot be scored."""
   none = [name for name, count in zip(classes, counts, strict=True) if not count]
   order = np.argsort(-counts, kind='stable')[:SHOWN]
   most = ', '.join(f'{classes[i]} {counts[i]}' for i in order)
@@ -195,7 +193,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   parser = command_line.Parser('evad_jax.tools.verify', __doc__)
   parser.add_argument('checkpoint', type=Path, help='directory of checkpoints, or one step in it')
   parser.add_argument('--directory', type=Path, help='prepared data set to check as well')
-  parser.add_argument('--split', default='test', help='of the data set (default test)')
+  parser.add_argument('--split', default='test', help='split of the data set (default test)')
   return parser.parse_args(argv)
 
 

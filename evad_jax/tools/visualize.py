@@ -1,19 +1,19 @@
-"""Shows which tokens of a clip a detector keeps, and why: pictures and an animation.
+"""Shows which tokens of a clip a detector keeps, and why: two pictures and an animation.
 
   python -m evad_jax.tools.visualize walk.mp4 --checkpoint runs/demo --output pictures
   python -m evad_jax.tools.visualize walk.mp4 --checkpoint runs/demo --output pictures \\
     --time 3.5 --keep-rate 0.6
 
-Writes to the directory --output:
+It writes to the directory --output:
 
-  pruning.png     the frames of the clip, and below them the same after every block that prunes,
-                  with the tokens dimmed that have been dropped
-  importance.png  how much attention every token gets in these blocks, as a heat map: it decides
+  pruning.png     the frames of the clip, and below them the same after every pruning block, with
+                  the dropped tokens dimmed
+  importance.png  a heat map of the attention that every token gets in these blocks, which decides
                   which tokens are dropped
-  pruning.gif     the clip playing, beside itself after every block that prunes
+  pruning.gif     the clip, playing beside itself after every pruning block
 
-Blocks and frames count from 0. A column of the pictures is a slot of the clip, the frames that
-share their tokens, and shows the first of them. The keyframe's tokens are always kept.
+Blocks and frames count from 0. A column of the pictures is a time step of the token grid, shown by
+the first of its frames. The keyframe's tokens are always kept.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def check_prunes(detector: Detector, checkpoint: Path) -> None:
     return
   if not detector.model.prune_blocks:
     raise InputError(
-      f'{checkpoint}: none of its blocks prunes, which leaves nothing to see; give another.'
+      f'{checkpoint}: none of its blocks prunes, so there is nothing to see; give another.'
     )
   raise InputError(
     f'{checkpoint}: keeps every token (keep rate {detector.model.keep_rate}), so there is nothing '
@@ -48,7 +48,7 @@ def check_prunes(detector: Detector, checkpoint: Path) -> None:
 
 
 def look(detector: Detector, clip: VideoClip, title: str) -> PrunedClip:
-  """Runs the detector on a clip and returns what there is to be drawn."""
+  """Runs the detector on a clip and returns what the pictures show."""
   model = detector.model
   clips, sizes = detector.place(clip.frames[None])
   with jax.default_matmul_precision('highest'):
@@ -87,16 +87,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
   add = parser.add_argument
   add('video', metavar='IN', help='a video of any format and size')
   add('--checkpoint', type=Path, required=True, help="a run's directory, or a converted checkpoint")
-  add('--output', type=Path, required=True, help='directory for the pictures')
+  add('--output', type=Path, required=True, help='directory to write to')
   place = parser.add_mutually_exclusive_group()
-  place.add_argument('--keyframe', type=int, metavar='N', help='frame to look at (default: middle)')
-  place.add_argument('--time', type=float, metavar='SECONDS', help='the same, by time')
+  place.add_argument('--keyframe', type=int, metavar='N', help='frame number (default: middle)')
+  place.add_argument('--time', type=float, metavar='SECONDS', help='time of the frame, instead')
   add(
     '--keep-rate',
     type=float,
     nargs='+',
     metavar='R',
-    help='other than the checkpoint has; one for all blocks that prune, or one each',
+    help="overrides the checkpoint's; one for all pruning blocks, or one for each",
   )
   return parser.parse_args(argv)
 

@@ -43,7 +43,7 @@ def change(path, **changes):
 
 COLUMNS = {
   'an example of no record': ('example_record', lambda x: x + 5, 'example_record goes from 5 to'),
-  'a length of 2**40': ('record_length', lambda x: x * 0 + 2**40, 'ends behind its shard'),
+  'a length of 2**40': ('record_length', lambda x: x * 0 + 2**40, 'ends beyond its shard'),
   'a length of 2**62': ('record_length', lambda x: x * 0 + 2**62, 'record_length goes from'),
   'a length below 0': ('record_length', lambda x: -x, 'record_length goes from -'),
   'an offset below 0': ('record_offset', lambda x: x - 100, 'record_offset goes from -100'),
@@ -80,7 +80,7 @@ def test_a_keyframe_that_the_record_lacks_has_no_boxes_of_another(data):
   assert [example.keyframe for example in read_all(data)][:3] == [0, 3, 11]
   change(data / 'index-train.npz', keyframes=lambda x: np.where(np.arange(11) == 1, 4, x))
   with pytest.raises(InputError, match='tfrecord-00000-of-00002: the record at byte 0 cannot be us'
-                     'ed .the index has its keyframe 4, which it lacks'):  # fmt: skip
+                     'ed .the index lists keyframe 4, which it lacks'):  # fmt: skip
     read_all(data)
 
 
@@ -107,8 +107,8 @@ MANIFESTS = {
   'frame_stride 10**9': ({'frame_stride': 10**9}, 'frame_stride=1000000000 must be at most'),
   'timestamp_rate 0': ({'timestamp_rate': 0}, 'timestamp_rate=0 must be at least 1'),
   'fewer ids than classes': ({'class_ids': [1]}, 'has 1 class_ids for 3 classes'),
-  'a name that leaves': ({'name': '../../x'}, 'must be a name of files'),
-  'a name of 5': ({'name': 5}, 'name=5 must be a name of files'),
+  'a name that leaves': ({'name': '../../x'}, 'must be a name fit for files'),
+  'a name of 5': ({'name': 5}, 'name=5 must be a name fit for files'),
   'problems 5': ({'problems': [5]}, 'problems=.5. must be a list in which 5 is an object'),
   'counts of words': ({'boxes_per_keyframe': {'train': {'x': 1}}}, 'is counts by number'),
 }
@@ -141,7 +141,7 @@ def test_manifests_that_are_none(data, text, message):
 def test_one_class_more_than_the_records_have(data):
   manifest = json.loads((data / 'manifest.json').read_text())
   (data / 'manifest.json').write_text(json.dumps(manifest | {'classes': ['a', 'b', 'c', 'd']}))
-  with pytest.raises(InputError, match='cannot be used .it is not as preparation writes them'):
+  with pytest.raises(InputError, match='cannot be used .it is not what preparation writes'):
     read_all(data)
 
 
@@ -194,7 +194,7 @@ def test_arrays_that_are_larger_than_their_file(data):
 TUBES = {
   'a length below 0': ({'length': lambda x: x * -1}, 'longer than all frames'),
   'a length of 10**12': ({'length': lambda x: x * 0 + 10**12}, 'longer than all frames'),
-  'fewer boxes': ({'boxes': lambda x: x[:-1]}, 'not as many'),
+  'fewer boxes': ({'boxes': lambda x: x[:-1]}, 'not the sum of the lengths'),
   'a box that is none': ({'boxes': lambda x: x * np.nan}, r'a box is not in \[0, 1\]'),
   'frames that fall': ({'frames': lambda x: x[::-1]}, 'do not increase'),
   'another class': ({'label': lambda x: x + 9}, 'a tube of class 10'),

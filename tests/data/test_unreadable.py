@@ -95,7 +95,7 @@ def test_they_are_counted_and_named(damaged, capsys):
     seen.note(batch.index)
   assert list(seen.numbers) == [bad]
   name = f'video_1 at {damaged.timestamps[bad]}'
-  assert capsys.readouterr().err == f'skipped, cannot be read: {name}\n'
+  assert capsys.readouterr().err == f'unreadable clip skipped: {name}\n'
   assert unreadable.summary(damaged, [bad, bad]) == (
     f'1 of 11 clips of train could not be read and were skipped: {name}; prepare the data again '
     'without them.'
@@ -108,5 +108,5 @@ def test_where_most_cannot_be_read_the_run_stops(damaged, monkeypatch):
   seen.note(np.arange(3))
   seen.note(np.array([-2, -3, -4, -5, -5, -1]))  # few were met so far
   monkeypatch.setattr(unreadable, 'FEWEST', 8)
-  with pytest.raises(InputError, match='6 of 11 clips cannot be read, as video_0 at'):
+  with pytest.raises(InputError, match='6 of 11 clips cannot be read, first video_0 at'):
     seen.note(np.array([-6, -7]))

@@ -82,7 +82,7 @@ def test_checking_finds_damage(prepared, tmp_path):
     inspect_records.main([str(tmp_path), '--check'])
   text = (prepared / 'manifest.json').read_text()
   (tmp_path / 'manifest.json').write_text(text.replace('"shout": 5', '"shout": 6'))
-  with pytest.raises(InputError, match="split 'train' are not those that manifest.json counts"):
+  with pytest.raises(InputError, match="split 'train' do not match the counts in manifest.json"):
     inspect_records.main([str(tmp_path), '--check', '--split', 'train'])
 
 

@@ -161,7 +161,7 @@ def test_files_of_the_same_names_are_not_deleted(source, tmp_path, name):
   (tmp_path / name).write_text('{"short_name": "my web page"}')
   for overwrite in ([], ['--overwrite']):
     with pytest.raises(
-      InputError, match=f'{name}: is there, and not of a data set .custom., which'
+      InputError, match=f'{name}: does not belong to the data set .custom., which'
     ):
       custom.main(command(source, 'old', tmp_path, *overwrite))
   with pytest.raises(InputError, match=name):

@@ -99,7 +99,7 @@ def test_killed_in_the_second_stage_and_started_again(script, tmp_path):
   again = start(script, output, *stages)
   text, _ = again.communicate(timeout=90)
   assert again.returncode == 0, text
-  assert 'device: known from before' in text and '[1/2] prediction' in text
+  assert 'device: from the earlier run' in text and '[1/2] prediction' in text
   assert (output / 'report.jsonl').read_text().startswith(first)
   results = stage_runs.read_results(output)
   assert [(r.stage, r.status, len(r.rows)) for r in results] == [(s, DONE, 1) for s in stages]

@@ -260,7 +260,7 @@ def test_ctrl_c_leaves_whole_files(checkpoint, tmp_path):
     told, _ = process.communicate(timeout=SOON)
   assert process.returncode == 130
   count, keyframes = map(int, re.match(r'(\d+) frames, (\d+) keyframes', told).groups())
-  assert 'stopped; whole until there' in told and 8 <= keyframes and count < 4000
+  assert 'stopped; complete up to there' in told and 8 <= keyframes and count < 4000
   frames, seconds = read(output)
   assert len(frames) == count
   assert seconds == pytest.approx([number / 25 for number in range(count)], abs=0.00051)
@@ -330,4 +330,4 @@ def test_a_rate_that_is_no_number(capsys, rate):
   with pytest.raises(SystemExit) as caught:
     command_line.run(detect_video.main, command('a.mp4', 'run', 'seen.mp4', '--rate', rate))
   assert caught.value.code == 2
-  assert f"argument --rate: '{rate}' is no number such as 25" in capsys.readouterr().err
+  assert f"argument --rate: '{rate}' is not a number like 25" in capsys.readouterr().err

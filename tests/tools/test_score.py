@@ -291,7 +291,7 @@ def test_bad_video_input(tmp_path, capsys, protocol, row, message):
     ('video', ('--errors',), '--errors means nothing to --protocol video'),
     ('frame', ('--iou', '0.5:0.95'), 'ranges belong to --protocol video'),
     ('video', ('--iou', 'half'), "'half' is not an IoU threshold"),
-    ('frame', ('--split', '1', '2'), '1 files of detections were given for 2 splits'),
+    ('frame', ('--split', '1', '2'), '1 detection files were given for 2 splits'),
     ('frame', ('--split', '3'), 'has 2 splits; give --split from 1 to 2'),
     ('frame', ('--max-per-frame', '0'), '--max-per-frame is 0; give at least 1'),
   ],

@@ -66,7 +66,7 @@ def test_a_changed_parameter_changes_hash_and_answers(converted):
 def test_numbers_that_are_none_and_other_shapes_fail(converted):
   _, settings, params = converted
   failed = lines(check(settings, changed(params, lambda x: x * np.nan)), False)
-  assert '1 not so: encoder/block_0/norm1/scale' in failed[0]
+  assert '1 not: encoder/block_0/norm1/scale' in failed[0]
   failed = lines(check(settings, changed(params, lambda x: x[:5])), False)
   assert 'blocks.0.norm1.weight is (5,) instead of (32,)' in failed[0]
 
@@ -139,7 +139,7 @@ def test_labels_that_are_none_fail_and_missing_ones_are_told(index, monkeypatch)
   with monkeypatch.context() as patch:
     spoil(patch, lambda record: record._replace(labels=2 * record.labels))
     failed = lines(verify.check_data(index, settings_for()), False)
-    assert 'labels are 0 or 1, one row a box' in failed[0] and failed[1].startswith('0 labels')
+    assert 'labels are 0 or 1, one row per box' in failed[0] and failed[1].startswith('0 labels')
   spoil(monkeypatch, lambda record: record._replace(labels=record.labels * [1, 0, 1]))
   checks = verify.check_data(index, settings_for())
   assert not lines(checks, False)

@@ -201,7 +201,7 @@ def test_what_is_skipped_is_counted_before_it_is_saved(config, tmp_path, capsys)
 def test_the_step_can_be_computed_again(stopped):
   told = replay_step.replay(stopped[0] / 'non_finite_step_3')
   assert told[0].startswith('step 3: loss nan')
-  assert told[-1].endswith('before: person_detector/stage_0/class_logits/bias')
+  assert told[-1].endswith('before the step: person_detector/stage_0/class_logits/bias')
 
 
 def test_skips_and_counts(config, tmp_path, capsys):
