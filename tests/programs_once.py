@@ -40,4 +40,6 @@ def _settings(config):
   settings = config.to_dict()
   for section, names in _FREE.items():
     settings[section] = {k: v for k, v in settings[section].items() if k not in names}
-  return json.dumps({k: v for k, v in settings.items() if k not in ('seed', 'init_from')})
+  return json.dumps(
+    {k: v for k, v in settings.items() if k not in ('seed', 'init_from', 'profile', 'checkpoint')}
+  )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_run import make_data
+from evad_jax import main
+from tests.tiny_run import make_data, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
@@ -18,16 +19,18 @@ STEPS = 12
 # A script instead of `-m evad_jax.main`: the tiny configuration exists in the tests only.
 SCRIPT = """
 import sys
-from pathlib import Path
-from evad_jax import main
-from tests.tiny_run import tiny_config
+from tests.training.test_resume import train
 
 if __name__ == '__main__':
-  config = tiny_config(sys.argv[1])
-  config.train.epochs = 2.0
-  config.data.workers = int(sys.argv[3])
-  main.run(config, Path(sys.argv[2]), 'train')
+  train(*sys.argv[1:])
 """
+
+
+def train(data, workdir, workers):
+  config = tiny_config(data)
+  config.train.epochs = 2.0
+  config.data.workers = int(workers)
+  main.run(config, Path(workdir), 'train')
 
 
 def start(data, workdir, workers):
@@ -85,7 +88,7 @@ def losses_so_far(workdir):
 def undisturbed(tmp_path_factory):
   folder = tmp_path_factory.mktemp('resume')
   data = make_data(folder / 'data', train=24, test=4)
-  finish(start(data, folder / 'whole', 0))
+  train(data, folder / 'whole', 0)
   expected = losses(folder / 'whole')
   assert sorted(expected) == list(range(1, STEPS + 1))
   return data, expected, folder
