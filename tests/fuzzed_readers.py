@@ -25,7 +25,7 @@ from evad_jax.settings import config_rules, from_config
 from evad_jax.tools import score
 from tests import micro_checkpoint, micro_evad, published_sources
 from tests.data import toy_records
-from tests.formats.test_annotations import act_content, pyannot_entry
+from tests.formats.one_tube import act_content, pyannot_entry
 from tests.mutations import as_json, wrong_arrays, wrong_bytes, wrong_content
 
 ACT = act_content()

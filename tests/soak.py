@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from evad_jax.checkpoints.manager import Checkpoints
+from tests.run_results import assert_same, metrics, saved
 from tests.tiny_run import make_data
-from tests.training.test_interruptions import figures, same, saved
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 24, 4, 70
@@ -154,8 +154,8 @@ def main():
     assert doing, 'the run ended before all signals were sent'
   assert start(output, 'disturbed').wait() == 0
   check_examples(workdir, wanted)
-  assert figures(workdir) == figures(whole)
-  same(saved(workdir), saved(whole))
+  assert metrics(workdir) == metrics(whole)
+  assert_same(saved(workdir), saved(whole))
   print(', '.join(f'{n} {name} while {doing}' for (name, doing), n in sorted(count.items())))
   print(f'equal to the undisturbed run, after {(time.time() - begin) / 60:.1f} minutes')
 

@@ -21,7 +21,7 @@ from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.inference.detector import Detector
 from evad_jax.video.video_writer import check_name
-from tests.checkpoints.test_manager import abstract, make_state, save
+from tests.checkpoints.tiny_state import abstract, fill_disk, make_state, save
 from tests.tiny_run import make_data, tiny_config
 
 
@@ -185,15 +185,6 @@ def test_seal_shares_its_work(saved):
   damage_data(saved / '2')
   found = [checksums.damage(saved / '2', part, 3) for part in range(3)]
   assert sum(words is not None for words in found) == 1
-
-
-def fill_disk(monkeypatch):
-  """From here on whatever is saved finds no room."""
-
-  async def async_save(self, directory, *arguments, **keywords):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  monkeypatch.setattr(ocp.JsonCheckpointHandler, 'async_save', async_save)
 
 
 @pytest.fixture

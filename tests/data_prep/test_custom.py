@@ -16,8 +16,7 @@ from evad_jax.formats.problems import Problems
 from evad_jax.video.jpeg import encode_frame
 from tests import external
 from tests.sample_annotations import in_act_layout
-from tests.video.test_decode import UNEVEN, break_metadata
-from tests.video.tiny_videos import level, write_video
+from tests.video.tiny_videos import UNEVEN, break_metadata, level, write_video
 
 SHARED = external.DATA
 HALF = [0.25, 0.25, 0.75, 0.75]

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +13,9 @@ from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
 from evad_jax.synthetic import data_set
 from evad_jax.synthetic.clips import Settings
-from tests.data_prep.test_resumption import KILLED, hashes
+from tests.data_prep.killed import hashes, run
 from tests.video.tiny_videos import write_video
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(height=32, width=32, train=2, test=1, clip_frames=4, workers=1)
 
 
@@ -111,11 +107,8 @@ def test_killed_at_any_moment_there_is_the_old_or_the_new(source, made, output, 
   mine = command(source, 'new', output, '--overwrite')
   half_way = False
   for count in range(1, 60, 2):
-    words = [sys.executable, '-c', KILLED, function, moment, str(count), *mine]
-    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    if process.returncode == 0:
+    if run(function, moment, count, mine) == 0:
       break
-    assert process.returncode == -signal.SIGKILL, process.stderr
     staged = (output / data_set_directory.STAGING / 'manifest.json').exists()
     half_way |= staged and not (output / 'manifest.json').exists()
     assert staged or files(output) in (made['old'], made['new'])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +14,9 @@ from configs import common
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.distributed import processes as distributed
 from evad_jax.errors import InputError
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port():
-  with socket.socket() as found:
-    found.bind(('localhost', 0))
-    return found.getsockname()[1]
 
 
 @pytest.fixture(scope='module')

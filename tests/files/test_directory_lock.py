@@ -14,7 +14,7 @@ from configs import demo
 from evad_jax import main
 from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
-from tests.distributed.test_processes import free_port
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # Holds a directory until its input ends; with a child that outlives it, as a worker of it would.

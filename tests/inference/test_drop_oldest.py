@@ -1,47 +1,12 @@
 """Dropping: the oldest, counted, only when late; errors and endings come through."""
 
 import itertools
-import queue
 import threading
 
 import pytest
 
 from evad_jax.inference.drop_oldest import DropOldest
-
-SOON = 20  # seconds: a bound on waiting for the other thread, which is never reached
-END = object()
-
-
-class Source:
-  """A source whose moments the test decides on."""
-
-  def __init__(self, error=None):
-    self.error = error
-    self._items, self._stored = queue.Queue(), threading.Semaphore(0)
-    self._offered = 0
-
-  def __iter__(self):
-    while (item := self._items.get(timeout=SOON)) is not END:
-      yield item
-      self._stored.release()  # the reader asks for the next: it has put this one away
-    if self.error:
-      raise self.error
-
-  def offer(self, *items):
-    """Returns at once."""
-    self._offered += len(items)
-    for item in items:
-      self._items.put(item)
-
-  def give(self, *items):
-    """Returns when they, and all that were offered, wait in the reader or were dropped."""
-    self.offer(*items)
-    while self._offered:
-      assert self._stored.acquire(timeout=SOON)
-      self._offered -= 1
-
-  def end(self):
-    self._items.put(END)
+from tests.inference.stepped_source import Source
 
 
 def test_whoever_keeps_up_gets_everything():

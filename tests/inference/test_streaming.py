@@ -16,7 +16,7 @@ from evad_jax.inference.keep_rate_choice import MEMORY
 from evad_jax.inference.streaming import Settings, Stream
 from evad_jax.structures import Detections
 from tests import micro_checkpoint
-from tests.inference.test_drop_oldest import Source
+from tests.inference.stepped_source import Source
 
 NUM_FRAMES, STRIDE, THRESHOLD = 22, 4, 0.2
 

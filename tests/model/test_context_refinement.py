@@ -8,7 +8,7 @@ import pytest
 from evad_jax.errors import InputError
 from evad_jax.model import context_refinement as refinement
 from evad_jax.model.token_pruning import Tokens
-from tests.model.test_roi_align import slow_roi_align
+from tests.model.slow_roi_align import slow_roi_align
 
 # Four slots of two tokens; the keyframe is slot 2. Places 0..5 are slots 0, 1, 3.
 GRID = (4, 1, 2)

@@ -25,8 +25,8 @@ from evad_jax.video import video_source
 from tests import micro_checkpoint
 from tests.micro_checkpoint import CLASSES
 from tests.video import numbered
-from tests.video.test_shown import write_pictures
 from tests.video.tiny_videos import SIZE, write_video
+from tests.video.turned_videos import write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FRAMES = 23  # keyframes 0, 4, ..., 20

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tools.test_score import ACT, rows, run, tube, write
+from tests.tools.score_files import ACT, rows, run, tube, write
 
 
 def test_a_list_of_videos(tmp_path):

@@ -24,7 +24,7 @@ from evad_jax.training import losses, non_finite, train_step
 from evad_jax.training.feed import Feed
 from evad_jax.training.programs import Programs
 from evad_jax.training.train_step import StepMetrics
-from tests.checkpoints.test_bad_disks import fill_disk
+from tests.checkpoints.tiny_state import fill_disk
 from tests.tiny_run import make_data, tiny_config
 
 NAN, INF = float('nan'), float('inf')

@@ -1,7 +1,6 @@
 """What a player would show, and when: streams, turns, pixels, clocks; by content and FFmpeg."""
 
 import io
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,48 +19,7 @@ from evad_jax.video.video_clip import read_clip
 from tests import ffmpeg
 from tests.video import numbered
 from tests.video.tiny_videos import picture_of, write_video
-
-MATRICES = {  # a, b, c, d: x' = a x + c y, y' = b x + d y; what they do, by NumPy
-  'mirror': ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
-  'flip': ((1, 0, 0, -1), lambda x: x[::-1]),
-  'quarter': ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
-  'half': ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
-  'back': ((0, -1, 1, 0), lambda x: np.rot90(x)),
-  'transpose': ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
-  'transverse': ((0, -1, -1, 0), lambda x: x[::-1, ::-1].swapaxes(0, 1)),
-  'twice as wide': ((2, 0, 0, 1), lambda x: x),
-}
-CORNERS = np.zeros((64, 96, 3), np.uint8)  # every corner is another
-CORNERS[:32, :48, 0] = CORNERS[32:, :48, 1] = CORNERS[:32, 48:, 2] = 250
-
-
-def with_matrix(path: Path, entries) -> Path:
-  """Changes the display matrix in the header of an MP4 file with one track."""
-  data = bytearray(path.read_bytes())
-  a, b, c, d = (round(65536 * entry) for entry in entries)
-  place = data.index(b'tkhd') + 4 + 4 + 20 + 16
-  data[place : place + 36] = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30)
-  path.write_bytes(data)
-  return path
-
-
-def write_pictures(path: Path, pictures, *, rate=25, pixel=None, options=None) -> Path:
-  with av.open(str(path), 'w', options=options or {}) as container:
-    stream = container.add_stream('mpeg4', rate=rate, bit_rate=8_000_000)
-    stream.height, stream.width = pictures[0].shape[:2]
-    stream.pix_fmt = 'yuv420p'
-    if pixel:
-      stream.codec_context.sample_aspect_ratio = pixel
-    for picture in pictures:
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-    container.mux(stream.encode())
-  return path
-
-
-def differ(one, other) -> float:
-  assert one.shape == other.shape
-  return float(np.abs(one.astype(int) - other.astype(int)).mean())
-
+from tests.video.turned_videos import CORNERS, MATRICES, differ, with_matrix, write_pictures
 
 # Which way round
 
