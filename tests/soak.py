@@ -90,7 +90,7 @@ def interrupt(output, number, generator):
     assert process.returncode == 0, f'exit status {process.returncode}; see disturbed.log'
     return None
   os.killpg(process.pid, number)
-  process.wait(timeout=120)
+  process.wait(timeout=600)
   early = doing == 'starting'  # before the handler is there, SIGTERM ends the program as ever
   allowed = [-signal.SIGKILL] if number == signal.SIGKILL else [0] + [-signal.SIGTERM] * early
   assert process.returncode in allowed, f'exit status {process.returncode} while {doing}'

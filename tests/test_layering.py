@@ -1,4 +1,4 @@
-"""Imports only go down: the floors of the house, and every arrow that runs up or round."""
+"""Imports only go down: the floors of the house, and every import that goes up or in a circle."""
 
 import ast
 from pathlib import Path
@@ -106,6 +106,17 @@ def test_every_module_has_a_floor():
 
 def test_no_import_runs_up():
   assert upward(modules()) == []
+
+
+def test_no_test_module_imports_another():
+  paths = sorted((ROOT / 'tests').rglob('*.py'))
+  sources = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts): path.read_text() for path in paths
+  }
+  tests = {name for name in sources if name.rpartition('.')[2].startswith('test_')}
+  assert len(tests) > 100
+  found = {name: sorted(imports(source, tests) - {name}) for name, source in sources.items()}
+  assert {name: others for name, others in found.items() if others} == {}
 
 
 def test_no_circles():

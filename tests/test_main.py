@@ -86,7 +86,7 @@ def command(*arguments):
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=600,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
 

@@ -164,4 +164,4 @@ def test_what_needs_the_checkout_says_so_in_a_sentence(elsewhere):
   assert not list(elsewhere.work.iterdir())
   config = f'--config={ROOT}/configs/demo.py'
   told = elsewhere('-m', 'evad_jax.main', config, statuses=(2,)).stderr.splitlines()
-  assert len(told) == 1 and "No module named 'configs'" in told[0] and 'checkout' in told[0]
+  assert len(told) == 1 and 'configs' in told[0] and 'checkout' in told[0]

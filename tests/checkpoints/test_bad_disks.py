@@ -159,7 +159,7 @@ def test_figures_that_come_later_are_kept(saved):
 
 def test_steps_do_not_wait_for_the_seal(tmp_path, monkeypatch):
   seal, go_on = checksums.seal, threading.Event()
-  monkeypatch.setattr(checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
+  monkeypatch.setattr(checksums, 'seal', lambda path: go_on.wait(600) and seal(path))
   with Checkpoints(tmp_path) as checkpoints:
     save(checkpoints, 1)
     while checkpoints._sealing is None:

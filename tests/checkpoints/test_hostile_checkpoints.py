@@ -26,11 +26,15 @@ def step(good, tmp_path):
   return tmp_path / 'c' / '0'
 
 
-def refused(step, message):
-  start = time.process_time()
-  with pytest.raises(InputError, match=message):
-    Detector.from_checkpoint(step.parent)
-  assert time.process_time() - start < 1
+@pytest.fixture
+def refused(within):
+  """Expects that a detector refuses the checkpoint with a sentence, within a second."""
+
+  def expect(message):
+    with within(1), pytest.raises(InputError, match=message):
+      Detector.from_checkpoint(step.parent)
+
+  return expect
 
 
 SEALS = {
@@ -47,17 +51,17 @@ SEALS = {
 
 
 @pytest.mark.parametrize(('text', 'message'), SEALS.values(), ids=SEALS)
-def test_seals(step, text, message):
+def test_seals(step, text, message, refused):
   (step / checksums.NAME).write_text(text)
   assert message.split('|')[0].split(' .')[0] in checksums.damage(step)
-  refused(step, f'0: the checkpoint is damaged: .*{message}')
+  refused(f'0: the checkpoint is damaged: .*{message}')
 
 
-def test_a_seal_over_a_device(step):
+def test_a_seal_over_a_device(step, refused):
   """By its own name, with the length that it says, which is 0."""
   (step / 'zeros').symlink_to('/dev/zero')
   (step / checksums.NAME).write_text('{"zeros": [0, 0]}')
-  refused(step, 'zeros is no file')
+  refused('zeros is no file')
 
 
 SETTINGS = {
@@ -96,23 +100,23 @@ SETTINGS = {
 
 @pytest.mark.parametrize('sealed', [False, True])
 @pytest.mark.parametrize(('content', 'message'), SETTINGS.values(), ids=SETTINGS)
-def test_settings(step, content, message, sealed):
+def test_settings(step, content, message, sealed, refused):
   """Whoever writes them can also seal them."""
   (step / 'settings' / 'metadata').write_text(json.dumps(content))
   (step / checksums.NAME).unlink()
   if sealed:
     checksums.seal(step)
-  refused(step, f'settings/metadata.*{message}')
+  refused(f'settings/metadata.*{message}')
 
 
-def test_settings_that_are_nested_without_end(step):
+def test_settings_that_are_nested_without_end(step, refused):
   (step / 'settings' / 'metadata').write_text('[' * 200_000 + ']' * 200_000)
   (step / checksums.NAME).unlink()
-  refused(step, 'metadata is nested too deep')
+  refused('metadata is nested too deep')
   assert manager.newest_settings(step.parent) is None
 
 
-def test_settings_of_another_model(step):
+def test_settings_of_another_model(step, refused):
   """128 blocks, say, that the parameters have not: told before a model of so many is made."""
   content = json.loads((step / 'settings' / 'metadata').read_text())
   (step / checksums.NAME).unlink()
@@ -123,7 +127,7 @@ def test_settings_of_another_model(step):
   ):
     model = content['model'] | {key: number}
     (step / 'settings' / 'metadata').write_text(json.dumps(content | {'model': model}))
-    refused(step, message)
+    refused(message)
   model = content['model'] | {'feed_forward': 33}
   (step / 'settings' / 'metadata').write_text(json.dumps(content | {'model': model}))
   with pytest.raises(
@@ -165,17 +169,17 @@ def test_figures_that_are_none(step):
       assert checkpoints.best_step() in (None, 0)
 
 
-def test_a_state_elsewhere(step):
+def test_a_state_elsewhere(step, refused):
   (step / checksums.NAME).unlink()
   shutil.rmtree(step / 'state')
   os.symlink('/etc', step / 'state')
-  refused(step, '0: the checkpoint cannot be read')
+  refused('0: the checkpoint cannot be read')
 
 
-def test_nothing_of_a_step(step):
+def test_nothing_of_a_step(step, refused):
   for path in step.iterdir():
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-  refused(step, 'metadata cannot be read .No such file')
+  refused('metadata cannot be read .No such file')
 
 
 def test_a_damaged_state_is_told_in_one_sentence(step, capfd):

@@ -154,7 +154,7 @@ def run(processes, directory, script, start, steps, workers):
     )
     for i in range(processes)
   ]
-  outputs = [process.communicate(timeout=120)[0] for process in started]
+  outputs = [process.communicate(timeout=600)[0] for process in started]
   assert [process.returncode for process in started] == [0] * processes
   return [json.loads(output) for output in outputs]
 

@@ -1,6 +1,7 @@
 """What the stream of batches says about unusable input, wherever it meets it."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,14 +106,15 @@ def test_a_command_line_says_what_its_worker_process_met(damaged, tmp_path):
     [sys.executable, script, damaged.directory],
     capture_output=True,
     text=True,
-    timeout=60,
+    timeout=600,
     env={'PYTHONPATH': str(ROOT), 'PATH': ''},
   )
   assert done.returncode == 2, done.stderr
-  assert done.stderr.splitlines() == [
-    "error: video 'video_1': the JPEG of frame 3 is corrupt (Premature end of JPEG file); "
-    'extract the frames of this video and prepare the data again'
-  ]
+  assert re.fullmatch(
+    r"error: video 'video_1': the JPEG of frame 3 is corrupt \(.+\); "
+    'extract the frames of this video and prepare the data again\n',
+    done.stderr,
+  )
 
 
 def test_making_clips_imports_no_accelerator_library():

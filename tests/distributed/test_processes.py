@@ -37,7 +37,7 @@ def together(tmp_path_factory):
     )
     for number in range(2)
   ]
-  told = [process.communicate(timeout=240) for process in processes]
+  told = [process.communicate(timeout=600) for process in processes]
   assert [process.returncode for process in processes] == [0, 0], told
   found = [json.loads((directory / f'{number}.json').read_text()) for number in range(2)]
   return directory, found, [out for out, _ in told]
@@ -105,7 +105,7 @@ distributed.start(ConfigDict(settings))
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
   lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from evad_jax.inference.drop_oldest import DropOldest
-from tests.inference.stepped_source import Source
+from tests.inference.stepped_source import SOON, Source
 
 
 def test_whoever_keeps_up_gets_everything():
@@ -38,13 +38,15 @@ def test_the_oldest_are_dropped_and_counted(size):
   assert reader.dropped == 12 - size  # all others came out: 13 = 1 + size + dropped
 
 
-def test_reading_begins_before_anybody_waits_and_goes_on_beside():
+def test_reading_begins_before_anybody_waits_and_goes_on_beside(monkeypatch):
   source = Source()
   reader = DropOldest(source, 3)
   source.give('a', 'b')  # nobody iterates yet
   items = iter(reader)
   assert next(items) == 'a'
-  later = threading.Timer(0.05, source.give, ['c'])
+  waits, wait = threading.Event(), reader._changed.wait
+  monkeypatch.setattr(reader._changed, 'wait', lambda *seconds: waits.set() or wait(*seconds))
+  later = threading.Thread(target=lambda: waits.wait(SOON) and source.give('c'))
   later.start()
   assert [next(items), next(items)] == ['b', 'c']  # the last one is waited for
   later.join()

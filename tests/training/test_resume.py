@@ -52,13 +52,13 @@ def script_file(workdir):
 
 
 def finish(process):
-  _, errors = process.communicate(timeout=300)
+  _, errors = process.communicate(timeout=600)
   assert process.returncode == 0, errors.decode()
 
 
 def kill_after(process, workdir, step):
   """SIGKILL to the whole process group as soon as the step is in the log."""
-  deadline = time.time() + 300
+  deadline = time.time() + 600
   while step not in steps_so_far(workdir):
     assert process.poll() is None, process.stderr.read().decode()
     assert time.time() < deadline
