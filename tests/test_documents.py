@@ -75,6 +75,17 @@ def anchors(page: Path) -> set[str]:
   return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
+def test_the_pages_hold_what_is_checked():
+  """The patterns below find commands, options, keys and links; without any they check nothing."""
+  texts = [page.read_text() for page in PAGES]
+  code = [span for text in texts for span in code_of(text)]
+  commands = [module for text in texts for module, _ in commands_of(text)]
+  assert len([module for module in commands if module.startswith(OURS)]) > 20
+  assert len([span for span in code if span.startswith('--')]) > 5
+  assert len([span for span in code if 'config.' in span]) > 10
+  assert len([link for text in texts for link in re.findall(r'\]\(([^)]+)\)', text)]) > 20
+
+
 @pages
 def test_commands_and_their_options(page):
   for module, arguments in commands_of(page.read_text()):

@@ -18,6 +18,7 @@ from evad_jax.data import records
 from evad_jax.errors import InputError
 from evad_jax.synthetic import data_set
 from evad_jax.tools import compare_keep_rates
+from tests.damage import flip_bit
 from tests.data import toy_records
 from tests.tiny_run import make_data, tiny_config
 
@@ -43,9 +44,7 @@ def damage_clip(data, split):
   index = records.RecordIndex.open(data, split)
   record = int(index.example_record[2])
   shard, offset = index.shard_path(int(index.record_shard[record])), index.record_offset[record]
-  content = bytearray(shard.read_bytes())
-  content[int(offset) + 100] ^= 1
-  shard.write_bytes(content)
+  flip_bit(shard, int(offset) + 100)
   return f'{index.videos[2]} at {index.timestamps[2]}'
 
 
@@ -204,6 +203,7 @@ def test_a_run_starts_from_another(trained, tmp_path, capsys):
   main.run(config, tmp_path, 'train')
   told = capsys.readouterr().out
   assert f'Starting from {workdir}/checkpoints/4 (a run of evad_jax, step 4)' in told
+  assert 'Training' in told  # what a run that is stopped before its first step does not print
   first, second = (
     json.loads((folder / 'metrics.jsonl').read_text().splitlines()[0])['loss']
     for folder in (workdir, tmp_path)
@@ -280,38 +280,19 @@ def test_evaluation_without_a_checkpoint_says_so(data, tmp_path):
     main.run(tiny_config(data), tmp_path, 'eval')
 
 
-@pytest.fixture
-def damaged(tmp_path):
-  return make_data(tmp_path / 'tiny')
-
-
-def shard(directory):
-  return sorted(directory.glob('*train.tfrecord-*'))[0]
-
-
-def test_a_truncated_shard_stops_before_the_first_step(damaged, tmp_path):
-  path = shard(damaged)
+def cut_off(path):
   path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize(
+  'split, damage', [('train', cut_off), ('train', flip_bit), ('test', flip_bit)]
+)
+def test_a_damaged_shard_stops_a_run_before_its_first_step(tmp_path, capsys, split, damage):
+  data = make_data(tmp_path / 'tiny')
+  path = min(data.glob(f'*{split}.tfrecord-*'))
+  damage(path)
   with pytest.raises(InputError, match=path.name):
-    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
-
-
-def test_a_flipped_bit_is_found_by_the_checksum(damaged, tmp_path):
-  path = shard(damaged)
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-  with pytest.raises(InputError, match=path.name):
-    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
-
-
-def test_a_flipped_bit_of_the_test_split_is_found_before_the_first_step(damaged, tmp_path, capsys):
-  (path,) = damaged.glob('*test.tfrecord-*')
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-  with pytest.raises(InputError, match=path.name):
-    main.run(tiny_config(damaged), tmp_path / 'run', 'train')
+    main.run(tiny_config(data), tmp_path / 'run', 'train')
   assert 'Training' not in capsys.readouterr().out
 
 

@@ -22,6 +22,7 @@ from evad_jax.files import storage
 from evad_jax.inference.detector import Detector
 from evad_jax.video.video_writer import check_name
 from tests.checkpoints.tiny_state import abstract, fill_disk, make_state, save
+from tests.damage import flip_bit
 from tests.tiny_run import make_data, tiny_config
 
 
@@ -47,14 +48,8 @@ def test_a_deleted_newest_checkpoint_is_not_missed(saved):
   assert newest(saved) == 2
 
 
-def flip_a_bit(path):
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-
-
 def damage_data(step):
-  flip_a_bit(max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size))
+  flip_bit(max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size))
 
 
 def damage_position(step):

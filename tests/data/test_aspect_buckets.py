@@ -14,7 +14,7 @@ import pytest
 from evad_jax.data.aspect_buckets import Schedule, canvases_of, choose_canvas
 from evad_jax.data.pipeline import eval_batches, train_batches
 from evad_jax.errors import InputError
-from tests.data.toy_records import NUM_EXAMPLES, SETTINGS, make_record, write_toy
+from tests.data.toy_records import NUM_EXAMPLES, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 AVA = ((288, 384), (288, 512), (288, 544), (288, 704), (288, 768))
@@ -80,11 +80,6 @@ def test_the_seed_decides_the_turns():
 
 MIXED = dataclasses.replace(SETTINGS, canvases=((24, 48), (48, 24)), short_side=24)
 WIDE, UPRIGHT = 8, 3  # examples of the two shapes
-
-
-@pytest.fixture(scope='module')
-def index(tmp_path_factory):
-  return write_toy(tmp_path_factory.mktemp('toy'), [make_record(video) for video in range(4)])
 
 
 def first(count, index, **arguments):

@@ -10,14 +10,10 @@ import pytest
 
 from evad_jax.data.pipeline import eval_batches, train_batches
 from evad_jax.errors import InputError
+from tests.damage import flip_bit
 from tests.data.toy_records import SETTINGS, make_record, write_toy
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module')
-def index(tmp_path_factory):
-  return write_toy(tmp_path_factory.mktemp('toy'), [make_record(video) for video in range(4)])
 
 
 def _first_batch(index):
@@ -74,12 +70,10 @@ def test_a_corrupt_frame_in_a_thread(damaged):
 def test_a_damaged_shard_in_a_thread(tmp_path):
   index = write_toy(tmp_path, [make_record(1)])
   shard = index.shard_path(0)
-  data = bytearray(shard.read_bytes())
-  data[len(data) // 2] ^= 1
-  shard.write_bytes(data)
+  flip_bit(shard)
   with pytest.raises(InputError, match='tfrecord-00000-of-00002'):
     _first_batch(index)
-  shard.write_bytes(data[: len(data) // 2])
+  shard.write_bytes(shard.read_bytes()[:-20])
   with pytest.raises(InputError, match='tfrecord-00000-of-00002'):
     _first_batch(index)
 

@@ -13,6 +13,7 @@ import pytest
 from evad_jax.data import data_set_directory, record_writer, records, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
+from tests.damage import flip_bit
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ['run', 'jump', 'sit']
@@ -144,12 +145,6 @@ def test_the_manifest_and_the_tfds_metadata_count(prepared):
   assert info['splits'][0]['shardLengths'] == ['3', '2']
 
 
-def flip_byte(path: Path, offset: int) -> None:
-  data = bytearray(path.read_bytes())
-  data[offset] ^= 1
-  path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
   ('offset', 'message'),
   [
@@ -160,7 +155,7 @@ def flip_byte(path: Path, offset: int) -> None:
 )
 def test_a_flipped_bit_is_found(prepared, offset, message):
   shard = prepared / 'tiny-train.tfrecord-00001-of-00002'
-  flip_byte(shard, offset)
+  flip_bit(shard, offset)
   reader = records.RecordReader(RecordIndex.open(prepared, 'train'))
   assert reader[0].keyframe == 20  # in the other shard
   with pytest.raises(InputError, match=f'00001-of-00002: the record at {message}.*again'):

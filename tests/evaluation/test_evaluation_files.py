@@ -19,6 +19,7 @@ from evad_jax.formats import detections_csv
 from evad_jax.metrics import frame_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tools import score
+from tests.evaluation.batches import collected
 
 PROPOSALS, PEOPLE = 5, 3
 
@@ -80,16 +81,7 @@ def evaluated(index, videos, seed, noise, scoring):
       boxes[example, person_number] = np.clip(box + rng.normal(0, noise, 4), 0, 1)
       actions[example, person_number, labels], person[example, person_number] = 0.9, 0.95
   detections = Detections(*(x.astype(np.float32) for x in (boxes, person, actions)))
-  state = frame_map.start((scoring,), 0.7)
-  for part in np.array_split(rng.permutation(count), 3):  # batches come in any order
-    state = frame_map.update(
-      state,
-      Detections(*(x[part] for x in detections)),
-      Targets(*(x[part] for x in targets)),
-      np.ones(len(part), bool),
-      part,
-    )
-  return state
+  return collected(detections, targets, rng.permutation(count), scoring)
 
 
 def scored(tmp_path, protocol, truth, *flags):
@@ -281,13 +273,8 @@ def test_tubes_that_go_on_beyond_the_annotation_count(tmp_path):
     np.where(here, 0.9, 0.1).astype(np.float32)[:, None],
     np.stack([np.zeros(count), np.where(here, 0.9, 0.0)], 1).astype(np.float32)[:, None],
   )
-  state = frame_map.update(
-    frame_map.start(('action',)),
-    detections,
-    Targets(np.zeros((count, 1, 4)), np.zeros((count, 1, 2)), np.zeros((count, 1), bool)),
-    np.ones(count, bool),
-    np.arange(count),
-  )
+  nobody = Targets(np.zeros((count, 1, 4)), np.zeros((count, 1, 2)), np.zeros((count, 1), bool))
+  state = collected(detections, nobody, np.arange(count))
   _, video = evaluate.score(configuration(), state, index)
   runs = {figure: aps[1] for figure, aps in video.figures.items()}
   assert (runs['0.2'].value, runs['0.5'].value, runs['0.75'].value) == (0.25, 0.25, 0.0)  # 1 of 4

@@ -10,16 +10,9 @@ from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.error_breakdown import KINDS, of_actions, of_rows
 from evad_jax.structures import Detections, Targets
 from tests.metrics import slow_map
+from tests.metrics.box_rows import columns
 
 CLASSES = 3
-
-
-def columns(rows):
-  parts = zip(*rows, strict=True) if rows else [()] * 4
-  frames, boxes, labels, *scores = (list(part) for part in parts)
-  boxes = np.reshape(np.array(boxes, float), (-1, 4))
-  scores = [np.array(some, float) for some in scores]
-  return BoxTable(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
 
 
 def broken_down(detections, truth, num_classes=CLASSES):

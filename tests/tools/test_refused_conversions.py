@@ -11,6 +11,7 @@ from evad_jax.errors import InputError
 from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
 from tests import published_sources
+from tests.damage import flip_bit
 from tests.published_sources import KEPT, NO_TORCH, UNTOLD, flags, write
 
 
@@ -145,9 +146,7 @@ def test_a_cut_file_is_refused(suffix, tmp_path):
 def test_a_flipped_bit_in_a_pth_is_found(tmp_path):
   pytest.importorskip('torch', reason=NO_TORCH)
   path = write(tmp_path / 'x.pth', published_sources.encoder())
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
+  flip_bit(path)
   with pytest.raises(InputError, match='checksum'):
     read(path)
 

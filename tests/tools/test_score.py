@@ -296,11 +296,14 @@ def test_needs_no_accelerator_library():
       'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1014.csv',
       0.645276714783,
     ),
-    (
-      'ava_action_list_v2.2_for_activitynet_2019.pbtxt',
-      'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
-      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
-      0.701197194510,
+    *(
+      (
+        f'ava_action_list_{version}.pbtxt',
+        'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
+        'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
+        0.701197194510,
+      )
+      for version in ('v2.1_for_activitynet_2018', 'v2.2_for_activitynet_2019')
     ),
     (
       'mmaction2_fixture/action_list.txt',
