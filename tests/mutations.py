@@ -1,5 +1,7 @@
-"""Files made wrong: cut, doubled, flipped, nested, huge; as bytes, or part by part where a checksum
-or a format would refuse bytes before anyone reads them."""
+"""Corrupted files: cut, doubled, flipped, nested, huge.
+
+As bytes, or part by part where a checksum or a format would refuse changed bytes unread.
+"""
 
 import copy
 import io
@@ -9,7 +11,7 @@ import zipfile
 import numpy as np
 from hypothesis import strategies as st
 
-# What stands where something else should.
+# Values of the wrong type or size.
 STRANGE = (
   *(None, True, False, '', 'x', [], {}, [[]], {'a': {}}, [None], -1, 0, 1, 2**31, 2**53, 2**63),
   *(10**30, 1e400, -1e400, float('nan'), 1e-320, 0.5, 1e18, 10**300, '../x', '/dev/zero', 'a\0b'),
@@ -93,7 +95,7 @@ def wrong_content(draw, content, most=3):
 
 
 def as_json(content) -> bytes:
-  """JSON as others write it, also what JSON has not."""
+  """JSON as other programs write it, including invalid values."""
   return json.dumps(content).encode('utf-8', 'surrogatepass')
 
 

@@ -4,7 +4,7 @@
 
 Not one of the default tests: it takes about ten minutes. SIGKILL and SIGTERM come in random order,
 while the program starts, trains, saves or evaluates. After each the newest checkpoint has to be no
-older than before, and readable; at the end losses, figures of evaluations, parameters, and the
+older than before, and readable; at the end losses, metrics of evaluations, parameters, and the
 examples of every step have to equal those of the undisturbed run, to the last bit.
 """
 
@@ -55,7 +55,7 @@ def start(output, name):
 
 
 def seen(workdir):
-  """What tests/run_tiny.py wrote down; a last line that was cut is left out."""
+  """The records of tests/run_tiny.py, without an incomplete last line."""
   path = workdir / 'seen.jsonl'
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   return [json.loads(line) for line in lines if line.endswith('\n')]
@@ -110,7 +110,7 @@ def newest(workdir):
 
 
 def check_examples(workdir, wanted):
-  """Whatever step was computed, and however often, it was given its own examples."""
+  """Every step received its own examples, each time that it was computed."""
   for line in seen(workdir):
     if 'step' in line:
       assert line['examples'] == wanted[line['step']], line

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: bad input, one tiny run, evaluation of its checkpoint."""
+"""The command line as a user sees it: bad input, one tiny run, evaluation of its checkpoint."""
 
 import json
 import logging
@@ -123,7 +123,7 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(trained, tmp_pat
   before = (workdir / 'eval_test.json').read_text()
   config = config.copy_and_resolve_references()
   config.checkpoint = str(workdir)
-  config.model.keep_rate = 0.9  # the checkpoint knows better
+  config.model.keep_rate = 0.9  # the checkpoint wins
   main.run(config, tmp_path, 'eval')
   assert (tmp_path / 'eval_test.json').read_text() == before
   told = capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_another_batch_size_cannot_continue_the_run(trained):
 
 
 def test_a_run_goes_on_with_its_own_data_alone(data, trained, tmp_path):
-  """The classes stand in another order; the rest is in tests/training/test_run_data.py."""
+  """The classes are in another order; tests/training/test_run_data.py has the rest."""
   config, workdir = trained[0].copy_and_resolve_references(), tmp_path / 'run'
   shutil.copytree(trained[1], workdir)
   manifest = Path(shutil.copytree(data, tmp_path / 'data')) / 'manifest.json'
@@ -355,7 +355,7 @@ def test_wide_and_upright_videos_train_and_evaluate_on_their_own_canvases(tmp_pa
   config.train.update(batch_size=2, epochs=1.0)  # 6 steps for 8 wide and 3 upright examples
   main.run(config, tmp_path / 'run', 'train')
   told = capsys.readouterr().out
-  assert told.count('compiled for clips of ') == 1, told  # that of the first step is told there
+  assert told.count('compiled for clips of ') == 1, told  # the first step reports its own
   lines = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
   losses = [line['loss'] for line in lines if 'loss' in line]
   assert len(losses) == 6 and np.isfinite(losses).all()

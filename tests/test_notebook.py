@@ -55,7 +55,7 @@ def test_the_parameters_are_there_and_used():
 
 
 def test_its_flags_are_those_of_the_documents():
-  """A release and the flags of its conversion stand in both."""
+  """Both list each release with the flags of its conversion."""
   page = ROOT / 'docs' / 'published_weights.md'
   published = ' '.join(page.read_text().replace('\\\n', ' ').split())
   source = '\n'.join(cell.source for cell in code_cells(read()))

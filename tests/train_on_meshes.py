@@ -2,7 +2,7 @@
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.train_on_meshes
 
-A script of its own, because the number of devices has to be chosen before JAX starts.
+A separate script, because the number of devices has to be chosen before JAX starts.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or damaged: one clear sentence, and the last good checkpoint."""
+"""Full, read-only and damaged disks: one clear sentence, and the last good checkpoint stays."""
 
 import ctypes
 import errno
@@ -110,7 +110,7 @@ def test_damage_shows_without_checksums_too(saved, damage):
 def test_when_all_are_damaged_the_run_does_not_start_anew(saved):
   for step in (1, 2, 3):
     damage_data(saved / str(step))
-  for _ in range(2):  # nor when it is started once more
+  for _ in range(2):  # nor when it starts again
     with pytest.raises(InputError, match='none of its checkpoints could be read; .* damaged-'):
       newest(saved)
 
@@ -216,7 +216,7 @@ def test_a_full_file_system(small_disk, capfd):
       save(checkpoints, 2, make_state(width=width))
   assert 'Traceback' not in capfd.readouterr().err
   assert newest(directory) == 1
-  assert sorted(path.name for path in directory.iterdir()) == ['1']  # no rest takes up room
+  assert sorted(path.name for path in directory.iterdir()) == ['1']  # nothing incomplete
 
 
 def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatch):

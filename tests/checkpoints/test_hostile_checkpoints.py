@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: what they say of themselves, their seal, their parameters."""
+"""Untrusted checkpoints: their settings, their seal, their parameters."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_seals(step, text, message, refused):
 
 
 def test_a_seal_over_a_device(step, refused):
-  """By its own name, with the length that it says, which is 0."""
+  """A symbolic link with a harmless name and a length of 0."""
   (step / 'zeros').symlink_to('/dev/zero')
   (step / checksums.NAME).write_text('{"zeros": [0, 0]}')
   refused('zeros is no file')
@@ -101,7 +101,7 @@ SETTINGS = {
 @pytest.mark.parametrize('sealed', [False, True])
 @pytest.mark.parametrize(('content', 'message'), SETTINGS.values(), ids=SETTINGS)
 def test_settings(step, content, message, sealed, refused):
-  """Whoever writes them can also seal them."""
+  """With a valid seal too: whoever writes the settings can seal them."""
   (step / 'settings' / 'metadata').write_text(json.dumps(content))
   (step / checksums.NAME).unlink()
   if sealed:
@@ -117,7 +117,7 @@ def test_settings_that_are_nested_without_end(step, refused):
 
 
 def test_settings_of_another_model(step, refused):
-  """128 blocks, say, that the parameters have not: told before a model of so many is made."""
+  """Blocks that the parameters lack are reported before a model with them is built."""
   content = json.loads((step / 'settings' / 'metadata').read_text())
   (step / checksums.NAME).unlink()
   for key, number, message in (
@@ -150,7 +150,7 @@ def test_parameters_that_are_no_numbers_see_nobody_and_are_refused(tmp_path, num
 
 
 def test_parameters_far_larger_than_their_files(tmp_path):
-  """400 MB of zeros pack into some kB: they are not unpacked."""
+  """400 MB of zeros compress to a few kB: they are not decompressed."""
   params = {'encoder': {'zeros': np.zeros((10_000, 10_000), np.float32)}}
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(0, {'params': params}, {'model': {}}, {}, None)
@@ -183,7 +183,7 @@ def test_nothing_of_a_step(step, refused):
 
 
 def test_a_damaged_state_is_told_in_one_sentence(step, capfd):
-  """Orbax asks for all arrays at once; what the others say after the first is not printed."""
+  """Orbax reads all arrays at once; only the first failure is printed."""
   (step / checksums.NAME).unlink()
   for path in (step / 'state').rglob('*'):
     if path.is_file() and path.parent.name == 'd':

@@ -70,7 +70,7 @@ def test_without_evaluations_the_newest_stay(tmp_path):
 
 
 def test_half_written_checkpoint_is_ignored(tmp_path):
-  """What a kill in the middle of saving leaves: a directory under a temporary name."""
+  """A kill during saving leaves a directory with a temporary name."""
   with Checkpoints(tmp_path) as checkpoints:
     save(checkpoints, 1)
   left = tmp_path / '2.orbax-checkpoint-tmp'
@@ -81,7 +81,7 @@ def test_half_written_checkpoint_is_ignored(tmp_path):
     assert checkpoints.latest_step() == 1
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest_step() == 1
-    save(checkpoints, 2)  # the run goes on and reaches the same step again
+    save(checkpoints, 2)  # the resumed run reaches the same step
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.latest_step() == 2
     assert int(checkpoints.restore(2, abstract(make_state())).step) == 2

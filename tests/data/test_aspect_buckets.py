@@ -1,4 +1,4 @@
-"""Which canvas a clip goes to, when each canvas has its turn, and that no clip is lost by it."""
+"""The canvas of a clip, the order of the canvases, and that no clip is lost."""
 
 import dataclasses
 import itertools
@@ -65,7 +65,7 @@ def test_every_canvas_gets_its_share_all_the_time(counts):
   ahead = served - share * np.arange(1, steps + 1)[:, None]
   assert np.abs(ahead).max() <= len(counts) - 1 + 1e-9
   assert served[-1].tolist() == [3 * count for count in counts]
-  for place in range(len(counts)):  # the batches of each canvas come one after another
+  for place in range(len(counts)):  # the batches of each canvas are in order
     numbers = [turn[1] for turn in turns if turn[0] == place]
     assert numbers == list(range(len(numbers)))
 
@@ -155,7 +155,7 @@ def run(processes, directory, script, start, steps, workers):
 
 
 def test_two_processes_then_one_from_the_middle(index, tmp_path):
-  """Disjoint halves whose union is the epoch; another number of hosts and workers goes on."""
+  """Disjoint halves whose union is the epoch; another number of hosts and workers continues."""
   script = tmp_path / 'script.py'
   script.write_text(SCRIPT)
   left, right = run(2, index.directory, script, start=0, steps=17, workers=1)

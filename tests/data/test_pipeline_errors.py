@@ -1,4 +1,4 @@
-"""What the stream of batches says about unusable input, wherever it meets it."""
+"""How the stream of batches reports unusable input: in threads and in worker processes."""
 
 import dataclasses
 import re
@@ -63,7 +63,7 @@ def test_a_corrupt_frame_in_a_thread(damaged):
   batches = train_batches(damaged, SETTINGS, seed=0, batch_size=1)
   with pytest.raises(InputError, match="video 'video_1': the JPEG of frame 3 is corrupt"):
     next(batches)
-  batches.close()  # closed already, and closing twice is fine
+  batches.close()  # closed already; closing twice is harmless
   assert list(batches) == []
 
 

@@ -1,4 +1,4 @@
-"""One's own data: the format, what is told about faults in it, and what becomes of the rest."""
+"""Custom data: the format, how faults in it are reported, and what happens to the rest."""
 
 import json
 import re
@@ -23,7 +23,7 @@ HALF = [0.25, 0.25, 0.75, 0.75]
 
 
 def example() -> dict:
-  """The file that the module's own header shows."""
+  """The file in the docstring of the module."""
   text = custom.__doc__
   return json.loads(text[text.index('  {') : text.index('\n  }') + 4])
 
@@ -184,7 +184,7 @@ def tube(start: int, count: int, label: str = 'run', box=HALF) -> dict:
   return {'labels': [label], 'start': start, 'boxes': [box] * count}
 
 
-FAULTS = {  # by the kind that must be told; each has one good box on frame 2 besides
+FAULTS = {  # video -> the kind of problem, and its entry; each also has one good box on frame 2
   'unreadable': ('undecodable video', {}),
   'metadata': ('broken metadata', {}),
   'zero_frames': ('header without frame count', {}),

@@ -1,4 +1,4 @@
-"""Names in annotation files lead below --videos or --frames, or nowhere; any bytes lie there."""
+"""Names in annotation files stay below --videos or --frames; file names may be any bytes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NO_NAMES = ['', ' ', 'two\nlines', 'zero\0', 'x' * 256]
 
 
 def prepare(root, videos, *more):
-  """Prepares videos by name from root/videos; the problems by name, as the manifest has them."""
+  """Prepares videos of root/videos; returns the problems of the manifest by name."""
   (root / 'a.json').write_text(json.dumps({'classes': ['a'], 'videos': videos}))
   flags = ['--annotations', str(root / 'a.json'), '--videos', str(root / 'videos')]
   custom.main([*flags, '--output', str(root / 'out'), *more])
@@ -51,7 +51,7 @@ def test_names_that_lead_elsewhere_are_left_out_and_told(root, name):
 
 def test_absolute_paths_lead_below_the_directory_or_nowhere(root):
   inside, outside = root / 'videos' / 'in' / 'good.mp4', root / 'private' / 'private.mp4'
-  beside = root / 'videos2'  # begins alike, and is another place
+  beside = root / 'videos2'  # the same prefix, another directory
   write_video(beside / 'b.mp4', 8)
   videos = {
     'inside': GOOD | {'file': str(inside)},
@@ -117,7 +117,7 @@ def test_videos_of_any_name_are_prepared(root, name):
 
 @pytest.mark.parametrize('written, searched', [('NFD', 'NFC'), ('NFC', 'NFD')])
 def test_accents_may_be_letters_of_their_own(root, written, searched):
-  """As file systems of Macs have them; é and e + ´ are the same name."""
+  """As on file systems of Macs: é and e + ´ are the same name."""
   on_disk, asked = (unicodedata.normalize(form, 'café') for form in (written, searched))
   assert on_disk != asked
   data = (root / 'videos/in/good.mp4').read_bytes()
@@ -127,7 +127,7 @@ def test_accents_may_be_letters_of_their_own(root, written, searched):
 
 
 def test_bytes_that_are_no_text_lie_beside(root):
-  """Of what nobody asked for nothing is said; what is said of such names prints."""
+  """Files that are not annotated are ignored; messages about such names can be printed."""
   (root / 'videos' / os.fsdecode(b'caf\xe9.mp4')).write_bytes(b'no video')
   assert prepare(root, {'good': GOOD}) == {}
   problems = Problems()
@@ -138,7 +138,7 @@ def test_bytes_that_are_no_text_lie_beside(root):
 
 
 def test_a_directory_of_any_bytes(root):
-  """Input and output; what cannot be done there would be told in a sentence."""
+  """For input and output."""
   place = Path(os.fsdecode(os.fsencode(root) + b'/caf\xe9:1'))
   (root / 'videos').rename(place)
   (root / 'a.json').write_text(json.dumps({'classes': ['a'], 'videos': {'in/good': GOOD}}))

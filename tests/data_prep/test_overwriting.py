@@ -1,4 +1,4 @@
-"""--overwrite: what is there is deleted when something better is whole, and not before."""
+"""--overwrite deletes the old data set once the new one is complete, and not before."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def command(source: Path, name: str, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope='module')
 def made(source, tmp_path_factory) -> dict[str, dict[str, str]]:
-  """What the two plans give in new directories."""
+  """The results of the two plans in new directories."""
   found = {}
   for name in ('old', 'new'):
     output = tmp_path_factory.mktemp(name) / 'out'
@@ -60,7 +60,7 @@ def output(source, tmp_path) -> Path:
 
 
 def files(directory: Path) -> dict[str, str]:
-  """Of the data set itself, without what is under way inside of it."""
+  """The files of the data set itself, without those in progress."""
   under_way = (data_set_directory.STAGING, directory_lock.NAME)
   there = [path for path in directory.iterdir() if path.name not in under_way]
   return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
@@ -81,7 +81,7 @@ def test_a_preparation_that_fails_leaves_the_old_one(source, made, output, monke
       custom.main(command(source, 'new', output, '--overwrite'))
   assert files(output) == made['old']
   RecordIndex.open(output, 'train')
-  custom.main(command(source, 'old', output))  # as if nothing had been
+  custom.main(command(source, 'old', output))  # as if nothing had happened
   custom.main(command(source, 'new', output, '--overwrite'))
   assert hashes(output) == made['new']
 
@@ -99,10 +99,10 @@ def test_videos_that_do_not_decode_delete_nothing(source, made, output, tmp_path
 
 @pytest.mark.parametrize(('function', 'moment'), [('rename', 'after'), ('delete', 'before')])
 def test_killed_at_any_moment_there_is_the_old_or_the_new(source, made, output, function, moment):
-  """One kill after the other, each a step later than the one before, until nothing is left to do.
+  """Kills the same command again and again, each time one step later, until it has finished.
 
-  The old data set is whole until the new one is; after that it may be neither until the same
-  command has put the new one in its place.
+  The old data set is intact until the new one is complete. After that neither may be in the
+  directory, until the same command has moved the new one there.
   """
   mine = command(source, 'new', output, '--overwrite')
   half_way = False
@@ -140,7 +140,7 @@ def test_another_data_set_is_not_touched(source, tmp_path, more):
 
 
 def test_nor_is_one_without_a_manifest(source, tmp_path):
-  """As the program of another data set leaves it when it is killed, or TensorFlow Datasets."""
+  """As a killed preparation of another data set leaves it, or TensorFlow Datasets."""
   for name in ('ucf24-train.tfrecord-00000-of-00002', 'dataset_info.json', 'index-train.npz'):
     (tmp_path / name).write_text('theirs')
   before = hashes(tmp_path)

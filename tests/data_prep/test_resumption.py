@@ -1,4 +1,4 @@
-"""A preparation that is killed and started again gives the bytes of one that never was."""
+"""A preparation that is killed and restarted writes the same bytes as an undisturbed one."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def parts(output: Path) -> int:
 
 
 def test_killed_at_many_moments_one_after_the_other(source, undisturbed, tmp_path, capsys):
-  """Every run goes on from where the one before was killed."""
+  """Every run resumes where the previous one was killed."""
   output = tmp_path / 'out'
   mine = command(source, output, '--workers', '1')
   kill(mine, 'rename', 'before', 1)  # the plan is not yet noted
@@ -154,7 +154,7 @@ def test_a_part_of_another_plan_is_kept_until_told(source, undisturbed, tmp_path
   first = command(source, output, '--keyframe-stride', '2', '--workers', '1')
   kill(first, 'rename', 'after', 1)
   second = command(source, output, '--workers', '1')
-  kill(second, 'rename', 'after', 4)  # nothing was whole, so the second plan may have the place
+  kill(second, 'rename', 'after', 4)  # there is no shard of the first plan
   assert parts(output) == 1
   with pytest.raises(InputError, match='a part of another plan .other annotations.; use its argum'):
     custom.main(first)
@@ -168,7 +168,7 @@ def test_strict_stops_at_what_an_earlier_run_has_found(source, tmp_path):
   output = tmp_path / 'out'
   # One worker: of several, another may have its rename counted and not done yet.
   kill(command(source, output, '--workers', '1'), 'rename', 'after', 11)
-  assert parts(output) == 5  # all shards are whole
+  assert parts(output) == 5  # all shards are complete
   with pytest.raises(InputError, match='v2: undecodable video'):
     custom.main(command(source, output, '--strict', '--workers', '1'))
 

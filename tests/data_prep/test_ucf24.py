@@ -1,4 +1,4 @@
-"""UCF101-24: small made-up videos with known faults, and two real ones."""
+"""UCF101-24: small generated videos with known faults, and two real ones."""
 
 import json
 import pickle
@@ -253,7 +253,7 @@ def test_wrong_lists(source, tmp_path, train, test, message):
 
 
 def test_runs_share_frames():
-  """64 keyframes, 4 apart, clips of 16 x 4: two records of 32 + 15 frames, no frame in vain."""
+  """64 keyframes, 4 apart, clips of 16 x 4: two records of 32 + 15 frames, none unused."""
   keyframes = np.arange(100, 356, 4)
   first, second = clip_records.plan_runs(keyframes, 1000, clip_records.Settings())
   assert first.keyframes.tolist() == keyframes[:32].tolist()

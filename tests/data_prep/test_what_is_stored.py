@@ -1,4 +1,4 @@
-"""Records hold what a player would show, upright and square, and nothing that is lost."""
+"""Records hold what a player shows, upright and with square pixels, and no lost picture."""
 
 import json
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Two processes on one machine: what they agree on, and settings that cannot work."""
+"""Two processes on one machine: their agreement, and impossible settings."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def together(tmp_path_factory):
-  """What tests/two_processes.py found in both processes, and what they printed."""
+  """The results of tests/two_processes.py in both processes, and their output."""
   directory = tmp_path_factory.mktemp('together')
   arguments = [sys.executable, '-m', 'tests.two_processes', f'localhost:{free_port()}']
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: perfect detections, shifted ones, classes that are not scored."""
+"""The metrics of an evaluation: perfect detections, shifted ones, classes that are not scored."""
 
 import dataclasses
 

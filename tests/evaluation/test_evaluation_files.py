@@ -1,4 +1,4 @@
-"""What an evaluation writes gives its own figures when tools.score reads it, to the last digit."""
+"""The files of an evaluation give the same metrics in tools.score, to the last digit."""
 
 import dataclasses
 import json
@@ -153,7 +153,7 @@ def test_ids_of_a_label_map_with_gaps(ava, tmp_path, scoring, most):
 
 
 def test_some_classes_of_a_label_map_are_scored(ava, tmp_path):
-  """As the 60 of AVA's 80: the others are in the file and do not count."""
+  """Like the 60 of AVA's 80: the others are in the file and do not count."""
   index, videos = ava
   some = dataclasses.replace(index, scored_classes=['action 11', 'action 80'])
   state = evaluated(some, videos, 3, 0.05, 'action')
@@ -264,7 +264,7 @@ def test_frames_and_tubes_of_every_frame(tmp_path, scoring, noise, linking):
 
 
 def test_tubes_that_go_on_beyond_the_annotation_count(tmp_path):
-  """Somebody is seen on all 60 frames of run/b, whose action takes 30: an overlap of 0.5."""
+  """A person is detected on all 60 frames of run/b, whose action lasts 30: an overlap of 0.5."""
   index, videos = own_data(tmp_path / 'data', every_frame=True)
   count, box = len(index), np.float32([37 / 320, 41 / 240, 111 / 320, 203 / 240])
   here = index.videos == 'run/b'
@@ -313,7 +313,7 @@ def test_frames_that_nobody_annotated_do_not_change_frame_map(tmp_path):
 
 
 def test_three_runs_are_averaged_by_one_command(tmp_path, capsys):
-  """The figures are 1, 0 and 1 of splits whose only clip is found, missed, found."""
+  """The metrics are 1, 0 and 1 for splits whose only clip is found, missed, found."""
   box = (10, 20, 110, 220)
   tubes = {f'run/{i}': {1: [np.array([[f + 1, *box] for f in range(20)])]} for i in range(3)}
   content = {

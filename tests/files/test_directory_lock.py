@@ -92,7 +92,7 @@ def test_one_process_may_not_hold_it_twice(tmp_path):
 
 
 def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
-  """Between opening and locking, the holder ends, and another comes."""
+  """Between opening and locking, the holder ends and another process takes the lock."""
   flock, others = fcntl.flock, []
 
   def late(descriptor, operation):

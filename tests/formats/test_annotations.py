@@ -1,4 +1,4 @@
-"""Annotation pickles: hostile ones are refused by name, both families become the same thing."""
+"""Annotation pickles: malicious ones are refused by name; both layouts are read alike."""
 
 import collections
 import datetime
@@ -141,7 +141,7 @@ def test_other_layouts_are_refused(tmp_path, content, message):
 
 
 def test_a_bad_tube_is_left_out_where_problems_are_listed(tmp_path):
-  """Of a tube with a frame twice, the second row goes; a tube out of order goes whole."""
+  """A repeated frame loses its second row; a tube out of order is left out."""
   content = act_content()
   (good,) = content['gttubes'][NAME][5]
   twice = good[[0, 0, 1]] + np.array([[0, 0, 0, 0, 0], [0, 9, 9, 9, 9], [0, 0, 0, 0, 0]])

@@ -1,4 +1,4 @@
-"""Dropping: the oldest, counted, only when late; errors and endings come through."""
+"""Only a late reader loses items, the oldest first, counted; errors and the end arrive."""
 
 import itertools
 import threading

@@ -9,7 +9,7 @@ from evad_jax.metrics import ava_map, scored_boxes
 
 LISTED = [12, 80]
 LEFT, RIGHT, NOWHERE = '0,0,0.4,1', '0.6,0,1,1', '0.45,0.45,0.55,0.55'
-# Class 17 is not listed; b,904 is excluded; c,905 has nobody.
+# Class 17 is not listed; b,904 is excluded; c,905 is empty.
 TRUTH = f"""\
 a,0902,{LEFT},12,0
 a,0902,{RIGHT},80,1
@@ -48,7 +48,7 @@ def scored(tmp_path, max_per_frame=None, exclude=True):
 
 
 def test_all_detections(tmp_path):
-  # Class 12: .9 hit, .8 on c,905 where nobody is, .7 hit: (1 + 2/3) / 2.
+  # Class 12: .9 hit, .8 on c,905, which is empty, .7 hit: (1 + 2/3) / 2.
   # Class 80: .5 on a keyframe that is not listed, .4 hit, .3 miss: 1/2.
   chosen, result = scored(tmp_path)
   assert [ap.value for ap in result.per_class] == [(1 + 2 / 3) / 2, 1 / 2]
@@ -56,7 +56,7 @@ def test_all_detections(tmp_path):
   assert [ap.num_detections for ap in result.per_class] == [3, 3]
   assert chosen.num_frames == 3  # keyframes with truth rows
   assert list(chosen.left_out.values()) == [1, 1, 0]  # unlisted, excluded, beyond
-  # The two of a,902 and the one of b,903; the unlisted 17 of RIGHT adds nobody.
+  # The two of a,902 and the one of b,903; the unlisted 17 of RIGHT adds no box.
   assert result.num_truth_boxes == 3
 
 

@@ -1,4 +1,4 @@
-"""Figures of rows: against the rule word by word, and by hand."""
+"""Metrics of rows: against the rule word by word, and by hand."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_order_of_rows_does_not_matter_where_scores_differ(detections, truth, ra
   detections = [(f, b, c, i / 7) for i, (f, b, c, _) in enumerate(detections)]
   truth = list(dict.fromkeys(truth))
   expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
-  # Of two truth boxes with the same IoU the first counts, so only detections change places.
+  # Of two truth boxes with the same IoU the first counts, so only detections are shuffled.
   random.shuffle(detections)
   result = scored_boxes.class_average_precisions(columns(detections), columns(truth), CLASSES)
   for ap, value in zip(result, expected, strict=True):

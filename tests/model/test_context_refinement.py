@@ -10,7 +10,7 @@ from evad_jax.model import context_refinement as refinement
 from evad_jax.model.token_pruning import Tokens
 from tests.model.slow_roi_align import slow_roi_align
 
-# Four slots of two tokens; the keyframe is slot 2. Places 0..5 are slots 0, 1, 3.
+# Four slots of two tokens; the keyframe is slot 2. Indices 0..5 are slots 0, 1, 3.
 GRID = (4, 1, 2)
 KEYFRAME = [10, 11]
 KEPT, PLACES = [21, 22, 23], [4, 1, 2]  # in order of importance
@@ -128,7 +128,7 @@ def test_masked_tokens_are_no_keys_of_the_decoder(decoder):
   """The boxes see the left column alone: a token of the right one acts through attention only."""
   run, _, tokens = decoder
   changed = tokens.x.copy()
-  changed[0, 3] += 1  # in place 1: slot 0, right column
+  changed[0, 3] += 1  # index 1: slot 0, right column
   mask = np.array([[True, True, True, False, True]])
   masked, open_ = (
     [run(Tokens(x, tokens.places, m)) for x in (tokens.x, changed)] for m in (mask, None)

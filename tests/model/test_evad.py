@@ -1,4 +1,4 @@
-"""The detector as a whole: padding, types, recomputation, settings that do not fit."""
+"""The complete detector: padding, dtypes, recomputation, settings that do not fit."""
 
 import functools
 

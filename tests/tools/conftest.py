@@ -1,4 +1,4 @@
-"""What every test of a command line gets."""
+"""A fixture for every test of a command line."""
 
 import signal
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def signals():
-  """Handlers as they were: a command that is called in this process may set its own."""
+  """Restores signal handlers: a command that is called in this process may set its own."""
   before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   yield
   for number, handler in before.items():

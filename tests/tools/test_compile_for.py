@@ -1,4 +1,4 @@
-"""Programs for accelerators that are not here: what is kept, refused, and (marker) compiled."""
+"""Programs for absent accelerators: what is kept, refused, and, under a marker, compiled."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What detection leaves where it fails or is stopped, and what it says of it."""
+"""What detection leaves where it fails or is stopped, and what it prints."""
 
 import errno
 from pathlib import Path
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-  """A directory with a video, one that is none, and the earlier results of both."""
+  """A working directory with a video and a file that is not one."""
   monkeypatch.chdir(tmp_path)
   write_video(Path('a.mp4'), NUM_FRAMES)
   Path('noise.mp4').write_bytes(b'no video')

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_FRAMES = 23  # keyframes 0, 4, ..., 20
 ENLARGED = 7  # 64 x 96 is too small to be read
 SOON = 600  # seconds: only guards against waiting forever
-# The random model is sure of nobody: everybody is reported.
+# The random model is sure of no one: a threshold of 0 reports all.
 EVERYBODY = ['--keyframe-stride', '4', '--person-threshold', '0']
 
 
@@ -69,7 +69,7 @@ def command(video, checkpoint, output, *flags):
 
 
 def assert_agree(files):
-  """The four files say the same."""
+  """The four files agree with each other."""
   rows, lines, tube_rows, tube_lines = files
   box = ('x1', 'y1', 'x2', 'y2')
   listed = [(line, person) for line in lines for person in line['people']]
@@ -193,7 +193,7 @@ def test_a_video_that_breaks_off(checkpoint, video, tmp_path, capsys, monkeypatc
   assert caught.value.code == 2 and 'error: a.mp4: breaks off' in capsys.readouterr().err
   assert len(read(tmp_path / 'seen.mp4')[0]) == 20
   files = read_files(tmp_path / 'seen')
-  # Four keyframes make a call; keyframe 16 had waited for others in vain.
+  # Four keyframes make a call; keyframe 16 was still waiting for others.
   assert [line['frame'] for line in files[1]] == [1, 5, 9, 13, 17]
   assert_agree(files)
 

@@ -1,4 +1,4 @@
-"""Videos of any name, results of any name, and what results may not say."""
+"""Videos and results of any name, and no secrets in results."""
 
 import csv
 import functools
@@ -106,7 +106,7 @@ def test_two_outputs_with_dots(here, content, checkpoint):
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
-  """The file that the path names, whatever is asked of it."""
+  """Serves files, without a log."""
 
   def log_message(self, *_):
     pass

@@ -90,7 +90,7 @@ def test_an_encoder_of_mixed_prefixes_is_an_error(tmp_path):
 
 
 def test_a_pre_training_encoder_must_have_its_norm(tmp_path):
-  """Only a fine-tuned one, which has another in its place, may lack it."""
+  """Only a fine-tuned encoder, which has another norm, may lack it."""
   tensors = published_sources.encoder()
   del tensors['norm.bias']
   source = write(tmp_path / 'e.safetensors', tensors)

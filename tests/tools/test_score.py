@@ -1,4 +1,4 @@
-"""The command that scores files: small evaluations by hand, faults, and the published figures."""
+"""The command that scores files: small evaluations by hand, faults, and published metrics."""
 
 import json
 import subprocess
@@ -156,7 +156,7 @@ def generated(shift):
   ava, ava_found, truth, found = [], [], [], []
   for video in range(4):
     for label, y in enumerate(rng.uniform(0.1, 0.5, 3)):
-      x = 0.02 + 0.3 * label  # nobody is before another
+      x = 0.02 + 0.3 * label  # people do not overlap
       score = rng.uniform(0.1, 1)
       for frame in range(1, 21):
         box = np.array([x, y, x + 0.25, y + 0.2]) + 0.002 * frame

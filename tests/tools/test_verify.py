@@ -1,4 +1,4 @@
-"""The check before a long evaluation: it passes what is right, and finds what was spoilt."""
+"""The check before a long evaluation: it passes good data, and finds faults."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""SIGTERM: a run saves where it is and ends, and goes on as if nothing had been. A full disk."""
+"""SIGTERM: a run saves its state, ends, and resumes as if undisturbed. And a full disk."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def test_stopped_three_times(config, undisturbed, tmp_path, monkeypatch, capsys)
 
 
 def test_a_sigterm_to_those_that_make_batches_too(config, tmp_path, monkeypatch, capsys):
-  """They end, so that there is no third batch: two steps are saved."""
+  """Worker processes end too, so that there is no third batch: two steps are saved."""
   following = BatchIterator.__next__
   batches = []
 

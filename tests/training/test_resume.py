@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, the same command again: the losses go on as if nothing had happened."""
+"""SIGKILL at any moment, then the same command: the losses continue as if undisturbed."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def finish(process):
 
 
 def kill_after(process, workdir, step):
-  """SIGKILL to the whole process group as soon as the step is in the log."""
+  """Sends SIGKILL to the process group as soon as the step is in the log."""
   deadline = time.time() + 600
   while step not in steps_so_far(workdir):
     assert process.poll() is None, process.stderr.read().decode()
@@ -81,7 +81,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
   'workers, kills',
   [
-    # Without processes that decode there is less to go wrong.
+    # Without decoding processes less can go wrong.
     pytest.param(0, (5, 9), marks=pytest.mark.slow),
     (2, (3, 8)),
   ],

@@ -73,7 +73,7 @@ def test_restart_from_nothing_drops_all_lines(tmp_path):
 
 @pytest.mark.parametrize('rest', ['\0' * 40 + '\n', '{"loss": 1}\n', '[1]\n', 'no JSON\n'])
 def test_damaged_lines_are_dropped_and_told(tmp_path, rest, capsys):
-  """As a power cut leaves them; the run goes on."""
+  """As a power cut leaves them; the run continues."""
   with RunLog(tmp_path, 0) as log:
     log.write(1, {'loss': 1.0})
   path = tmp_path / 'metrics.jsonl'

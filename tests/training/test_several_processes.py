@@ -1,4 +1,4 @@
-"""Training as two processes: killed, stopped, and gone on with as one; and the other way about."""
+"""Training on two processes, killed or stopped, resumes on one process, and vice versa."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.free_port import free_port
 from tests.run_results import losses, steps_so_far
 from tests.tiny_run import make_data
 
-# Every number of devices is compiled for.
+# Compiles for every number of devices.
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +110,7 @@ def test_two_processes_then_one_with_two_devices(alone, mesh):
   data, folder, expected = alone
   workdir = folder / f'two_then_one_{mesh}'
   kill_after(start(data, workdir, folder / 'cache', 2, 1, SETTINGS[mesh]), workdir, 6)
-  told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever it was before
+  told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever the mesh was before
   assert re.search('Continuing from step [4-8] of 12', told[0])
   assert '2 devices in 1 processes, mesh: data=2, model=1' in told[0]
   same_as_alone(workdir, folder, expected)

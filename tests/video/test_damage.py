@@ -1,4 +1,4 @@
-"""Damaged videos: no picture moves, what is lost is counted and told, and nothing crashes.
+"""Damaged videos: no picture moves, losses are counted and reported, and nothing crashes.
 
 Seeded damages of every container. A picture that FFmpeg conceals may look like another one: then
 the time that FFmpeg gives it decides.
@@ -32,7 +32,7 @@ KINDS = {  # by a name that ends as the file does: options of the container
 
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory):
-  """Of every kind the bytes, and where the first packet begins and the last ends."""
+  """Kind -> the bytes, and the offsets where the first packet begins and the last ends."""
   directory = tmp_path_factory.mktemp('whole')
   found = {}
   for name, options in KINDS.items():
@@ -45,7 +45,7 @@ def sources(tmp_path_factory):
 
 
 def damaged(data: bytes, start: int, end: int, seed: int) -> tuple[bytes, str]:
-  """Bytes between two places overwritten, cut off or dropped, and which of these."""
+  """Bytes between two offsets overwritten, cut off or dropped; returns which of these, too."""
   draw = random.Random(seed)
   changed, at = bytearray(data), draw.randrange(start, end)
   length, how = draw.choice([1, 20, 300, 2000]), draw.choice(['over', 'over', 'cut', 'drop'])
@@ -58,7 +58,7 @@ def damaged(data: bytes, start: int, end: int, seed: int) -> tuple[bytes, str]:
 
 
 def look(path):
-  """Of every place what is shown there, number or None, with its time; 'lost'; and the notes."""
+  """What is shown at every index (a number, None or 'lost') with its time; and the notes."""
   with decode.decoding(path), decode.open_container(path) as container:
     reader = shown.Reader(container, shown.choose_stream(container, path))
     found = []
@@ -70,7 +70,7 @@ def look(path):
 
 
 def check_payload(found, notes, how, name):
-  """Every picture stands at the number that its time has in the whole file."""
+  """Every picture is at the index that its time has in the intact file."""
   kinds = [kind for kind, _ in notes]
   lost = [place for place, (seen, _) in enumerate(found) if seen == 'lost']
   for place, (seen, time) in enumerate(found):
@@ -171,7 +171,7 @@ def test_threads_of_a_decoder_lose_no_more_at_a_cut_end(sources, tmp_path, name)
 
 @pytest.mark.parametrize('name', ['front.mp4', 'a.mkv', 'a.avi'])
 def test_one_lost_packet(tmp_path, name):
-  """The last before a key picture, which no other needs: every other is as it was."""
+  """The last packet before a key picture, which no other needs: all others are unchanged."""
   codec = {} if name.endswith('.avi') else {'bf': '0'}
   path = numbered.write(tmp_path / name, COUNT, options=KINDS[name], codec=codec)
   hit = []

@@ -115,7 +115,7 @@ def test_real_clips_with_broken_headers():
 
 
 def test_a_phone_held_upright_gives_upright_pictures(tmp_path):
-  """The header's matrix asks for a quarter turn clockwise: what was left comes to the top."""
+  """The header's matrix asks for a quarter turn clockwise: the left side becomes the top."""
   path = write_video(tmp_path / 'a.mp4', 2, size=(32, 64))
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('mpeg4', rate=25, bit_rate=4_000_000)

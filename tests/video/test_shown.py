@@ -184,7 +184,7 @@ def read(path, rate=None):
 
 
 def test_avi_with_b_frames_starts_at_its_first_picture(tmp_path):
-  """Its header says 0, and the first picture that is shown is the second that is decoded."""
+  """Its header states 0, and the first picture shown is the second one decoded."""
   made, path = numbered.write(tmp_path / 'a.mkv', 40), tmp_path / 'a.avi'
   ffmpeg.run('-v', 'error', '-i', made, '-c:v', 'mpeg4', '-bf', '2', '-q:v', '2', path)
   with av.open(str(path)) as container:
@@ -241,13 +241,13 @@ def test_an_edit_list_hides_pictures_and_the_middle_is_that_of_the_others(tmp_pa
     assert opened.num_frames == 45
     clip = read_clip(opened, 4, 1)
   assert numbered.number_of(clip.frames[2]) == 55 + 22
-  with video_source.opened(source) as opened:  # a header that says too much: the last one
+  with video_source.opened(source) as opened:  # a header that states too many: the last one
     clip = read_clip(opened._replace(num_frames=160), 4, 1)
   assert clip.numbers[2] == 44 and clip.seconds == pytest.approx(44 / 25)
 
 
 def test_transport_streams_are_sought_from_earlier_key_pictures(tmp_path):
-  """One key picture alone: nothing follows the place sought from which it could be decoded."""
+  """A single key picture: decoding cannot start after the position that is sought."""
   path = write_video(tmp_path / 'a.mkv', 250, stream_options={'g': '600'})
   ts = tmp_path / 'a.ts'
   ffmpeg.run('-v', 'error', '-i', path, '-c:v', 'libx264', '-g', '600', '-crf', '10', ts)

@@ -1,4 +1,4 @@
-"""Written videos are read back: sizes, times, and what is left where the writing was broken off."""
+"""Written videos are read back: sizes, times, and what is left after an interruption."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests import ffmpeg
 from tests.video.tiny_videos import level, picture_of
 
 ROOT = Path(__file__).resolve().parents[2]
-# Writes until it is killed: the frames as in `grey`, 25 a second; tells when 300 are written.
+# Writes the frames of `grey`, 25 a second, until it is killed; prints a line after 300.
 ENDLESS = """
 import itertools, sys
 from evad_jax.video.video_writer import VideoWriter

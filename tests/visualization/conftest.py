@@ -1,4 +1,4 @@
-"""What is written on pictures."""
+"""A fixture for the texts on pictures."""
 
 import pytest
 from PIL import ImageDraw

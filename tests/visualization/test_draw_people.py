@@ -1,4 +1,4 @@
-"""Painted people: boxes where they belong, text inside the picture, and who stands where when."""
+"""Drawn people: correct boxes, text inside the picture, and positions between keyframes."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_box_has_the_colour_of_its_person():
     colour = list(colour_of(3))
     assert along == [[128] * 3, [0] * 3, colour, colour, [0] * 3, [128] * 3]
   assert (drawn[104:297, 300] == 128).all() and (drawn[200, 154:447] == 128).all()
-  # The panel stands on the box, and begins with a patch of the colour.
+  # The panel is on top of the box, and begins with a patch of the colour.
   rows, columns = places(drawn[:100], colour_of(3))
   assert columns.min() == 150 and rows.max() == 99
 
