@@ -37,7 +37,8 @@ def compare_training(case: Case, *, strict: bool = False) -> list[Row]:
   """Runs the training part and judges every key of the type of the case.
 
   Where float32 fails it is run once more with the ReLU inputs within rounding of zero held on the
-  side that they have in float64 (golden_kinks), and judged by the same tolerances; a row reports it. strict: no second run.
+  side that they have in float64 (golden_kinks), and judged by the same tolerances; a row reports
+  it. strict: no second run.
   """
   rows = _judged(case, hold=False)
   if case.x64 or strict or all(row.passed() for row in rows):
