@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import tracemalloc  # noqa: F401  Warnings import it, and must not do so inside Orbax's lazy imports
 from importlib import metadata
 
 import pytest

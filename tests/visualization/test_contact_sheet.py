@@ -51,7 +51,8 @@ def test_empty_and_inverted_boxes_are_drawn_inside():
   stage = contact_sheet._draw_people(tile, Style(tile_width=400))
   rows, columns = places(stage, PREDICTED_COLOUR)
   # The third box goes around the picture; the first is a point in its middle.
-  assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 399, 0, 399)
+  for axis in (rows, columns):
+    assert axis.min() <= 2 and axis.max() >= 397
   assert (abs(rows - 200) + abs(columns - 200)).min() <= 4
   assert contact_sheet.draw_tile(tile, NAMES, Style()).width == 360
 
