@@ -342,6 +342,7 @@ def test_the_command_line_answers_with_one_sentence_and_status_2(arguments, word
 
 def test_help_explains():
   result = command('--help')
+  assert result.returncode == 0, result.stderr
   assert 'configs/demo.py' in result.stdout and '--workdir' in result.stdout
 
 

@@ -14,6 +14,7 @@ from evad_jax.tools import detect_video
 from evad_jax.video import video_source, video_writer
 from evad_jax.visualization.annotated_video import AnnotatedVideo
 from tests import micro_checkpoint
+from tests.tools.broken_video import break_off
 from tests.video.tiny_videos import write_video
 
 NUM_FRAMES = 23
@@ -54,18 +55,6 @@ def fails(capsys, video, checkpoint, output='seen.mp4'):
   assert caught.value.code == 2
   (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
   return line
-
-
-def break_off(monkeypatch, number):
-  counted = video_source._counted
-
-  def broken(*arguments):
-    for at, timed in enumerate(counted(*arguments)):
-      if at == number:
-        raise InputError('a.mp4: breaks off')
-      yield timed
-
-  monkeypatch.setattr(video_source, '_counted', broken)
 
 
 def test_a_video_that_does_not_decode_costs_nothing(here, earlier, checkpoint, capsys):

@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from evad_jax.video import video_source
+
 SIZE = (64, 96)  # height, width
 STEP = 5  # grey levels between neighbours
 UNEVEN = [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5, 0.54, 0.58, 0.62]  # one picture stays for 0.3 s
@@ -45,6 +47,13 @@ def write_video(
       container.mux(stream.encode(frame))
     container.mux(stream.encode())
   return path
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], list[float]]:
+  """Frames and times of a video, as our reader gives them."""
+  with video_source.opened(video_source.find(str(path))) as source:
+    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
+  return [frame for frame, _ in timed], [seconds for _, seconds in timed]
 
 
 def picture_of(frame: np.ndarray) -> int:
