@@ -156,7 +156,9 @@ def test_every_room_is_described_with_a_place_to_start():
 
 def test_the_table_of_compiled_programs_is_that_of_the_file():
   text = (ROOT / 'benchmarks' / 'README.md').read_text()
-  for row in json.loads((ROOT / 'benchmarks' / 'compiled.json').read_text()):
+  rows = json.loads((ROOT / 'benchmarks' / 'compiled.json').read_text())
+  assert rows
+  for row in rows:
     job, figures = row['job'], row['figures']
     program = 'training step' if job['program'] == 'step' else 'prediction'
     program += ', fsdp' * job['fsdp'] + f', model={job["mesh"]}' * (job['mesh'] > 1)

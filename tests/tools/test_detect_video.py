@@ -65,6 +65,7 @@ def assert_agree(files):
   rows, lines, tube_rows, tube_lines = files
   box = ('x1', 'y1', 'x2', 'y2')
   listed = [(line, person) for line in lines for person in line['people']]
+  assert listed
   assert [
     (line['frame'], line['seconds'], person['id'], *person['box'], person['score'])
     for line, person in listed
