@@ -14,7 +14,6 @@ from data_prep.common.sources import find_frames
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
-from evad_jax.files import storage
 from evad_jax.formats.problems import Problems
 from tests.video.tiny_videos import write_video
 
@@ -163,24 +162,3 @@ def test_what_is_missing_is_told_with_where_it_was_looked_for(root):
     prepare(root, {'in/good': GOOD, 'gone': GOOD | {'split': 'test'}}, '--overwrite')
   folders = find_frames(['in/gone'], None, str(root / 'videos'))
   assert folders.looked_for('in/gone') == f'folder {root}/videos/in/gone of numbered pictures'
-
-
-@pytest.mark.parametrize(
-  ('text', 'refused'),
-  [
-    ('gs://bucket/run', True),
-    ('s3:/bucket/run', True),  # what pathlib leaves of it
-    ('cam:/run', False),  # there is a directory of this name
-    ('12:30/run', False),
-    ('run:1', False),
-    ('/a/cam:/run', False),
-  ],
-)
-def test_an_address_and_a_name_with_a_colon(tmp_path, monkeypatch, text, refused):
-  monkeypatch.chdir(tmp_path)
-  Path('cam:').mkdir()
-  if refused:
-    with pytest.raises(InputError, match='an address and no folder'):
-      storage.refuse_address(text, '--workdir')
-  else:
-    storage.refuse_address(text, '--workdir')
