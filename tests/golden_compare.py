@@ -90,7 +90,7 @@ def stage_row(key: str, golden: Arrays, ours: Arrays, x64: bool) -> Row:
 
 
 def reduced(x: np.ndarray, suffix: str) -> np.ndarray:
-  """What the golden files hold instead of a large tensor (B, ...)."""
+  """The statistics that golden files hold instead of a large tensor (B, ...)."""
   x = x.astype(np.float64)
   if suffix == 'stats':
     return np.array([x.mean(), x.std(ddof=1), np.abs(x).max()])

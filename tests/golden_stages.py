@@ -56,7 +56,7 @@ def traced_apply(
 
 
 def stages_of(case: Case) -> dict[str, np.ndarray]:
-  """All stages in the released mode of restoring, and in the other where the golden file has it."""
+  """All stages in the released mode of restoring, and in scatter mode if the golden file has it."""
   dtype = np.float64 if case.x64 else np.float32
   modes = {'': build_model(case, 'released')}
   if any(key.startswith(SCATTERED) for key in case.golden):
@@ -78,7 +78,7 @@ def stages_of(case: Case) -> dict[str, np.ndarray]:
 def _run(
   params: dict, clips: Array, sizes: Array, *, models: tuple[EVAD, ...]
 ) -> list[tuple[dict[str, Array], Detections]]:
-  """All models in one program: XLA finds that they are the same up to the restoring."""
+  """All models in one program: XLA merges what they share, everything before the restoring."""
   return [_stages(model, params, clips, sizes) for model in models]
 
 

@@ -63,7 +63,7 @@ def _places(content, path=()):
 
 @st.composite
 def wrong_content(draw, content, most=3):
-  """Lists and dicts after one to three parts are others, missing, doubled, nested or many."""
+  """Lists and dicts with one to three parts replaced, missing, doubled, nested or multiplied."""
   content, many = copy.deepcopy(content), False
   for _ in range(draw(st.integers(1, most))):
     path = draw(st.sampled_from(list(_places(content))))
@@ -101,7 +101,7 @@ def as_json(content) -> bytes:
 
 @st.composite
 def wrong_arrays(draw, data):
-  """An npz file whose arrays, one or two of them, are of other types, shapes or numbers."""
+  """An npz file in which one or two arrays have another type, shape or content."""
   with np.load(io.BytesIO(data), allow_pickle=False) as file:
     arrays = dict(file)
   for name in draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=2, unique=True)):

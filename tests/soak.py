@@ -72,7 +72,7 @@ def phase(workdir, lines_before):
 
 
 def interrupt(output, number, generator):
-  """One signal at a random moment; what the program was doing, or None where it was done before."""
+  """Sends a signal at a random moment; returns the program's activity, None if it had ended."""
   workdir = output / 'disturbed'
   before = len(seen(workdir))
   process = start(output, 'disturbed')
@@ -91,7 +91,7 @@ def interrupt(output, number, generator):
     return None
   os.killpg(process.pid, number)
   process.wait(timeout=600)
-  early = doing == 'starting'  # before the handler is there, SIGTERM ends the program as ever
+  early = doing == 'starting'  # before the handler is set, SIGTERM ends the program
   allowed = [-signal.SIGKILL] if number == signal.SIGKILL else [0] + [-signal.SIGTERM] * early
   assert process.returncode in allowed, f'exit status {process.returncode} while {doing}'
   return doing

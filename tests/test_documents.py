@@ -43,7 +43,7 @@ def source_of(module: str) -> Path | None:
 
 
 def options_of(module: str) -> str:
-  """The source of a command and of what it imports, which may define options for it."""
+  """The source of a command and of its imports, which may define options for it."""
   source = source_of(module).read_text()
   names = set()
   for node in ast.walk(ast.parse(source)):
@@ -70,7 +70,7 @@ def has_key(name: str) -> bool:
 
 
 def anchors(page: Path) -> set[str]:
-  """Of the headings, as forges make them."""
+  """The anchors of the headings, as forges generate them."""
   headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
   return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -107,7 +107,7 @@ def test_commands_and_their_options(page):
 
 @pages
 def test_options_by_themselves(page):
-  """As in `--strict`: some command of ours has it."""
+  """An option such as `--strict` belongs to one of our commands."""
   paths = [
     *ROOT.glob('evad_jax/**/*.py'),
     *ROOT.glob('data_prep/**/*.py'),
@@ -138,7 +138,7 @@ def test_links_lead_somewhere(page):
 
 @pages
 def test_files_that_are_named(page):
-  """As `room/file.py`, from the root or from the package."""
+  """Paths such as `room/file.py`, from the root or from the package."""
   for span in code_of(page.read_text()):
     if re.fullmatch(r'[\w/]+/\w+\.py', span) and 'NAME' not in span:
       assert (ROOT / span).exists() or (ROOT / 'evad_jax' / span).exists(), span

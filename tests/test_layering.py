@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Highest first. A module may import its own room, rooms below, and nothing beside or above; those
-# of one line know nothing of each other.
+# Highest first. A module may import its own room and rooms below, nothing beside or above; rooms of
+# one line do not import each other.
 FLOORS = (
   ('data_prep', 'evad_jax.tools'),
   ('evad_jax.cost',),
@@ -73,7 +73,7 @@ def upward(sources):
   found = []
   for name, source in sources.items():
     if name == 'evad_jax':
-      continue  # the names that the package offers, fetched when they are asked for
+      continue  # the names that the package exports, imported lazily
     start, room = floor(name)
     for other in imports(source, sources) - {'evad_jax'}:
       end, other_room = floor(other)

@@ -1,4 +1,4 @@
-"""Checkpoints: exact round trips, which ones stay, and what cannot be used."""
+"""Checkpoints: exact round trips, which ones are kept, and unusable ones."""
 
 import shutil
 

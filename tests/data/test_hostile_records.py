@@ -33,7 +33,7 @@ def read_all(directory):
 
 
 def change(path, **changes):
-  """Other arrays in an npz file; None leaves one out."""
+  """Replaces arrays of an npz file; None removes one."""
   with np.load(path) as file:
     columns = dict(file)
   for key, made in changes.items():

@@ -133,7 +133,7 @@ def test_the_flags_decide_against_the_duration(source, tmp_path):
 
 
 def test_only_needed_frames_are_converted(source, tmp_path, monkeypatch):
-  """Of the film's 9,300 frames the clips of three keyframes need 3 x 16, of 2 pictures a second."""
+  """The clips of three keyframes need 3 x 16 of the film's 9,300 frames, at 2 pictures a second."""
   converted = []
   rgb = decode.Picture.rgb
 

@@ -140,7 +140,7 @@ def test_another_data_set_is_not_touched(source, tmp_path, more):
 
 
 def test_nor_is_one_without_a_manifest(source, tmp_path):
-  """As a killed preparation of another data set leaves it, or TensorFlow Datasets."""
+  """A directory as a killed preparation of another data set, or TensorFlow Datasets, leaves it."""
   for name in ('ucf24-train.tfrecord-00000-of-00002', 'dataset_info.json', 'index-train.npz'):
     (tmp_path / name).write_text('theirs')
   before = hashes(tmp_path)

@@ -142,7 +142,7 @@ def test_the_command_line_writes_a_set(tmp_path):
 
 
 def figure_mask(frame: np.ndarray) -> np.ndarray:
-  """(H, W, 3) -> (H, W) bool by pixels alone: what differs from the picture's border."""
+  """(H, W, 3) -> (H, W) bool: True where the pixels differ from the picture's border."""
   border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]]).astype(float)
   return np.abs(frame - np.median(border, 0)).max(-1) > FIGURE_THRESHOLD
 
@@ -247,7 +247,7 @@ def test_every_action_is_frequent_and_nobody_does_nothing():
 
 
 def appearance(clip: synthetic_clips.Clip, frame: int) -> list[list[float]]:
-  """Every person's box and pose in a frame, and how it looks: numbers that could give it away."""
+  """Box, pose and colours of every person in a frame: numbers that could reveal the action."""
   rows = []
   shape = clip.frames.shape[1:3]
   for person in clip.people:

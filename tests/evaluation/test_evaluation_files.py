@@ -58,7 +58,7 @@ def prepared(directory, split, classes, videos, stored, keyframes=None, **manife
 
 
 def evaluated(index, videos, seed, noise, scoring):
-  """A state of all examples: the true boxes moved by `noise`, and others; scores with many ties."""
+  """The state after all examples: true boxes moved by `noise`, random boxes, many tied scores."""
   rng, num_classes = np.random.default_rng(seed), len(index.classes)
   count = len(index)
   boxes = np.sort(rng.random((count, PROPOSALS, 2, 2)), axis=2).reshape(count, PROPOSALS, 4)
@@ -224,7 +224,7 @@ def videos_with_tubes():
 
 
 def own_data(directory, every_frame):
-  """Every frame of the videos prepared, or the annotated ones alone."""
+  """A prepared data set of every frame of the videos, or of the annotated ones alone."""
   videos = videos_with_tubes()
 
   def annotated(frames, tubes):

@@ -71,7 +71,7 @@ def test_actor_features_are_the_maximum_of_bins_and_mean_of_slots():
 
 @pytest.fixture(scope='module')
 def decoder():
-  """A small decoder on the grid above, with random weights, and what it is called with."""
+  """A small decoder on the grid above, with random weights, and its arguments."""
   module = refinement.ContextRefinement(
     width=8,
     depth=1,

@@ -133,7 +133,7 @@ def test_a_disk_that_becomes_full(here, earlier, checkpoint, capsys, monkeypatch
 
 
 def test_a_long_strip(here):
-  """Enlarged as far as H.264 goes: 16 times, where 20 would be wanted."""
+  """Enlarged as far as H.264 allows: 16 times, instead of 20."""
   write_video(Path('strip.mp4'), 3, size=(20, 1000))
   with video_source.opened(video_source.find('strip.mp4')) as source:
     with video_writer.VideoWriter('seen.mp4', source.fps) as writer:

@@ -220,7 +220,7 @@ def test_lost_pictures_are_told_and_move_nothing(checkpoint, tmp_path, capsys):
 
 
 def test_seconds_of_the_files_are_those_of_the_annotated_video(checkpoint, tmp_path):
-  """Of a video with a pause, which starts late."""
+  """For a video with a pause that starts late."""
   times = [2, 2.04, 2.08, 2.12, 2.16, 32.0, 32.04, 32.08, 32.12]
   video, output = write_video(tmp_path / 'a.mkv', 9, times=times), tmp_path / 'seen.mp4'
   assert detect_video.main(command(video, checkpoint, output, *EVERYBODY)) == 0

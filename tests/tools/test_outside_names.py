@@ -73,7 +73,7 @@ def test_a_video_of_any_name_is_read(here, content, name):
 
 @named
 def test_results_of_any_name(here, content, checkpoint, name, capsys):
-  """The csv and the JSON are UTF-8, and the name in them is that of the video, as it prints."""
+  """The csv and the JSON are UTF-8, and hold the printable name of the video."""
   Path('in').mkdir()
   Path('in', name).write_bytes(content)
   assert detect(f'in/{name}', checkpoint, name) == 0
@@ -147,7 +147,7 @@ def test_a_path_that_was_looked_for_is_named_in_full(here):
 
 
 def test_a_pipe_with_a_name(here):
-  """As shells give one for <(command)."""
+  """Like the one that a shell opens for <(command)."""
   os.mkfifo('pipe')
   data = write_video(here / 'a.mkv', NUM_FRAMES).read_bytes()
   writer = threading.Thread(target=lambda: Path('pipe').write_bytes(data))

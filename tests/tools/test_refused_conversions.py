@@ -1,4 +1,4 @@
-"""What a conversion refuses, in one sentence each: tensors, files and flags that do not fit."""
+"""Tensors, files and flags that a conversion refuses, with one sentence each."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Encoder, pruning and decoder once more, in eager PyTorch: what ours is timed against.
+"""Encoder, pruning and decoder in eager PyTorch, the baseline that ours is timed against.
 
 Written from this project's own modules, with its parameters; person detector and RoIAlign are left
 out, so the actor features are an argument. Attention is either spelled out, or PyTorch's fused

@@ -20,7 +20,7 @@ def numbers(pictures):
 
 
 def digest(picture):
-  """Of what FFmpeg's command line gives: upright, but in the file's own pixels."""
+  """The digest of a picture as FFmpeg shows it: upright, in the file's own pixels."""
   stored = picture.frame.to_ndarray(format='rgb24')
   return ffmpeg.digest(orientation.turn(stored, picture.orientation))
 

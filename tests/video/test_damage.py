@@ -144,7 +144,7 @@ def test_many_damaged_heads(sources, tmp_path):
 
 
 def test_folders_of_damaged_pictures(tmp_path):
-  """What the decoder complains about is found when it is prepared; the others stay themselves."""
+  """Preparation finds pictures that the decoder complains about; the others stay unchanged."""
   for number in range(1, 41):
     data = simplejpeg.encode_jpeg(numbered.picture(number), 95, 'RGB', '420')
     whole = tmp_path / f'{number:05d}.jpg'

@@ -1,4 +1,4 @@
-"""What a player would show, and when: streams, turns, pixels, clocks; by content and FFmpeg."""
+"""What a player shows, and when: streams, turns, pixels, clocks; by content and by FFmpeg."""
 
 import io
 from fractions import Fraction
