@@ -1,4 +1,4 @@
-"""A fixture for every test of a command line."""
+"""Fixtures for the tests of command lines."""
 
 import signal
 
@@ -12,3 +12,11 @@ def signals():
   yield
   for number, handler in before.items():
     signal.signal(number, handler)
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory):
+  """The working directory of a run of the micro model; nothing may write to it."""
+  from tests import micro_checkpoint
+
+  return micro_checkpoint.write(tmp_path_factory.mktemp('micro') / 'run' / 'checkpoints').parent

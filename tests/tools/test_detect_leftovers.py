@@ -13,17 +13,11 @@ from evad_jax.inference.result_files import DetectionFiles
 from evad_jax.tools import detect_video
 from evad_jax.video import video_source, video_writer
 from evad_jax.visualization.annotated_video import AnnotatedVideo
-from tests import micro_checkpoint
 from tests.tools.broken_video import break_off
 from tests.video.tiny_videos import write_video
 
 NUM_FRAMES = 23
 FLAGS = ['--keyframe-stride', '4', '--person-threshold', '0', '--overwrite']
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('left') / 'run' / 'checkpoints').parent
 
 
 @pytest.fixture

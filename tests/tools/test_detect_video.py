@@ -20,7 +20,6 @@ from evad_jax.formats import tube_csv
 from evad_jax.inference import result_files
 from evad_jax.inference.detector import Detector
 from evad_jax.tools import detect_video
-from tests import micro_checkpoint
 from tests.micro_checkpoint import CLASSES
 from tests.tools.broken_video import break_off
 from tests.video import numbered
@@ -33,11 +32,6 @@ ENLARGED = 7  # 64 x 96 is too small to be read
 SOON = 600  # seconds: only guards against waiting forever
 # The random model is sure of no one: a threshold of 0 reports all.
 EVERYBODY = ['--keyframe-stride', '4', '--person-threshold', '0']
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('detect') / 'run' / 'checkpoints').parent
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,6 @@ from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.inference import result_files
 from evad_jax.tools import detect_video, visualize
 from evad_jax.video import decode, video_source
-from tests import micro_checkpoint
 from tests.video.tiny_videos import picture_of, write_video
 
 NUM_FRAMES = 9
@@ -32,11 +31,6 @@ NAMES = {
   'letters of the world': 'ü 画.mp4'.encode(),
 }
 named = pytest.mark.parametrize('name', [os.fsdecode(name) for name in NAMES.values()], ids=NAMES)
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('names') / 'run' / 'checkpoints').parent
 
 
 @pytest.fixture(scope='module')

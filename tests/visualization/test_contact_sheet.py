@@ -9,6 +9,7 @@ from evad_jax.data.clips import empty_batch
 from evad_jax.structures import Batch, Detections, Targets
 from evad_jax.visualization import contact_sheet
 from evad_jax.visualization.contact_sheet import PREDICTED_COLOUR, TRUTH_COLOUR, Style, Tile
+from tests.visualization import pixels
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
 
@@ -20,18 +21,13 @@ def grey_tile(height=64, width=64, people=1, **kwargs):
   return Tile(frame, boxes, labels, boxes + 0.125, labels * 0.5, **kwargs)
 
 
-def places(picture, colour):
-  """Rows and columns of the pixels of exactly this colour."""
-  return np.nonzero((np.asarray(picture) == colour).all(axis=-1))
-
-
 @pytest.mark.parametrize('size', [(64, 64), (1080, 1080), (3, 3)])
 def test_boxes_stand_where_they_belong(size):
   style = Style(tile_width=400)
   stage = contact_sheet._draw_people(grey_tile(*size), style)
   assert stage.size == (400, 400)
   for colour, low, high in ((TRUTH_COLOUR, 100, 299), (PREDICTED_COLOUR, 150, 349)):
-    for axis in places(stage, colour):
+    for axis in pixels.where(stage, colour):
       assert abs(axis.min() - low) <= 2
       assert abs(axis.max() - high) <= 2
 
@@ -49,7 +45,7 @@ def test_empty_and_inverted_boxes_are_drawn_inside():
   odd = np.array([[0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1], [-3, -3, 4, 4]])
   tile = tile._replace(boxes=odd, action_scores=np.full((3, 3), 0.5))
   stage = contact_sheet._draw_people(tile, Style(tile_width=400))
-  rows, columns = places(stage, PREDICTED_COLOUR)
+  rows, columns = pixels.where(stage, PREDICTED_COLOUR)
   # The third box goes around the picture; the first is a point in its middle.
   for axis in (rows, columns):
     assert axis.min() <= 2 and axis.max() >= 397
@@ -88,7 +84,7 @@ def test_sheet_of_several_rows(tmp_path):
   contact_sheet.write_contact_sheet(tmp_path / 'out' / 'sheet.png', tiles, NAMES, columns=2)
   with Image.open(tmp_path / 'out' / 'sheet.png') as picture:
     assert picture.size[0] == 2 * 360 + 3 * contact_sheet.GAP
-    rows, columns = places(picture.convert('RGB'), (200, 200, 200))
+    rows, columns = pixels.where(picture.convert('RGB'), (200, 200, 200))
   assert columns.min() == 380 and columns.max() == 739  # the strip fills the second tile
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['sheet.png']
 

@@ -13,17 +13,13 @@ from evad_jax.visualization.draw_people import (
   colour_of,
   enlargement,
 )
+from tests.visualization import pixels
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
 
 
 def figure(number, box, *lines):
   return Figure(number, np.array(box, np.float32), lines)
-
-
-def places(picture, colour):
-  """Rows and columns of the pixels of exactly this colour."""
-  return np.nonzero((picture == colour).all(axis=-1))
 
 
 def test_a_box_has_the_colour_of_its_person():
@@ -40,7 +36,7 @@ def test_a_box_has_the_colour_of_its_person():
     assert along == [[128] * 3, [0] * 3, colour, colour, [0] * 3, [128] * 3]
   assert (drawn[104:297, 300] == 128).all() and (drawn[200, 154:447] == 128).all()
   # The panel is on top of the box, and begins with a patch of the colour.
-  rows, columns = places(drawn[:100], colour_of(3))
+  rows, columns = pixels.where(drawn[:100], colour_of(3))
   assert columns.min() == 150 and rows.max() == 99
 
 
@@ -89,7 +85,7 @@ def test_the_picture_shows_under_an_enlarged_box():
   frame[:50] = 200
   drawn = annotate(frame, [figure(0, (0.1, 0.4, 0.6, 0.9))])
   assert (drawn[20, 395] == 200).all() and (drawn[380, 395] == 0).all()
-  rows, columns = places(drawn[170:], colour_of(0))
+  rows, columns = pixels.where(drawn[170:], colour_of(0))
   assert (columns.min(), columns.max(), rows.max() + 170) == (41, 239, 359)
 
 
@@ -107,7 +103,7 @@ def test_the_picture_shows_under_an_enlarged_box():
 def test_odd_boxes_are_drawn_inside(box):
   drawn = annotate(np.full((400, 500, 3), 128, np.uint8), [figure(1, box, 'walk 0.50')])
   assert drawn.shape == (400, 500, 3)
-  rows, columns = places(drawn, colour_of(1))
+  rows, columns = pixels.where(drawn, colour_of(1))
   assert len(rows) > 50 and rows.max() <= 399 and columns.max() <= 499
 
 
