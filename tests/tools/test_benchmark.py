@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from PIL import Image
 
@@ -11,6 +12,16 @@ from evad_jax.tools import benchmark
 from evad_jax.visualization import cost_chart
 
 SMALL = ['--sizes', 'small', '--canvases', '32x64', '--rounds', '2']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def settings_of_jax():
+  """Restores what the benchmark sets for its process."""
+  names = ('jax_enable_compilation_cache', 'jax_default_matmul_precision')
+  before = {name: getattr(jax.config, name) for name in names}
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 @pytest.fixture(scope='module')
