@@ -1,12 +1,15 @@
-"""Compiles each program once per test run, on the CPU: beside an accelerator too.
+"""Compiles each program once per test run, on the CPU, and holds the fixture for limits on time.
 
-Every process of the run shares one fresh cache of programs, and none takes an accelerator's memory.
-With `-m accelerator` the platform is the machine's own, and memory is taken as it is needed.
+All processes of the run share one fresh cache of programs, and none reserves an accelerator's
+memory. With `-m accelerator` the platform is the machine's own, and memory is allocated on demand.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
+import tracemalloc  # noqa: F401  Warnings import it, and must not do so inside Orbax's lazy imports
 from importlib import metadata
 
 import pytest
@@ -17,18 +20,18 @@ _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
 def selects(markers, name):
   """Whether `-m` asks for this marker."""
   words = markers.replace('(', ' ').replace(')', ' ').split()
-  places = [i for i, word in enumerate(words) if word == name]
-  return any(i == 0 or words[i - 1] != 'not' for i in places)
+  found = [i for i, word in enumerate(words) if word == name]
+  return any(i == 0 or words[i - 1] != 'not' for i in found)
 
 
 def platform(markers):
-  """Variables of the environment for a run of the tests that `-m` selects, unless they are set."""
+  """Environment variables for a run of the tests that `-m` selects; those that are set win."""
   if selects(markers, 'accelerator'):
     return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-  if selects(markers, 'slow') or selects(markers, 'compiled'):
+  if any(selects(markers, name) for name in ('slow', 'compiled', 'timing')):
     return {'JAX_PLATFORMS': 'cpu'}
-  # The default run compiles more than it computes: LLVM's optimizations would be half of its time,
-  # and the newer of the two generators of code in jaxlib before 0.12 half of the rest.
+  # The default run compiles more than it computes: LLVM's optimizations would take half of its
+  # time, and the newer of the two code generators of jaxlib before 0.12 half of the rest.
   flags = ['--xla_backend_optimization_level=0']
   major, minor = map(int, metadata.version('jaxlib').split('.')[:2])
   if (major, minor) < (0, 12):
@@ -36,7 +39,7 @@ def platform(markers):
   return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
 
 
-# Files that take longest begin first, so that no process waits for one at the end.
+# The longest files start first, so that no process waits for one at the end.
 _LONGEST = (
   'test_main.py',
   'test_resume.py',
@@ -50,8 +53,27 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
+@pytest.fixture(
+  params=[False, pytest.param(True, marks=pytest.mark.timing)], ids=['untimed', 'timed']
+)
+def within(request):
+  """`with within(1):` allows the block a second of CPU time, under the marker `timing` alone.
+
+  By default the same test runs without the limit, which depends on the machine.
+  """
+
+  @contextlib.contextmanager
+  def limited(seconds):
+    start = time.process_time()
+    yield
+    taken = time.process_time() - start
+    assert not request.param or taken < seconds, f'{taken:.2f} s of CPU time'
+
+  return limited
+
+
 def pytest_configure(config):
-  # Before JAX is imported; worker processes of the run, and programs that tests start, inherit it.
+  # Before JAX is imported; worker processes of the run and programs that tests start inherit it.
   if hasattr(config, 'workerinput'):
     return
   for name, value in platform(config.getoption('markexpr')).items():

@@ -1,4 +1,4 @@
-"""FFmpeg's own command line, against which pictures and times are checked; skips where it is not.
+"""FFmpeg's command line, the oracle for pictures and times; tests without it are skipped.
 
 It comes with the package imageio-ffmpeg.
 """
@@ -34,7 +34,7 @@ def pictures(
   *output: str,  # options, a rate for example
   before: tuple[str, ...] = (),  # options of the input
 ) -> np.ndarray:
-  """(N, H, W, 3) uint8, what it shows of a video."""
+  """(N, H, W, 3) uint8, the pictures that it shows of a video."""
   form = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-')
   done = run('-v', 'error', *before, '-i', path, *output, *form)
   return np.frombuffer(done.stdout, np.uint8).reshape(-1, *size, 3)

@@ -1,4 +1,4 @@
-"""Every reader of files from outside, and good files of its kind, to be made wrong."""
+"""Every reader of external files, with good files for it, to be corrupted."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from evad_jax.settings import config_rules, from_config
 from evad_jax.tools import score
 from tests import micro_checkpoint, micro_evad, published_sources
 from tests.data import toy_records
-from tests.formats.test_annotations import act_content, pyannot_entry
+from tests.formats.one_tube import act_content, pyannot_entry
 from tests.mutations import as_json, wrong_arrays, wrong_bytes, wrong_content
 
 ACT = act_content()
@@ -61,7 +61,7 @@ def act_as_json():
 
 
 def pickles(content):
-  """Bytes made wrong, or a pickle of what was made wrong."""
+  """Corrupted bytes, or the pickle of corrupted content."""
   protocols = (0, 2, 4)
   whole = [pickle.dumps(content, protocol) for protocol in protocols]  # not the same every time
   return st.one_of(
@@ -77,7 +77,7 @@ def jsons(content):
 
 
 class Place:
-  """Files to be read, of which one at a time is made wrong."""
+  """A directory of files to read, of which one at a time is corrupted."""
 
   def __init__(self, root: Path):
     self.root = root
@@ -99,7 +99,7 @@ class Place:
 
   @contextlib.contextmanager
   def with_wrong(self, path: Path, data: bytes):
-    """The file is other bytes meanwhile, and its checkpoint has no seal."""
+    """Inside the block the file holds other bytes, and its checkpoint has no seal."""
     seal = self.root / 'checkpoint' / '0' / 'crc32c.json'
     kept = {p: p.read_bytes() for p in (path, seal) if p.exists()}
     try:
@@ -188,7 +188,7 @@ def config_values():
 
 
 def wrong_record(place):
-  """A first record that says something else, where it stands, and the shard around it."""
+  """The first record with other contents, its offset and length, and its shard."""
   index = RecordIndex.open(place.data, 'train')
   data = place.data.joinpath(index.shard_path(0).name).read_bytes()
   start, length = int(index.record_offset[0]), int(index.record_length[0])
@@ -225,7 +225,7 @@ def wrong_record(place):
 
 
 def readers(place):
-  """Name -> what is made wrong, and how it is read."""
+  """Name -> a strategy for corrupted content, and the call that reads it."""
   root, data, step = place.root, place.data, place.root / 'checkpoint' / '0'
 
   def at(path, read):
@@ -297,7 +297,7 @@ def readers(place):
       open_checkpoint(step.parent)
 
   def with_seal(content):
-    with place.with_wrong(step / 'x', b''):  # which takes the seal away, and brings it back
+    with place.with_wrong(step / 'x', b''):  # removes the seal, and restores it
       (step / 'crc32c.json').write_bytes(content)
       open_checkpoint(step.parent)
 

@@ -70,9 +70,9 @@ def load_case(
   padding: str = 'released',
   x64: bool = False,
 ) -> Case:
-  """Reads a golden file; what it does not say comes from the arguments, then from the defaults.
+  """Reads a golden file; what it lacks comes from the arguments, then from the defaults.
 
-  Raises InputError where a file is missing or the configuration cannot be told from it.
+  Raises InputError where a file is missing or does not determine the configuration.
   """
   base, suffixes = re.fullmatch(r'(.+?)((?:_train|_float64)*)', path.stem).groups()
   train, x64 = '_train' in suffixes, x64 or '_float64' in suffixes
@@ -164,7 +164,7 @@ def _settings(
   enhanced_weight: float | None,
   roi_extension: tuple[float, float] | None,
 ) -> dict:
-  """Keyword arguments of EVAD: arguments first, then the file's meta, then what is published."""
+  """Keyword arguments of EVAD: arguments first, then the file's meta, then the published ones."""
   rates, blocks = _keep_rates(plain, size, keep_rate)
   if enhanced_weight is None:
     enhanced_weight = float(plain.get('meta/enhanced_weight', 1))

@@ -1,6 +1,6 @@
 """Judges our stages against a golden file: one row a key, with its error and its tolerance.
 
-Error = max |ours - golden| / max |golden| of a tensor, unless a rule here says else.
+Error = max |ours - golden| / max |golden| of a tensor, unless a rule here differs.
 """
 
 import re
@@ -17,7 +17,7 @@ PIXELS = re.compile(r'.*(pred_bboxes|proposal_boxes|ext_boxes|person_boxes_abs)'
 PROBABILITIES = re.compile(r'.*final_\w+/(actions|person_scores)')
 # What sees the order of the kept tokens when they are restored in the released mode.
 AFTER_RESTORING = re.compile(r'(pool_in|dec_in|roi_features|dec\d+|final_\w+/actions)(/.*)?')
-NEAR_TIE = 5e-6  # relative; golden scores nearer than this may change places in float32
+NEAR_TIE = 5e-6  # relative; golden scores closer than this may swap in float32
 
 
 class Row(NamedTuple):
@@ -63,7 +63,7 @@ def compare_stages(golden: Arrays, ours: Arrays, *, tiny: bool, x64: bool) -> li
 
 
 def stage_row(key: str, golden: Arrays, ours: Arrays, x64: bool) -> Row:
-  """A whole tensor, or what a suffix says of it."""
+  """A full tensor, or the statistic that the suffix names."""
   base, _, suffix = key.rpartition('/')
   if suffix not in SUFFIXES:
     base, suffix = key, ''
@@ -90,7 +90,7 @@ def stage_row(key: str, golden: Arrays, ours: Arrays, x64: bool) -> Row:
 
 
 def reduced(x: np.ndarray, suffix: str) -> np.ndarray:
-  """What the golden files hold instead of a large tensor (B, ...)."""
+  """The statistics that golden files hold instead of a large tensor (B, ...)."""
   x = x.astype(np.float64)
   if suffix == 'stats':
     return np.array([x.mean(), x.std(ddof=1), np.abs(x).max()])
@@ -159,7 +159,7 @@ def _scores_of(key: str, golden: Arrays, ours: Arrays) -> np.ndarray | None:
 
 
 def _scores_row(key: str, golden: Arrays, ours: Arrays, x64: bool) -> Row:
-  """Importances, aligned by place where an earlier pruning left another order."""
+  """Importances, aligned by index where an earlier pruning left another order."""
   count = golden[key].shape[1:]
   idx = [k for k in golden if _is_kept(k) and golden[k].shape[1:] == count]
   if key not in ours or ours[key].shape != golden[key].shape or not idx:

@@ -1,10 +1,10 @@
 """ReLU inputs that lie within float32's rounding of zero, and on which side of it they belong.
 
 A ReLU has no derivative at zero: an input whose exact value is 1e-8 of its layer's largest passes
-its gradient or does not as the last bit of a sum falls, and Adam makes a whole step of it either
-way. Both are right float32 answers; which one a processor gives says nothing about an
-implementation. Here such inputs are found in float64, at the same parameters, and held on the side
-that they have there. All others, and all tolerances, stay as they are.
+its gradient or not, depending on the last bit of a sum, and Adam makes a full step either way. Both
+are correct float32 answers; which one a processor gives does not depend on the implementation. Here
+such inputs are found in float64, at the same parameters, and held on the side that they have there.
+All others, and all tolerances, stay as they are.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.golden_case import Case, build_model
 
-Sides = list[np.ndarray]  # a layer each, int8: 1 above zero, -1 below, 0 for whoever is clear of it
+Sides = list[np.ndarray]  # a layer each, int8: 1 above zero, -1 below, 0 if not near it
 
 # Of a layer's largest input: what the published implementation's own float32 is off by.
 NEAR = 4e-6
@@ -46,7 +46,7 @@ def count(layers: Sides) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def held(layers: Sides | None) -> Iterator[None]:
-  """While the model is traced: its ReLUs pass and stop the inputs near zero as `layers` says."""
+  """While the model is traced, its ReLUs pass or stop inputs near zero as `layers` prescribes."""
   if layers is None:
     yield
     return

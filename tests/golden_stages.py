@@ -21,7 +21,7 @@ from tests.golden_case import Case, build_model
 
 Array = jax.Array
 
-SCATTERED = 'fixed_remap/'  # keys with every kept token restored to its own place
+SCATTERED = 'fixed_remap/'  # keys with every kept token restored to its own index
 
 
 class Trace(dict):
@@ -56,7 +56,7 @@ def traced_apply(
 
 
 def stages_of(case: Case) -> dict[str, np.ndarray]:
-  """All stages in the released mode of restoring, and in the other where the golden file has it."""
+  """All stages in the released mode of restoring, and in scatter mode if the golden file has it."""
   dtype = np.float64 if case.x64 else np.float32
   modes = {'': build_model(case, 'released')}
   if any(key.startswith(SCATTERED) for key in case.golden):
@@ -78,7 +78,7 @@ def stages_of(case: Case) -> dict[str, np.ndarray]:
 def _run(
   params: dict, clips: Array, sizes: Array, *, models: tuple[EVAD, ...]
 ) -> list[tuple[dict[str, Array], Detections]]:
-  """All models in one program: XLA finds that they are the same up to the restoring."""
+  """All models in one program: XLA merges what they share, everything before the restoring."""
   return [_stages(model, params, clips, sizes) for model in models]
 
 
@@ -157,7 +157,7 @@ def _decoder(
 ) -> dict[str, Array]:
   (x,) = sown['decoder_input']
   if model.token_restoring == 'scatter':
-    # These were written down with the kept tokens in ascending place.
+    # These hold the kept tokens in ascending order of index.
     order = jnp.argsort(trace.result('encoder')[0].places, axis=1) + n_keyframe
     kept = jnp.take_along_axis(x, order[..., None], axis=1)
     x = jnp.concatenate([x[:, :n_keyframe], kept, x[:, n_keyframe + order.shape[1] :]], axis=1)
@@ -176,7 +176,7 @@ def _decoder(
 def _final(
   found: Detections, sizes: np.ndarray, original_sizes: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """What is left at the published person threshold, and at none."""
+  """The detections at the published person threshold, and without a threshold."""
   # The published system scales by a float32 ratio, made of a reciprocal, in float64 too.
   one = np.float32(1)
   ratio = original_sizes.astype(np.float32) * (one / sizes.astype(np.float32))

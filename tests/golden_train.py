@@ -1,7 +1,7 @@
 """The training part of a golden case: losses, matches, gradients and five optimizer steps.
 
 Tensors are compared by published name. Our layouts are transpositions of the published ones, which
-leave norms and sums as they are; whole tensors are converted.
+leave norms and sums as they are; full tensors are converted.
 """
 
 import functools
@@ -28,7 +28,7 @@ Objective = Callable[[Any], Any]
 
 STEPS = 5
 INPUTS = re.compile(r'gt\d+/.*|opt/.*|loss_names|param_names')
-WHOLE = re.compile(r'(?:grad|lr[^/]+/after5)/(.+)')  # a whole tensor, by published name
+WHOLE = re.compile(r'(?:grad|lr[^/]+/after5)/(.+)')  # a full tensor, by published name
 FLOOR = 1e-7  # norms below this are compared absolutely
 PERSON_TERMS = {'loss_ce': 'person', 'loss_bbox': 'box_l1', 'loss_giou': 'box_giou'}
 
@@ -36,9 +36,9 @@ PERSON_TERMS = {'loss_ce': 'person', 'loss_bbox': 'box_l1', 'loss_giou': 'box_gi
 def compare_training(case: Case, *, strict: bool = False) -> list[Row]:
   """Runs the training part and judges every key of the type of the case.
 
-  Where float32 fails it is run once more with the ReLU inputs that float32 cannot tell from zero
-  held on the side that they have in float64 (golden_kinks), and judged by the same tolerances;
-  a row says so. strict: it is not.
+  Where float32 fails it is run once more with the ReLU inputs within rounding of zero held on the
+  side that they have in float64 (golden_kinks), and judged by the same tolerances; a row reports
+  it. strict: no second run.
   """
   rows = _judged(case, hold=False)
   if case.x64 or strict or all(row.passed() for row in rows):
@@ -71,7 +71,7 @@ def _of_one_type(golden: Arrays, x64: bool) -> Arrays:
 
 
 def _training(case: Case, golden: Arrays, hold: bool) -> Arrays:
-  """All our values by golden key; whole tensors in our layout."""
+  """All our values by golden key; full tensors in our layout."""
   dtype = np.float64 if case.x64 else np.float32
   params = jax.tree.map(lambda x: jnp.asarray(x, dtype), case.params)
   targets = _targets(golden, len(case.clips), dtype)

@@ -1,4 +1,4 @@
-"""A checkpoint of the micro model, with what is said of clips and classes."""
+"""A checkpoint of the micro model, with settings of clips and class names."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ CLASSES = ['stand', 'walk', 'jump', 'wave', 'talk to (e.g., self, a person, a gr
 def write(directory: Path, step: int = 0, sure: bool = False, **changes) -> Path:
   """Writes the checkpoint, with `changes` of its settings; returns the directory.
 
-  sure: every proposal is a person, whatever is seen; else none is with a score of 0.7.
+  sure: every proposal is a person, whatever the clip; otherwise none scores 0.7.
   """
   model = json.loads(json.dumps(micro_evad.MODEL))
   settings = {'model': model, 'clip': CLIP, 'classes': CLASSES} | changes

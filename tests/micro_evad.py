@@ -53,7 +53,7 @@ def micro_config(**model_changes):
 
 
 def random_parameters(model, seed=0):
-  """No parameter is zero, so nothing can be left out unseen; made without compiling anything."""
+  """No parameter is zero, so that none can be left out unnoticed; compiles nothing."""
   clips, sizes = jnp.zeros((1, FRAMES, SIDE, SIDE, 3)), jnp.full((1, 2), SIDE)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))
   rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
-"""Files made wrong: cut, doubled, flipped, nested, huge; as bytes, or part by part where a checksum
-or a format would refuse bytes before anyone reads them."""
+"""Corrupted files: cut, doubled, flipped, nested, huge.
+
+As bytes, or part by part where a checksum or a format would refuse changed bytes unread.
+"""
 
 import copy
 import io
@@ -9,7 +11,7 @@ import zipfile
 import numpy as np
 from hypothesis import strategies as st
 
-# What stands where something else should.
+# Values of the wrong type or size.
 STRANGE = (
   *(None, True, False, '', 'x', [], {}, [[]], {'a': {}}, [None], -1, 0, 1, 2**31, 2**53, 2**63),
   *(10**30, 1e400, -1e400, float('nan'), 1e-320, 0.5, 1e18, 10**300, '../x', '/dev/zero', 'a\0b'),
@@ -61,7 +63,7 @@ def _places(content, path=()):
 
 @st.composite
 def wrong_content(draw, content, most=3):
-  """Lists and dicts after one to three parts are others, missing, doubled, nested or many."""
+  """Lists and dicts with one to three parts replaced, missing, doubled, nested or multiplied."""
   content, many = copy.deepcopy(content), False
   for _ in range(draw(st.integers(1, most))):
     path = draw(st.sampled_from(list(_places(content))))
@@ -93,13 +95,13 @@ def wrong_content(draw, content, most=3):
 
 
 def as_json(content) -> bytes:
-  """JSON as others write it, also what JSON has not."""
+  """JSON as other programs write it, including invalid values."""
   return json.dumps(content).encode('utf-8', 'surrogatepass')
 
 
 @st.composite
 def wrong_arrays(draw, data):
-  """An npz file whose arrays, one or two of them, are of other types, shapes or numbers."""
+  """An npz file in which one or two arrays have another type, shape or content."""
   with np.load(io.BytesIO(data), allow_pickle=False) as file:
     arrays = dict(file)
   for name in draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=2, unique=True)):

@@ -1,4 +1,4 @@
-"""Files as others publish them, made of the micro model's or the golden rule's weights."""
+"""Files in published layouts, with weights of the micro model or of the golden rule."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests import golden_rule, micro_evad
 NO_SAFETENSORS = 'safetensors is not installed: python -m pip install -r requirements-test.txt'
 NO_TORCH = 'PyTorch is not installed: python -m pip install -r requirements-torch.txt'
 KEPT = {'keep_rate': 0.7, 'enhanced_weight': 1.0, 'roi_extension': (0.4, 0.2)}
-# What the shapes of the micro model do not tell.
+# Settings that the shapes of the micro model do not determine.
 UNTOLD = {
   key: micro_evad.MODEL[key]
   for key in ('num_heads', 'prune_blocks', 'feature_blocks', 'detector_heads', 'decoder_heads')

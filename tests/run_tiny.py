@@ -1,4 +1,4 @@
-"""Trains the tiny model of tests/tiny_run.py as a program of its own, as several processes too.
+"""Trains the tiny model of tests/tiny_run.py as its own program, in one process or several.
 
   python -m tests.run_tiny DATA WORKDIR [COORDINATOR PROCESSES PROCESS] [--config.key=value ...]
 
@@ -45,7 +45,7 @@ def record(workdir, what):
 
 
 def watched(workdir):
-  """Slows steps down, and writes down what comes to them."""
+  """Slows steps down, and records their inputs."""
   call, update = Programs.run, evaluate.frame_map.update
 
   def slow_call(self, state, batch, *rest):

@@ -2,7 +2,7 @@
 
 Both name the classes `labels` and number them. UCF101-24: a tube is {start, end, boxes_xyxy}, and
 frames count from 0. JHMDB: a tube is a list of [frame, x1, y1, x2, y2], frames count from 1, and a
-video says its part in each of the three splits.
+video states its part in each of the three splits.
 """
 
 import json

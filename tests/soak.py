@@ -4,7 +4,7 @@
 
 Not one of the default tests: it takes about ten minutes. SIGKILL and SIGTERM come in random order,
 while the program starts, trains, saves or evaluates. After each the newest checkpoint has to be no
-older than before, and readable; at the end losses, figures of evaluations, parameters, and the
+older than before, and readable; at the end losses, metrics of evaluations, parameters, and the
 examples of every step have to equal those of the undisturbed run, to the last bit.
 """
 
@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from evad_jax.checkpoints.manager import Checkpoints
+from tests.run_results import assert_same, metrics, saved
 from tests.tiny_run import make_data
-from tests.training.test_interruptions import figures, same, saved
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 24, 4, 70
@@ -55,7 +55,7 @@ def start(output, name):
 
 
 def seen(workdir):
-  """What tests/run_tiny.py wrote down; a last line that was cut is left out."""
+  """The records of tests/run_tiny.py, without an incomplete last line."""
   path = workdir / 'seen.jsonl'
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   return [json.loads(line) for line in lines if line.endswith('\n')]
@@ -72,7 +72,7 @@ def phase(workdir, lines_before):
 
 
 def interrupt(output, number, generator):
-  """One signal at a random moment; what the program was doing, or None where it was done before."""
+  """Sends a signal at a random moment; returns the program's activity, None if it had ended."""
   workdir = output / 'disturbed'
   before = len(seen(workdir))
   process = start(output, 'disturbed')
@@ -90,8 +90,8 @@ def interrupt(output, number, generator):
     assert process.returncode == 0, f'exit status {process.returncode}; see disturbed.log'
     return None
   os.killpg(process.pid, number)
-  process.wait(timeout=120)
-  early = doing == 'starting'  # before the handler is there, SIGTERM ends the program as ever
+  process.wait(timeout=600)
+  early = doing == 'starting'  # before the handler is set, SIGTERM ends the program
   allowed = [-signal.SIGKILL] if number == signal.SIGKILL else [0] + [-signal.SIGTERM] * early
   assert process.returncode in allowed, f'exit status {process.returncode} while {doing}'
   return doing
@@ -110,7 +110,7 @@ def newest(workdir):
 
 
 def check_examples(workdir, wanted):
-  """Whatever step was computed, and however often, it was given its own examples."""
+  """Every step received its own examples, each time that it was computed."""
   for line in seen(workdir):
     if 'step' in line:
       assert line['examples'] == wanted[line['step']], line
@@ -154,8 +154,8 @@ def main():
     assert doing, 'the run ended before all signals were sent'
   assert start(output, 'disturbed').wait() == 0
   check_examples(workdir, wanted)
-  assert figures(workdir) == figures(whole)
-  same(saved(workdir), saved(whole))
+  assert metrics(workdir) == metrics(whole)
+  assert_same(saved(workdir), saved(whole))
   print(', '.join(f'{n} {name} while {doing}' for (name, doing), n in sorted(count.items())))
   print(f'equal to the undisturbed run, after {(time.time() - begin) / 60:.1f} minutes')
 

@@ -1,9 +1,9 @@
-"""Shows that a stream of any length runs in the same memory: an hour of it, made as it is read.
+"""Shows that a stream of any length needs constant memory: an hour of it, generated on the fly.
 
   python -m tests.stream_for_an_hour --checkpoint runs/demo [--minutes 60] [--keep-rate 0.7]
 
-Frames come at 25 a second, 320 x 240, from a generator that repeats nothing; they go the way of
-evad_jax.tools.detect_video, into an annotated video and all four files of a temporary directory.
+Frames come at 25 a second, 320 x 240, from a generator that repeats nothing; they pass through
+evad_jax.tools.detect_video into an annotated video and all four files of a temporary directory.
 Prints the memory of the process every tenth of the time, and exits with 1 where it grew by more
 than --allowed MiB after the first tenth.
 """
@@ -37,7 +37,7 @@ def memory() -> float:
 
 
 def pictures(count: int, told: list[float]) -> Iterator[TimedPicture]:
-  """Blobs that wander; writes down the memory at every tenth."""
+  """Wandering blobs; records the memory at every tenth."""
   rng = np.random.default_rng(0)
   rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
   places, paces = rng.uniform(0, 1, (3, 2)), rng.uniform(-0.004, 0.004, (3, 2))

@@ -145,7 +145,7 @@ def test_the_backward_pass_chooses_the_tokens_of_the_forward_pass(dtype):
 
 
 def test_golden_forward():
-  """The whole model against the published implementation's numbers, and its choice of tokens."""
+  """The full model and its choice of tokens against the published implementation's numbers."""
   path = GOLDEN / 't1_ktp.npz'
   if not path.is_file():
     pytest.skip('tests/golden/t1_ktp.npz is not there')
@@ -178,7 +178,7 @@ def three_steps(device):
 
 
 def test_three_steps_are_those_of_the_cpu():
-  """Another process computes them: which forms are taken depends on what is the default device."""
+  """Another process computes them: the implementation depends on the default device."""
   ours = three_steps(jax.devices()[0])
   command = [sys.executable, '-c', 'from tests.test_accelerator import print_steps; print_steps()']
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}

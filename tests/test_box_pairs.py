@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from evad_jax import box_pairs
 from evad_jax.box_pairs import best_of_each, overlapping_pairs
+from tests.metrics import slow_map
 
 corner = st.integers(0, 4)
 box = st.tuples(corner, corner, corner, corner).map(
@@ -15,19 +16,12 @@ box = st.tuples(corner, corner, corner, corner).map(
 placed = st.lists(st.tuples(st.integers(-1, 2), box), max_size=12)
 
 
-def slow_iou(a, b):
-  width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
-  height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
-  union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-  return width * height / union if union else 0.0
-
-
 def slow_pairs(detections, truth, least):
   pairs = [
-    (i, j, slow_iou(a, b))
+    (i, j, slow_map.iou(a, b))
     for i, (frame, a) in enumerate(detections)
     for j, (other, b) in enumerate(truth)
-    if frame == other and slow_iou(a, b) >= least
+    if frame == other and slow_map.iou(a, b) >= least
   ]
   return sorted(pairs, key=lambda pair: (pair[0], -pair[2], pair[1]))
 

@@ -1,5 +1,6 @@
-"""What command lines share; of the cache of programs: the user's word comes first."""
+"""What command lines share; for the compilation cache, the user's choice comes first."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ from evad_jax import command_line
 
 @pytest.fixture
 def unset(monkeypatch):
-  """No directory chosen; what the test run has chosen comes back afterwards."""
+  """No cache directory is set; that of the test run is restored afterwards."""
   before = jax.config.jax_compilation_cache_dir
   monkeypatch.delenv(command_line.CACHE_VARIABLE, raising=False)
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
@@ -53,7 +54,7 @@ def test_without_a_home_there_is_none(unset):
 
 
 def parsed(*words):
-  """What a command with two flags of its own is given: --mesh, the epochs, and --mode."""
+  """What a command with two flags of its own receives: --mesh, the epochs, and --mode."""
   parser = command_line.Parser('somewhere', 'A command.')
   parser.add_argument('--mesh', type=command_line.positive, default=1)
   parser.add_argument('--mode', choices=('train', 'eval'), default='train')
@@ -76,23 +77,23 @@ def test_flags_and_keys_of_the_configuration_in_any_order(words):
 
 
 @pytest.mark.parametrize(
-  'words, told',
+  'words, sentence',
   [
     ('--mesh=0', 'argument --mesh: 0 is not above 0'),
-    ('--mesh=x', "argument --mesh: invalid int value: 'x'"),
-    ('--mehs=2', "'--mehs' is not a flag; did you mean --mesh?"),
-    ('--mes=2', "'--mes' is not a flag; did you mean --mesh?"),
+    ('--mesh=x', "argument --mesh: .*'x'"),
+    ('--mehs=2', r"'--mehs' is not a flag; did you mean --mesh\?"),
+    ('--mes=2', r"'--mes' is not a flag; did you mean --mesh\?"),
     ('more', "'more' is not a flag"),
     ('--config=no.py:L', '--config=no.py:L: there is no file no.py; configs/demo.py is one'),
-    ('--config.trian.epochs=2', 'there is no key \'trian\'; Did you mean "train"'),
-    ('--config.train.epochs=many', "could not convert string to float: 'many'"),
+    ('--config.trian.epochs=2', "there is no key 'trian'; .*train"),
+    ('--config.train.epochs=many', "epochs.*'many'"),
   ],
 )
-def test_what_cannot_be_used_is_one_sentence(words, told, capsys):
+def test_what_cannot_be_used_is_one_sentence(words, sentence, capsys):
   with pytest.raises(SystemExit) as stop:
     parsed('--config=configs/demo.py', *words.split())
   line, end = capsys.readouterr().err.split('\n')
-  assert stop.value.code == 2 and line.startswith('error: ') and told in line and end == ''
+  assert stop.value.code == 2 and re.search(f'^error: .*{sentence}', line) and end == ''
 
 
 def test_a_configuration_that_fails_is_told_as_it_fails(tmp_path, capsys):

@@ -43,7 +43,7 @@ def source_of(module: str) -> Path | None:
 
 
 def options_of(module: str) -> str:
-  """The source of a command and of what it imports, which may define options for it."""
+  """The source of a command and of its imports, which may define options for it."""
   source = source_of(module).read_text()
   names = set()
   for node in ast.walk(ast.parse(source)):
@@ -70,9 +70,20 @@ def has_key(name: str) -> bool:
 
 
 def anchors(page: Path) -> set[str]:
-  """Of the headings, as forges make them."""
+  """The anchors of the headings, as forges generate them."""
   headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
   return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def test_the_pages_hold_what_is_checked():
+  """The patterns below find commands, options, keys and links; without any they check nothing."""
+  texts = [page.read_text() for page in PAGES]
+  code = [span for text in texts for span in code_of(text)]
+  commands = [module for text in texts for module, _ in commands_of(text)]
+  assert len([module for module in commands if module.startswith(OURS)]) > 20
+  assert len([span for span in code if span.startswith('--')]) > 5
+  assert len([span for span in code if 'config.' in span]) > 10
+  assert len([link for text in texts for link in re.findall(r'\]\(([^)]+)\)', text)]) > 20
 
 
 @pages
@@ -96,7 +107,7 @@ def test_commands_and_their_options(page):
 
 @pages
 def test_options_by_themselves(page):
-  """As in `--strict`: some command of ours has it."""
+  """An option such as `--strict` belongs to one of our commands."""
   paths = [
     *ROOT.glob('evad_jax/**/*.py'),
     *ROOT.glob('data_prep/**/*.py'),
@@ -127,7 +138,7 @@ def test_links_lead_somewhere(page):
 
 @pages
 def test_files_that_are_named(page):
-  """As `room/file.py`, from the root or from the package."""
+  """Paths such as `room/file.py`, from the root or from the package."""
   for span in code_of(page.read_text()):
     if re.fullmatch(r'[\w/]+/\w+\.py', span) and 'NAME' not in span:
       assert (ROOT / span).exists() or (ROOT / 'evad_jax' / span).exists(), span
@@ -145,7 +156,9 @@ def test_every_room_is_described_with_a_place_to_start():
 
 def test_the_table_of_compiled_programs_is_that_of_the_file():
   text = (ROOT / 'benchmarks' / 'README.md').read_text()
-  for row in json.loads((ROOT / 'benchmarks' / 'compiled.json').read_text()):
+  rows = json.loads((ROOT / 'benchmarks' / 'compiled.json').read_text())
+  assert rows
+  for row in rows:
     job, figures = row['job'], row['figures']
     program = 'training step' if job['program'] == 'step' else 'prediction'
     program += ', fsdp' * job['fsdp'] + f', model={job["mesh"]}' * (job['mesh'] > 1)

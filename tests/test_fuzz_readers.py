@@ -1,7 +1,7 @@
-"""Every reader of files from outside, with files made wrong: a result, or one sentence, soon.
+"""Every reader of external files, with malformed files: it returns, or raises one sentence.
 
-Never another exception, more than a second of computing, or 200 MiB more memory than before. A few
-inputs by default; -m slow reads 2,000.
+It never raises another exception, nor takes 200 MiB more memory than before. A few inputs by
+default; -m slow reads 2,000, and -m timing allows each a second of CPU time.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from evad_jax.errors import InputError
 from tests.fuzzed_readers import Place, open_checkpoint, open_weights, quiet, readers, score_files
 
-SECONDS, MEMORY = 1.0, 200 * 2**20  # for one input
+SECONDS, MEMORY = 1.0, 200 * 2**20  # of CPU time and bytes, for one input
 FEW, MANY = 4, 2000
 
 
 def peak_memory():
-  """Bytes of this process at its largest since the last call of `forget_peak`; 0: not known."""
+  """Peak memory of this process, in bytes, since `forget_peak`; 0 where it is not known."""
   with contextlib.suppress(OSError):
     for line in Path('/proc/self/status').read_text().splitlines():
       if line.startswith('VmHWM'):
@@ -30,36 +30,38 @@ def peak_memory():
 
 
 def forget_peak():
-  """From here on, what is the largest so far is what is there now. Linux alone."""
+  """Resets the peak to what the process holds now. Linux only."""
   with contextlib.suppress(OSError):
     Path('/proc/self/clear_refs').write_text('5')
 
 
 class Worst:
-  """Of all inputs of one reader."""
+  """The largest time and memory over all inputs of one reader."""
 
-  def __init__(self):
+  def __init__(self, within):
+    """within: the fixture, which limits the time of an input."""
+    self.within = within
     self.inputs = self.refused = 0
     self.seconds, self.memory = 0.0, 0
 
   def read(self, call, content):
     forget_peak()
     before, start = peak_memory(), time.process_time()
-    try:
-      with quiet():
-        call(content)
-    except InputError as error:
-      self.refused += 1
-      assert '\n' not in str(error) and 'Traceback' not in str(error)
+    with self.within(SECONDS):
+      try:
+        with quiet():
+          call(content)
+      except InputError as error:
+        self.refused += 1
+        assert '\n' not in str(error) and 'Traceback' not in str(error)
     seconds, memory = time.process_time() - start, peak_memory() - before
     self.inputs += 1
     self.seconds, self.memory = max(self.seconds, seconds), max(self.memory, memory)
-    assert seconds < SECONDS, f'{seconds:.1f} s'
     assert memory < MEMORY, f'{memory / 2**20:.0f} MiB'
 
 
-def fuzz(strategy, call, examples, good=None):
-  worst = Worst()
+def fuzz(strategy, call, examples, within):
+  worst = Worst(within)
 
   @settings(
     max_examples=examples,
@@ -80,7 +82,7 @@ def fuzz(strategy, call, examples, good=None):
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
   place = Place(tmp_path_factory.mktemp('fuzz') / 'files')
-  with quiet():  # what is compiled or imported once is no matter of an input
+  with quiet():  # compiles and imports before anything is measured
     open_weights(place.root / 'x.safetensors')
     open_checkpoint(place.root / 'checkpoint')
     for protocol in ('ava', 'frame', 'video'):
@@ -100,43 +102,51 @@ NAMES = (
 )  # fmt: skip
 
 
-def test_what_is_measured(tmp_path):
-  """An input that takes long, one that takes much, and one that ends in another exception."""
-
+@pytest.mark.timing
+@pytest.mark.parametrize('within', [True], indirect=True)
+def test_an_input_that_takes_long_is_found(within):
   def compute(_):
     end = time.process_time() + 1.1 * SECONDS
     while time.process_time() < end:
       pass
 
+  with pytest.raises(AssertionError, match=r'1\.1\d s of CPU time'):
+    Worst(within).read(compute, None)
+
+
+@pytest.mark.parametrize('within', [False], indirect=True)
+def test_an_input_that_takes_memory_or_ends_otherwise_is_found(within):
   def take(_):
     np.ones(MEMORY * 6 // 5, np.uint8)
 
   def fail(_):
     raise KeyError('x')
 
-  with pytest.raises(AssertionError, match='1.1 s'):
-    Worst().read(compute, None)
   if peak_memory():
     with pytest.raises(AssertionError, match='240 MiB'):
-      Worst().read(take, None)
+      Worst(within).read(take, None)
   with pytest.raises(KeyError):
-    Worst().read(fail, None)
+    Worst(within).read(fail, None)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_a_few_wrong_files(place, name):
+def test_a_few_wrong_files(place, name, within):
   strategy, call = readers(place)[name]
-  assert fuzz(strategy, call, FEW).inputs >= FEW
+  assert fuzz(strategy, call, FEW, within).inputs >= FEW
 
 
-@pytest.mark.slow
-def test_many_wrong_files(place):
+@pytest.mark.parametrize(
+  'within',
+  [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.timing)],
+  indirect=True,
+)
+def test_many_wrong_files(place, within):
   made = readers(place)
   assert set(made) == set(NAMES)
   inputs = 0
   for name, (strategy, call) in made.items():
     start = time.perf_counter()
-    worst = fuzz(strategy, call, -(-MANY // len(made)))
+    worst = fuzz(strategy, call, -(-MANY // len(made)), within)
     seconds, inputs = time.perf_counter() - start, inputs + worst.inputs
     print(
       f'{name:24} {worst.inputs:5} inputs, {worst.refused:5} refused, at most '

@@ -1,4 +1,4 @@
-"""The whole model against the published implementation's numbers.
+"""The full model against the published implementation's numbers.
 
 The cases under tests/golden run by default; those of tests/external.py are
 slow: python -m pytest -m slow tests/test_golden.py
@@ -103,7 +103,7 @@ def test_rule_makes_the_same_weights_and_clips():
 
 
 def test_wrong_settings_fail():
-  """The comparison can tell: another importance keeps other tokens."""
+  """The comparison is sensitive: another importance keeps other tokens."""
   rows = check(COMPACT / 't2_ew4.npz', enhanced_weight=1.0)
   failed = {row.key for row in rows if not row.passed()}
   assert {'topk0/scores', 'block1/idx', 'final_t0/actions'} <= failed

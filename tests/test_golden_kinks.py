@@ -1,4 +1,4 @@
-"""Which ReLU inputs are near zero, and what holding them does and does not change."""
+"""Which ReLU inputs are near zero, and the effect of holding them."""
 
 import flax.linen as nn
 import jax

@@ -12,7 +12,7 @@ from evad_jax.model.position_embedding import position_table, sincos_table
 from evad_jax.model.sparse_rcnn import apply_deltas
 from evad_jax.model.token_pruning import num_kept
 
-# On a map of 160 columns the reference itself is 1.2e-5 from the exact value: places are float32.
+# On a map of 160 columns the reference itself, in float32, is 1.2e-5 from the exact value.
 ROI_TOLERANCE = 5e-5
 
 

@@ -1,4 +1,4 @@
-"""Imports only go down: the floors of the house, and every arrow that runs up or round."""
+"""Imports only go down: the floors of the house, and every import that goes up or in a circle."""
 
 import ast
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Highest first. A module may import its own room, rooms below, and nothing beside or above; those
-# of one line know nothing of each other.
+# Highest first. A module may import its own room and rooms below, nothing beside or above; rooms of
+# one line do not import each other.
 FLOORS = (
   ('data_prep', 'evad_jax.tools'),
   ('evad_jax.cost',),
@@ -73,7 +73,7 @@ def upward(sources):
   found = []
   for name, source in sources.items():
     if name == 'evad_jax':
-      continue  # the names that the package offers, fetched when they are asked for
+      continue  # the names that the package exports, imported lazily
     start, room = floor(name)
     for other in imports(source, sources) - {'evad_jax'}:
       end, other_room = floor(other)
@@ -106,6 +106,17 @@ def test_every_module_has_a_floor():
 
 def test_no_import_runs_up():
   assert upward(modules()) == []
+
+
+def test_no_test_module_imports_another():
+  paths = sorted((ROOT / 'tests').rglob('*.py'))
+  sources = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts): path.read_text() for path in paths
+  }
+  tests = {name for name in sources if name.rpartition('.')[2].startswith('test_')}
+  assert len(tests) > 100
+  found = {name: sorted(imports(source, tests) - {name}) for name, source in sources.items()}
+  assert {name: others for name, others in found.items() if others} == {}
 
 
 def test_no_circles():

@@ -1,4 +1,4 @@
-"""The package as it is installed: what it exports, what its wheel holds, its commands elsewhere."""
+"""The installed package: its exports, its wheel, its commands from another directory."""
 
 import concurrent.futures
 import os
@@ -95,7 +95,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def elsewhere(wheel, tmp_path_factory):
-  """Runs modules in an environment that has the wheel, and from here the other packages alone."""
+  """Runs modules in an environment with the wheel, and with this one's other packages."""
   place = tmp_path_factory.mktemp('elsewhere')
   environment, work = place / 'environment', place / 'work'
   work.mkdir()
@@ -120,7 +120,7 @@ def elsewhere(wheel, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_alone_and_all_of_it(wheel):
-  """Data files that a module may need are among it."""
+  """Including data files that modules need."""
   names = [name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name]
   files = [path for path in (ROOT / 'evad_jax').rglob('*') if path.is_file()]
   here = [str(path.relative_to(ROOT)) for path in files if '__pycache__' not in path.parts]
@@ -164,4 +164,4 @@ def test_what_needs_the_checkout_says_so_in_a_sentence(elsewhere):
   assert not list(elsewhere.work.iterdir())
   config = f'--config={ROOT}/configs/demo.py'
   told = elsewhere('-m', 'evad_jax.main', config, statuses=(2,)).stderr.splitlines()
-  assert len(told) == 1 and "No module named 'configs'" in told[0] and 'checkout' in told[0]
+  assert len(told) == 1 and 'configs' in told[0] and 'checkout' in told[0]

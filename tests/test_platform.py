@@ -12,6 +12,7 @@ from tests.conftest import platform
     ('not slow and not accelerator', False),
     ('', False),
     ('slow', False),
+    ('timing', False),
     ('accelerator', True),
     ('slow and (accelerator)', True),
   ],

@@ -29,7 +29,7 @@ def tiny_config(directory):
     decoder_heads=2,
     action_hidden=16,
   )
-  # One rate whatever the number of steps: runs of any length are the same compiled program.
+  # A constant rate: runs of any length use the same compiled program.
   config.optimizer.update(schedule='step', milestones=(), factors=(), warmup_epochs=0.0)
   config.train.update(batch_size=4, epochs=1.0, log_every=1, checkpoint_every=2)
   config.eval.update(batch_size=4, sheet_clips=3)

@@ -2,7 +2,7 @@
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.train_on_meshes
 
-A script of its own, because the number of devices has to be chosen before JAX starts.
+A separate script, because the number of devices has to be chosen before JAX starts.
 """
 
 import json
@@ -29,7 +29,7 @@ STEPS = {'float32': 3, 'float64': 20}
 
 
 def prepare(name, dtype):
-  """The compiled step, and what it is called with. It refuses arguments of any other type."""
+  """The compiled step and its arguments. It refuses arguments of any other type."""
   data_size, model_size, fully_sharded = MESHES[name]
   with jax.enable_x64(dtype == 'float64'):
     config = micro_config(dtype=dtype, drop_path=0.1, decoder_drop_path=0.1)

@@ -1,4 +1,4 @@
-"""What two processes without a model do together: started twice by tests of distributed/.
+"""What two processes do together, without a model: tests of distributed/ start it twice.
 
 python -m tests.two_processes COORDINATOR NUMBER DIRECTORY
 """
@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -21,16 +20,16 @@ from evad_jax.distributed.preemption import Preemption
 
 
 def state_of(mesh):
-  """One array split over both processes, one whole on each."""
+  """One array that is sharded over both processes, and one that is replicated."""
   split = NamedSharding(mesh, PartitionSpec('data'))
   values = {'split': np.arange(6.0, dtype=np.float32).reshape(2, 3), 'whole': np.float32(7)}
   return sharding.put(values, {'split': split, 'whole': sharding.replicated(mesh)})
 
 
 def stop_together(checkpoints, state):
-  """SIGTERM comes to process 1 alone, at its third question; when each was told to stop.
+  """Sends a SIGTERM to process 1 alone, before its third question; returns when each stops.
 
-  It comes just after a save, of a step that is far from the number of questions.
+  The signal follows a save of a step whose number is far from that of the question.
   """
   with Preemption() as preemption:
     for question in range(1, 20):
@@ -39,10 +38,8 @@ def stop_together(checkpoints, state):
         checkpoints.wait()
         if jax.process_index() == 1:
           os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1.2)  # more than JAX's own service needs to hear of it
       if preemption.requested():
         return question, preemption.requested()
-      time.sleep(0.02)
       processes.wait_for_all('step')
   return None, False
 

@@ -21,7 +21,8 @@ from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.inference.detector import Detector
 from evad_jax.video.video_writer import check_name
-from tests.checkpoints.test_manager import abstract, make_state, save
+from tests.checkpoints.tiny_state import abstract, fill_disk, make_state, save
+from tests.damage import flip_bit
 from tests.tiny_run import make_data, tiny_config
 
 
@@ -47,14 +48,8 @@ def test_a_deleted_newest_checkpoint_is_not_missed(saved):
   assert newest(saved) == 2
 
 
-def flip_a_bit(path):
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-
-
 def damage_data(step):
-  flip_a_bit(max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size))
+  flip_bit(max((step / 'state').rglob('d/*'), key=lambda path: path.stat().st_size))
 
 
 def damage_position(step):
@@ -115,7 +110,7 @@ def test_damage_shows_without_checksums_too(saved, damage):
 def test_when_all_are_damaged_the_run_does_not_start_anew(saved):
   for step in (1, 2, 3):
     damage_data(saved / str(step))
-  for _ in range(2):  # nor when it is started once more
+  for _ in range(2):  # nor when it starts again
     with pytest.raises(InputError, match='none of its checkpoints could be read; .* damaged-'):
       newest(saved)
 
@@ -159,7 +154,7 @@ def test_figures_that_come_later_are_kept(saved):
 
 def test_steps_do_not_wait_for_the_seal(tmp_path, monkeypatch):
   seal, go_on = checksums.seal, threading.Event()
-  monkeypatch.setattr(checksums, 'seal', lambda path: go_on.wait(60) and seal(path))
+  monkeypatch.setattr(checksums, 'seal', lambda path: go_on.wait(600) and seal(path))
   with Checkpoints(tmp_path) as checkpoints:
     save(checkpoints, 1)
     while checkpoints._sealing is None:
@@ -185,15 +180,6 @@ def test_seal_shares_its_work(saved):
   damage_data(saved / '2')
   found = [checksums.damage(saved / '2', part, 3) for part in range(3)]
   assert sum(words is not None for words in found) == 1
-
-
-def fill_disk(monkeypatch):
-  """From here on whatever is saved finds no room."""
-
-  async def async_save(self, directory, *arguments, **keywords):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  monkeypatch.setattr(ocp.JsonCheckpointHandler, 'async_save', async_save)
 
 
 @pytest.fixture
@@ -230,7 +216,7 @@ def test_a_full_file_system(small_disk, capfd):
       save(checkpoints, 2, make_state(width=width))
   assert 'Traceback' not in capfd.readouterr().err
   assert newest(directory) == 1
-  assert sorted(path.name for path in directory.iterdir()) == ['1']  # no rest takes up room
+  assert sorted(path.name for path in directory.iterdir()) == ['1']  # nothing incomplete
 
 
 def test_a_read_only_working_directory_is_told_at_the_start(tmp_path, monkeypatch):
@@ -258,7 +244,10 @@ def test_what_may_have_been_reading_is_not_called_writing(tmp_path):
       raise OSError(number, os.strerror(number), 'clips/a')
 
 
-@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', 'gs:/bucket/run'])
+# With one slash: what pathlib leaves of it.
+@pytest.mark.parametrize(
+  'address', ['gs://bucket/run', 's3://bucket/run', 'gs:/bucket/run', 's3:/bucket/run']
+)
 def test_an_address_is_no_path(address, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = tiny_config(tmp_path / 'data')
@@ -281,8 +270,12 @@ def test_an_address_is_no_path(address, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('path', ['runs/a', '/mnt/gs:/b', 'C:/runs', 'a:b/c', './gs:/b'])
-def test_what_only_looks_like_an_address_is_a_path(path):
+@pytest.mark.parametrize(
+  'path', 'runs/a /mnt/gs:/b C:/runs a:b/c ./gs:/b 12:30/run run:1 /a/cam:/run cam:/run'.split()
+)
+def test_what_only_looks_like_an_address_is_a_path(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  Path('cam:').mkdir()
   storage.refuse_address(path, '--workdir')
 
 

@@ -1,38 +1,16 @@
-"""Checkpoints: exact round trips, which ones stay, and what cannot be used."""
+"""Checkpoints: exact round trips, which ones are kept, and unusable ones."""
 
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from evad_jax.checkpoints.manager import BEST_METRIC, Checkpoints
 from evad_jax.errors import InputError
-from evad_jax.training.train_step import TrainState, initial_state
-
-SETTINGS = {'width': 4, 'keep_rate': 0.7, 'prune_blocks': [1, 2], 'padding': 'masked'}
-
-
-def make_state(width=4, ema=False, seed=0):
-  rng = np.random.default_rng(seed)
-  params = {
-    'encoder': {'kernel': rng.normal(size=(3, width)).astype(np.float32)},
-    'fpn': {'bias': rng.normal(size=2).astype(np.float32)},
-  }
-  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
-  state = initial_state(jax.tree.map(jnp.asarray, params), optimizer, ema)
-  return state._replace(step=jnp.int32(seed))
-
-
-def abstract(state):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-
-
-def save(checkpoints, step, state=None, metrics=None):
-  state = make_state(seed=step) if state is None else state
-  checkpoints.save(step, state, SETTINGS, {'next_example': 16 * step}, metrics)
+from evad_jax.training.train_step import TrainState
+from tests.checkpoints.tiny_state import abstract, make_state, save
 
 
 def steps_on_disk(directory):
@@ -92,7 +70,7 @@ def test_without_evaluations_the_newest_stay(tmp_path):
 
 
 def test_half_written_checkpoint_is_ignored(tmp_path):
-  """What a kill in the middle of saving leaves: a directory under a temporary name."""
+  """A kill during saving leaves a directory with a temporary name."""
   with Checkpoints(tmp_path) as checkpoints:
     save(checkpoints, 1)
   left = tmp_path / '2.orbax-checkpoint-tmp'
@@ -103,7 +81,7 @@ def test_half_written_checkpoint_is_ignored(tmp_path):
     assert checkpoints.latest_step() == 1
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest_step() == 1
-    save(checkpoints, 2)  # the run goes on and reaches the same step again
+    save(checkpoints, 2)  # the resumed run reaches the same step
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.latest_step() == 2
     assert int(checkpoints.restore(2, abstract(make_state())).step) == 2

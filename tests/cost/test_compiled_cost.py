@@ -67,7 +67,7 @@ def test_product_loop_slice_and_branch():
 
 
 def test_a_search_in_a_loop_takes_the_sum_of_its_columns():
-  """As the matcher's: 9 columns, the loop inside without a known number of turns."""
+  """Like the matcher: 9 columns, and an inner loop of unknown length."""
   inner = PROGRAM.replace(
     '  ROOT %t = (s32[], f32[10,4]{1,0}) tuple(%i, %x)\n',
     '  %s2 = (s32[], f32[10,4]{1,0}) while(%arg), condition=%condition, body=%search\n'
@@ -83,7 +83,7 @@ def test_a_search_in_a_loop_takes_the_sum_of_its_columns():
 
 
 def test_turns_from_what_the_counter_is_compared_with():
-  """As in programs for TPUs, which do not say how often a loop turns."""
+  """As in programs for TPUs, which do not state the number of iterations."""
   for direction, turns in (('LT', 9), ('GT', 1)):
     text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"9"}}', '').replace(
       '  ROOT %c = pred[] constant(true)\n',

@@ -1,4 +1,4 @@
-"""Memory is used again when, and only when, nobody refers to it."""
+"""Memory is reused if and only if nothing refers to it."""
 
 import pickle
 import threading

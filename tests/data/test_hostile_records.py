@@ -1,4 +1,4 @@
-"""Prepared data from strangers: columns, manifests and records that do not fit each other."""
+"""Untrusted prepared data: columns, manifests and records that do not match each other."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def read_all(directory):
 
 
 def change(path, **changes):
-  """Other arrays in an npz file; None leaves one out."""
+  """Replaces arrays of an npz file; None removes one."""
   with np.load(path) as file:
     columns = dict(file)
   for key, made in changes.items():
@@ -76,7 +76,7 @@ def test_columns(data, key, made, message):
 
 
 def test_a_keyframe_that_the_record_lacks_has_no_boxes_of_another(data):
-  """Video 0 has the keyframes 0, 3 and 11; the index says 0, 4 and 11."""
+  """Video 0 has keyframes 0, 3 and 11; the index lists 0, 4 and 11."""
   assert [example.keyframe for example in read_all(data)][:3] == [0, 3, 11]
   change(data / 'index-train.npz', keyframes=lambda x: np.where(np.arange(11) == 1, 4, x))
   with pytest.raises(InputError, match='tfrecord-00000-of-00002: the record at byte 0 cannot be us'
@@ -158,7 +158,7 @@ RECORDS = {
 
 @pytest.mark.parametrize('changes', RECORDS.values(), ids=RECORDS)
 def test_records_whose_checksums_are_right(tmp_path, changes):
-  """Whoever writes a record writes its checksums, too."""
+  """Malicious records have valid checksums."""
   data = tmp_path / 'data'
   toy_records.write_toy(data, [make_record(0)])
   message = serialize(make_record(0)._replace(**changes))
@@ -175,7 +175,7 @@ def test_records_whose_checksums_are_right(tmp_path, changes):
 
 
 def test_arrays_that_are_larger_than_their_file(data):
-  """80 MB of zeros in 80 kB; and 10**12 numbers in the header of none."""
+  """80 MB of zeros in 80 kB, and a header that claims 10**12 numbers."""
   path = data / 'index-train.npz'
   whole = path.read_bytes()
   np.savez_compressed(path, keyframes=np.zeros(10**7, np.int64))

@@ -14,14 +14,7 @@ from tests.data.toy_records import (
   NUM_EXAMPLES,
   NUM_FRAMES,
   SETTINGS,
-  make_record,
-  write_toy,
 )
-
-
-@pytest.fixture(scope='module')
-def index(tmp_path_factory):
-  return write_toy(tmp_path_factory.mktemp('toy'), [make_record(video) for video in range(4)])
 
 
 def _first(count, index, settings=SETTINGS, **arguments):

@@ -1,6 +1,7 @@
-"""What the stream of batches says about unusable input, wherever it meets it."""
+"""How the stream of batches reports unusable input: in threads and in worker processes."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,10 @@ import pytest
 
 from evad_jax.data.pipeline import eval_batches, train_batches
 from evad_jax.errors import InputError
+from tests.damage import flip_bit
 from tests.data.toy_records import SETTINGS, make_record, write_toy
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module')
-def index(tmp_path_factory):
-  return write_toy(tmp_path_factory.mktemp('toy'), [make_record(video) for video in range(4)])
 
 
 def _first_batch(index):
@@ -66,19 +63,17 @@ def test_a_corrupt_frame_in_a_thread(damaged):
   batches = train_batches(damaged, SETTINGS, seed=0, batch_size=1)
   with pytest.raises(InputError, match="video 'video_1': the JPEG of frame 3 is corrupt"):
     next(batches)
-  batches.close()  # closed already, and closing twice is fine
+  batches.close()  # closed already; closing twice is harmless
   assert list(batches) == []
 
 
 def test_a_damaged_shard_in_a_thread(tmp_path):
   index = write_toy(tmp_path, [make_record(1)])
   shard = index.shard_path(0)
-  data = bytearray(shard.read_bytes())
-  data[len(data) // 2] ^= 1
-  shard.write_bytes(data)
+  flip_bit(shard)
   with pytest.raises(InputError, match='tfrecord-00000-of-00002'):
     _first_batch(index)
-  shard.write_bytes(data[: len(data) // 2])
+  shard.write_bytes(shard.read_bytes()[:-20])
   with pytest.raises(InputError, match='tfrecord-00000-of-00002'):
     _first_batch(index)
 
@@ -105,14 +100,15 @@ def test_a_command_line_says_what_its_worker_process_met(damaged, tmp_path):
     [sys.executable, script, damaged.directory],
     capture_output=True,
     text=True,
-    timeout=60,
+    timeout=600,
     env={'PYTHONPATH': str(ROOT), 'PATH': ''},
   )
   assert done.returncode == 2, done.stderr
-  assert done.stderr.splitlines() == [
-    "error: video 'video_1': the JPEG of frame 3 is corrupt (Premature end of JPEG file); "
-    'extract the frames of this video and prepare the data again'
-  ]
+  assert re.fullmatch(
+    r"error: video 'video_1': the JPEG of frame 3 is corrupt \(.+\); "
+    'extract the frames of this video and prepare the data again\n',
+    done.stderr,
+  )
 
 
 def test_making_clips_imports_no_accelerator_library():

@@ -1,4 +1,4 @@
-"""Records: what is written is read, byte for byte; what is damaged is refused by name."""
+"""Records are read back byte for byte; damaged ones are refused by name."""
 
 import json
 import pickle
@@ -13,6 +13,7 @@ import pytest
 from evad_jax.data import data_set_directory, record_writer, records, tfrecord
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
+from tests.damage import flip_bit
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ['run', 'jump', 'sit']
@@ -86,7 +87,7 @@ def test_round_trip_of_records_and_examples(prepared):
 
 
 def test_the_container_parsed_by_hand(prepared):
-  """Records 0, 2 and 4 lie in the first shard, one behind the other."""
+  """Records 0, 2 and 4 are in the first shard, one after the other."""
   data = (prepared / 'tiny-train.tfrecord-00000-of-00002').read_bytes()
   offset, found = 0, []
   while offset < len(data):
@@ -102,7 +103,7 @@ def test_the_container_parsed_by_hand(prepared):
 
 
 def test_tfds_reads_and_writes_the_same_messages():
-  """The FeaturesDict that the metadata state, as an oracle of our own serialisation."""
+  """The FeaturesDict of the metadata is the oracle for our own serialisation."""
   from tensorflow_datasets.proto import tf_example_pb2
 
   features, record = record_writer.features_dict(3), make_record(1)
@@ -144,12 +145,6 @@ def test_the_manifest_and_the_tfds_metadata_count(prepared):
   assert info['splits'][0]['shardLengths'] == ['3', '2']
 
 
-def flip_byte(path: Path, offset: int) -> None:
-  data = bytearray(path.read_bytes())
-  data[offset] ^= 1
-  path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
   ('offset', 'message'),
   [
@@ -160,7 +155,7 @@ def flip_byte(path: Path, offset: int) -> None:
 )
 def test_a_flipped_bit_is_found(prepared, offset, message):
   shard = prepared / 'tiny-train.tfrecord-00001-of-00002'
-  flip_byte(shard, offset)
+  flip_bit(shard, offset)
   reader = records.RecordReader(RecordIndex.open(prepared, 'train'))
   assert reader[0].keyframe == 20  # in the other shard
   with pytest.raises(InputError, match=f'00001-of-00002: the record at {message}.*again'):
@@ -248,7 +243,7 @@ def test_a_record_that_contradicts_itself_is_not_written(field, value, rule):
 def test_claiming_a_directory_deletes_only_our_files(prepared):
   plan = {'settings': {'size': 5}}
   before = {path.name for path in prepared.iterdir()}
-  # Beside a whole data set, which stays, the new one has a directory of its own.
+  # Beside a complete data set, which stays, the new one gets its own directory.
   assert data_set_directory.claim(prepared, 'tiny', plan, False) == prepared / '.replacement'
   assert before == {path.name for path in prepared.iterdir()} - {'.replacement'}
   (prepared / 'manifest.json').unlink()
@@ -264,7 +259,7 @@ def test_claiming_a_directory_deletes_only_our_files(prepared):
 
 
 def write_in_shards(directory: Path, counts: list[int]) -> None:
-  """As `write`, record after record, with so many in each shard."""
+  """Like `write`, with the given number of records in each shard."""
   directory.mkdir()
   names = [f'tiny-train.tfrecord-{i:05d}-of-{len(counts):05d}' for i in range(len(counts))]
   numbers = iter(range(sum(counts)))
@@ -280,7 +275,7 @@ def write_in_shards(directory: Path, counts: list[int]) -> None:
 
 
 def test_shards_that_were_written_one_by_one_are_read_as_one_split(tmp_path):
-  """One of them is empty, as when none of its videos could be decoded."""
+  """One shard is empty, as when none of its videos can be decoded."""
   write_in_shards(tmp_path / 'tiny', [2, 0, 3])
   record_writer.write_dataset_metadata(
     tmp_path / 'tiny', 'tiny', CLASSES, clip_frames=4, frame_stride=2
@@ -319,7 +314,7 @@ def test_a_shard_counts_only_when_it_is_whole(tmp_path):
 
 
 def test_timestamps_and_scored_classes(prepared):
-  """Frame numbers and all classes, unless the manifest says otherwise: as AVA's does."""
+  """Frame numbers and all classes, unless the manifest has its own, as for AVA."""
   index = RecordIndex.open(prepared, 'train')
   assert index.timestamps.tolist() == index.keyframes.tolist()
   assert index.timestamps.dtype == np.int64 and index.scored_classes == CLASSES

@@ -1,4 +1,4 @@
-"""Clips that cannot be read are skipped, and nothing else changes: neither order nor hosts."""
+"""Clips that cannot be read are skipped; order and hosts stay the same."""
 
 import dataclasses
 
@@ -8,17 +8,13 @@ import pytest
 from evad_jax.data import unreadable
 from evad_jax.data.pipeline import eval_batches, train_batches
 from evad_jax.errors import InputError
+from tests.damage import flip_bit
 from tests.data.toy_records import NUM_EXAMPLES, SETTINGS, make_record, write_toy
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-  return write_toy(tmp_path_factory.mktemp('whole'), [make_record(video) for video in range(4)])
-
-
-@pytest.fixture(scope='module')
 def damaged(tmp_path_factory):
-  """The same with a cut JPEG file in the record of video 1."""
+  """The toy data set with a truncated JPEG in the record of video 1."""
   records = [make_record(video) for video in range(4)]
   records[1].frames[5] = records[1].frames[5][:-20]
   return write_toy(tmp_path_factory.mktemp('damaged'), records)
@@ -34,10 +30,10 @@ def some(index, steps=8, start=0, **options):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_only_the_place_of_the_clip_is_empty(whole, damaged, workers):
+def test_only_the_place_of_the_clip_is_empty(index, damaged, workers):
   (bad,) = bad_examples(damaged)
   count = 0
-  pairs = zip(some(whole), some(damaged, unreadable='skip', workers=workers), strict=True)
+  pairs = zip(some(index), some(damaged, unreadable='skip', workers=workers), strict=True)
   for right, found in pairs:
     masked = right.index == bad
     count += masked.sum()
@@ -48,7 +44,7 @@ def test_only_the_place_of_the_clip_is_empty(whole, damaged, workers):
       np.testing.assert_array_equal(np.asarray(one)[~masked], np.asarray(other)[~masked])
     assert not found.clips[masked].any() and not found.targets.box_mask[masked].any()
     assert (found.sizes[masked] == SETTINGS.canvases[0]).all()
-  assert count == 3  # of 32 places in 3 epochs of 11
+  assert count == 3  # of 32 clips in 3 epochs of 11
 
 
 def test_order_does_not_depend_on_hosts_or_where_a_run_continues(damaged):
@@ -68,9 +64,7 @@ def test_by_default_it_stops(damaged):
 
 def test_a_damaged_shard_loses_its_own_clips_alone(tmp_path):
   index = write_toy(tmp_path, [make_record(video) for video in range(4)])
-  data = bytearray(index.shard_path(0).read_bytes())
-  data[-40] ^= 1  # in the last record of the first of two shards
-  index.shard_path(0).write_bytes(data)
+  flip_bit(index.shard_path(0), -40)  # in the last record of the first of two shards
   with eval_batches(index, SETTINGS, batch_size=4, unreadable='skip') as batches:
     found = np.concatenate([batch.index for batch in batches])
   lost = unreadable.numbers_in(found)

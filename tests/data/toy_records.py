@@ -1,7 +1,7 @@
 """A prepared data set of 11 keyframes in four short videos, made to be checked by eye.
 
-Every stored frame tells its video (green), its number (red), and left from right (blue), so a batch
-can be checked against the annotations alone.
+The colour of every stored frame encodes its video (green), its number (red), and left and right
+(blue), so that a batch can be checked against the annotations alone.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""One's own data: the format, what is told about faults in it, and what becomes of the rest."""
+"""Custom data: the format, how faults in it are reported, and what happens to the rest."""
 
 import json
 import re
@@ -16,15 +16,14 @@ from evad_jax.formats.problems import Problems
 from evad_jax.video.jpeg import encode_frame
 from tests import external
 from tests.sample_annotations import in_act_layout
-from tests.video.test_decode import UNEVEN, break_metadata
-from tests.video.tiny_videos import level, write_video
+from tests.video.tiny_videos import UNEVEN, break_metadata, level, write_video
 
 SHARED = external.DATA
 HALF = [0.25, 0.25, 0.75, 0.75]
 
 
 def example() -> dict:
-  """The file that the module's own header shows."""
+  """The file in the docstring of the module."""
   text = custom.__doc__
   return json.loads(text[text.index('  {') : text.index('\n  }') + 4])
 
@@ -185,7 +184,7 @@ def tube(start: int, count: int, label: str = 'run', box=HALF) -> dict:
   return {'labels': [label], 'start': start, 'boxes': [box] * count}
 
 
-FAULTS = {  # by the kind that must be told; each has one good box on frame 2 besides
+FAULTS = {  # video -> the kind of problem, and its entry; each also has one good box on frame 2
   'unreadable': ('undecodable video', {}),
   'metadata': ('broken metadata', {}),
   'zero_frames': ('header without frame count', {}),

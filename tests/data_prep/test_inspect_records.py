@@ -11,6 +11,7 @@ from data_prep import custom, inspect_records
 from evad_jax.data.records import RecordIndex, RecordReader
 from evad_jax.errors import InputError
 from evad_jax.visualization.contact_sheet import TRUTH_COLOUR
+from tests.damage import flip_bit
 from tests.video.tiny_videos import level, write_video
 
 
@@ -74,9 +75,7 @@ def test_checking_finds_damage(prepared, tmp_path):
   for path in prepared.iterdir():
     (tmp_path / path.name).write_bytes(path.read_bytes())
   (shard,) = tmp_path.glob('*test.tfrecord-*')
-  data = bytearray(shard.read_bytes())
-  data[len(data) // 2] ^= 1
-  shard.write_bytes(data)
+  flip_bit(shard)
   inspect_records.main([str(tmp_path)])
   with pytest.raises(InputError, match='test.tfrecord-00000-of-00001: the record at byte 0 is'):
     inspect_records.main([str(tmp_path), '--check'])

@@ -1,4 +1,4 @@
-"""Names in annotation files lead below --videos or --frames, or nowhere; any bytes lie there."""
+"""Names in annotation files stay below --videos or --frames; file names may be any bytes."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from data_prep.common.sources import find_frames
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
-from evad_jax.files import storage
 from evad_jax.formats.problems import Problems
 from tests.video.tiny_videos import write_video
 
@@ -24,7 +23,7 @@ NO_NAMES = ['', ' ', 'two\nlines', 'zero\0', 'x' * 256]
 
 
 def prepare(root, videos, *more):
-  """Prepares videos by name from root/videos; the problems by name, as the manifest has them."""
+  """Prepares videos of root/videos; returns the problems of the manifest by name."""
   (root / 'a.json').write_text(json.dumps({'classes': ['a'], 'videos': videos}))
   flags = ['--annotations', str(root / 'a.json'), '--videos', str(root / 'videos')]
   custom.main([*flags, '--output', str(root / 'out'), *more])
@@ -51,7 +50,7 @@ def test_names_that_lead_elsewhere_are_left_out_and_told(root, name):
 
 def test_absolute_paths_lead_below_the_directory_or_nowhere(root):
   inside, outside = root / 'videos' / 'in' / 'good.mp4', root / 'private' / 'private.mp4'
-  beside = root / 'videos2'  # begins alike, and is another place
+  beside = root / 'videos2'  # the same prefix, another directory
   write_video(beside / 'b.mp4', 8)
   videos = {
     'inside': GOOD | {'file': str(inside)},
@@ -117,7 +116,7 @@ def test_videos_of_any_name_are_prepared(root, name):
 
 @pytest.mark.parametrize('written, searched', [('NFD', 'NFC'), ('NFC', 'NFD')])
 def test_accents_may_be_letters_of_their_own(root, written, searched):
-  """As file systems of Macs have them; é and e + ´ are the same name."""
+  """As on file systems of Macs: é and e + ´ are the same name."""
   on_disk, asked = (unicodedata.normalize(form, 'café') for form in (written, searched))
   assert on_disk != asked
   data = (root / 'videos/in/good.mp4').read_bytes()
@@ -127,7 +126,7 @@ def test_accents_may_be_letters_of_their_own(root, written, searched):
 
 
 def test_bytes_that_are_no_text_lie_beside(root):
-  """Of what nobody asked for nothing is said; what is said of such names prints."""
+  """Files that are not annotated are ignored; messages about such names can be printed."""
   (root / 'videos' / os.fsdecode(b'caf\xe9.mp4')).write_bytes(b'no video')
   assert prepare(root, {'good': GOOD}) == {}
   problems = Problems()
@@ -138,7 +137,7 @@ def test_bytes_that_are_no_text_lie_beside(root):
 
 
 def test_a_directory_of_any_bytes(root):
-  """Input and output; what cannot be done there would be told in a sentence."""
+  """For input and output."""
   place = Path(os.fsdecode(os.fsencode(root) + b'/caf\xe9:1'))
   (root / 'videos').rename(place)
   (root / 'a.json').write_text(json.dumps({'classes': ['a'], 'videos': {'in/good': GOOD}}))
@@ -163,24 +162,3 @@ def test_what_is_missing_is_told_with_where_it_was_looked_for(root):
     prepare(root, {'in/good': GOOD, 'gone': GOOD | {'split': 'test'}}, '--overwrite')
   folders = find_frames(['in/gone'], None, str(root / 'videos'))
   assert folders.looked_for('in/gone') == f'folder {root}/videos/in/gone of numbered pictures'
-
-
-@pytest.mark.parametrize(
-  ('text', 'refused'),
-  [
-    ('gs://bucket/run', True),
-    ('s3:/bucket/run', True),  # what pathlib leaves of it
-    ('cam:/run', False),  # there is a directory of this name
-    ('12:30/run', False),
-    ('run:1', False),
-    ('/a/cam:/run', False),
-  ],
-)
-def test_an_address_and_a_name_with_a_colon(tmp_path, monkeypatch, text, refused):
-  monkeypatch.chdir(tmp_path)
-  Path('cam:').mkdir()
-  if refused:
-    with pytest.raises(InputError, match='an address, not a folder'):
-      storage.refuse_address(text, '--workdir')
-  else:
-    storage.refuse_address(text, '--workdir')

@@ -1,10 +1,7 @@
-"""--overwrite: what is there is deleted when something better is whole, and not before."""
+"""--overwrite deletes the old data set once the new one is complete, and not before."""
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +13,9 @@ from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
 from evad_jax.synthetic import data_set
 from evad_jax.synthetic.clips import Settings
-from tests.data_prep.test_resumption import KILLED, hashes
+from tests.data_prep.killed import hashes, run
 from tests.video.tiny_videos import write_video
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(height=32, width=32, train=2, test=1, clip_frames=4, workers=1)
 
 
@@ -47,7 +43,7 @@ def command(source: Path, name: str, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope='module')
 def made(source, tmp_path_factory) -> dict[str, dict[str, str]]:
-  """What the two plans give in new directories."""
+  """The results of the two plans in new directories."""
   found = {}
   for name in ('old', 'new'):
     output = tmp_path_factory.mktemp(name) / 'out'
@@ -64,7 +60,7 @@ def output(source, tmp_path) -> Path:
 
 
 def files(directory: Path) -> dict[str, str]:
-  """Of the data set itself, without what is under way inside of it."""
+  """The files of the data set itself, without those in progress."""
   under_way = (data_set_directory.STAGING, directory_lock.NAME)
   there = [path for path in directory.iterdir() if path.name not in under_way]
   return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
@@ -85,7 +81,7 @@ def test_a_preparation_that_fails_leaves_the_old_one(source, made, output, monke
       custom.main(command(source, 'new', output, '--overwrite'))
   assert files(output) == made['old']
   RecordIndex.open(output, 'train')
-  custom.main(command(source, 'old', output))  # as if nothing had been
+  custom.main(command(source, 'old', output))  # as if nothing had happened
   custom.main(command(source, 'new', output, '--overwrite'))
   assert hashes(output) == made['new']
 
@@ -103,19 +99,16 @@ def test_videos_that_do_not_decode_delete_nothing(source, made, output, tmp_path
 
 @pytest.mark.parametrize(('function', 'moment'), [('rename', 'after'), ('delete', 'before')])
 def test_killed_at_any_moment_there_is_the_old_or_the_new(source, made, output, function, moment):
-  """One kill after the other, each a step later than the one before, until nothing is left to do.
+  """Kills the same command again and again, each time one step later, until it has finished.
 
-  The old data set is whole until the new one is; after that it may be neither until the same
-  command has put the new one in its place.
+  The old data set is intact until the new one is complete. After that neither may be in the
+  directory, until the same command has moved the new one there.
   """
   mine = command(source, 'new', output, '--overwrite')
   half_way = False
   for count in range(1, 60, 2):
-    words = [sys.executable, '-c', KILLED, function, moment, str(count), *mine]
-    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    if process.returncode == 0:
+    if run(function, moment, count, mine) == 0:
       break
-    assert process.returncode == -signal.SIGKILL, process.stderr
     staged = (output / data_set_directory.STAGING / 'manifest.json').exists()
     half_way |= staged and not (output / 'manifest.json').exists()
     assert staged or files(output) in (made['old'], made['new'])
@@ -147,7 +140,7 @@ def test_another_data_set_is_not_touched(source, tmp_path, more):
 
 
 def test_nor_is_one_without_a_manifest(source, tmp_path):
-  """As the program of another data set leaves it when it is killed, or TensorFlow Datasets."""
+  """A directory as a killed preparation of another data set, or TensorFlow Datasets, leaves it."""
   for name in ('ucf24-train.tfrecord-00000-of-00002', 'dataset_info.json', 'index-train.npz'):
     (tmp_path / name).write_text('theirs')
   before = hashes(tmp_path)

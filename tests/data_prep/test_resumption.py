@@ -1,11 +1,8 @@
-"""A preparation that is killed and started again gives the bytes of one that never was."""
+"""A preparation that is killed and restarted writes the same bytes as an undisturbed one."""
 
-import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,38 +13,10 @@ from evad_jax.data import data_set_directory, record_writer
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.formats.problems import Problems
+from tests.data_prep.killed import hashes, run
 from tests.video.tiny_videos import write_video
 
-ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ['train', 'train', 'train', 'test', 'train', 'test', 'train', 'test']
-
-# The process kills itself for certain: at the n-th call of a function, before or after it.
-KILLED = """
-import os, signal, sys, threading
-from pathlib import Path
-from data_prep import custom
-from data_prep.common import preparation
-from evad_jax.data import record_writer
-owner, name = {'rename': (Path, 'replace'), 'write': (record_writer.ShardWriter, 'write'),
-               'delete': (Path, 'unlink')}[sys.argv[1]]
-moment, left = sys.argv[2], int(sys.argv[3])
-function, lock = getattr(owner, name), threading.Lock()
-
-def deadly(*arguments, **more):
-  global left
-  with lock:
-    left -= 1
-    mine = left == 0
-  if mine and moment == 'before':
-    os.kill(os.getpid(), signal.SIGKILL)
-  result = function(*arguments, **more)
-  if mine and moment == 'after':
-    os.kill(os.getpid(), signal.SIGKILL)
-  return result
-
-setattr(owner, name, deadly)
-custom.main(sys.argv[4:])
-"""
 
 
 @pytest.fixture(scope='module')
@@ -69,11 +38,6 @@ def source(tmp_path_factory) -> Path:
 def command(source: Path, output: Path, *more: str) -> list[str]:
   flags = ['--annotations', str(source / 'all.json'), '--output', str(output)]
   return [*flags, '--shard-frames', '50', *more]
-
-
-def hashes(directory: Path) -> dict[str, str]:
-  """Of every file, hidden ones too."""
-  return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.iterdir()}
 
 
 @pytest.fixture(scope='module')
@@ -99,9 +63,7 @@ def undisturbed(source, tmp_path_factory) -> dict[str, str]:
 
 
 def kill(arguments: list[str], function: str, moment: str, count: int) -> None:
-  words = [sys.executable, '-c', KILLED, function, moment, str(count), *arguments]
-  process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-  assert process.returncode == -signal.SIGKILL, process.stderr
+  assert run(function, moment, count, arguments) == -signal.SIGKILL
 
 
 def parts(output: Path) -> int:
@@ -109,7 +71,7 @@ def parts(output: Path) -> int:
 
 
 def test_killed_at_many_moments_one_after_the_other(source, undisturbed, tmp_path, capsys):
-  """Every run goes on from where the one before was killed."""
+  """Every run resumes where the previous one was killed."""
   output = tmp_path / 'out'
   mine = command(source, output, '--workers', '1')
   kill(mine, 'rename', 'before', 1)  # the plan is not yet noted
@@ -192,7 +154,7 @@ def test_a_part_of_another_plan_is_kept_until_told(source, undisturbed, tmp_path
   first = command(source, output, '--keyframe-stride', '2', '--workers', '1')
   kill(first, 'rename', 'after', 1)
   second = command(source, output, '--workers', '1')
-  kill(second, 'rename', 'after', 4)  # nothing was whole, so the second plan may have the place
+  kill(second, 'rename', 'after', 4)  # there is no shard of the first plan
   assert parts(output) == 1
   with pytest.raises(InputError, match='a part of another plan .other annotations.; use its argum'):
     custom.main(first)
@@ -206,7 +168,7 @@ def test_strict_stops_at_what_an_earlier_run_has_found(source, tmp_path):
   output = tmp_path / 'out'
   # One worker: of several, another may have its rename counted and not done yet.
   kill(command(source, output, '--workers', '1'), 'rename', 'after', 11)
-  assert parts(output) == 5  # all shards are whole
+  assert parts(output) == 5  # all shards are complete
   with pytest.raises(InputError, match='v2: undecodable video'):
     custom.main(command(source, output, '--strict', '--workers', '1'))
 

@@ -1,4 +1,4 @@
-"""The synthetic data set: same bytes always, true boxes and labels, nothing told by the keyframe.
+"""The synthetic data set: reproducible bytes, true boxes and labels, uninformative keyframes.
 
 Boxes and actions are measured from pixels (people differ from the grey by at least 80 levels in one
 channel, the background by about 12), never from the parameters that drew them.
@@ -101,7 +101,7 @@ def test_a_finished_set_is_replaced_only_when_told(small_set):
 
 @pytest.mark.parametrize('settings', [SMALL, dataclasses.replace(SMALL, seed=1)])
 def test_what_was_not_finished_is_done_again(small_set, tmp_path, monkeypatch, settings):
-  with monkeypatch.context() as patch:  # it fails in the second split, when the first is whole
+  with monkeypatch.context() as patch:  # it fails in the second split, after the first is complete
     patch.setitem(data_set.SHARDS, 'test', 0)
     with pytest.raises(ZeroDivisionError):
       data_set.generate(tmp_path, settings)
@@ -142,7 +142,7 @@ def test_the_command_line_writes_a_set(tmp_path):
 
 
 def figure_mask(frame: np.ndarray) -> np.ndarray:
-  """(H, W, 3) -> (H, W) bool by pixels alone: what differs from the picture's border."""
+  """(H, W, 3) -> (H, W) bool: True where the pixels differ from the picture's border."""
   border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]]).astype(float)
   return np.abs(frame - np.median(border, 0)).max(-1) > FIGURE_THRESHOLD
 
@@ -182,14 +182,14 @@ def nearest_part(frame: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def cut_around(mask: np.ndarray, centre: np.ndarray) -> np.ndarray:
-  """The mask moved, to the fraction of a pixel, so that `centre` (x, y) lies in the middle."""
+  """The mask shifted, with subpixel precision, so that `centre` (x, y) is in the middle."""
   middle = np.array(mask.shape[::-1]) / 2
   matrix = np.column_stack([np.eye(2), middle - centre])
   return cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1])
 
 
 def measured_actions(clip: synthetic_clips.Clip) -> set[str]:
-  """What the only person of a clip does, by where shirt, trousers and skin are in each frame."""
+  """The actions of a clip's only person, from the positions of shirt, trousers and skin."""
   shirts, feet, skins = [], [], []
   for frame in clip.frames:
     part = nearest_part(frame, clip.people[0].colours)
@@ -214,7 +214,7 @@ def measured_actions(clip: synthetic_clips.Clip) -> set[str]:
 
 
 def in_full_view(clip: synthetic_clips.Clip) -> bool:
-  """One person, three colours that pixels tell apart, never touching the picture's border."""
+  """One person in three distinct colours, never touching the picture's border."""
   if len(clip.people) > 1:
     return False
   colours = clip.people[0].colours.astype(float)
@@ -247,7 +247,7 @@ def test_every_action_is_frequent_and_nobody_does_nothing():
 
 
 def appearance(clip: synthetic_clips.Clip, frame: int) -> list[list[float]]:
-  """Every person's box and pose in a frame, and how it looks: numbers that could give it away."""
+  """Box, pose and colours of every person in a frame: numbers that could reveal the action."""
   rows = []
   shape = clip.frames.shape[1:3]
   for person in clip.people:

@@ -1,4 +1,4 @@
-"""A video of synthetic people and its truth: the same for a seed, and true of the pictures."""
+"""A video of synthetic people and its ground truth: reproducible, and correct."""
 
 import csv
 import re
@@ -53,7 +53,7 @@ def test_pictures_are_the_frames_enlarged(written):
 
 
 def test_truth_is_what_frames_say(written):
-  """Boxes in pixels of the file; no rows where somebody passes from one action to the next."""
+  """Boxes in pixels of the file; no rows while a person changes from one action to the next."""
   wanted = []
   for number, (_, found) in enumerate(synthetic_video.frames(SECONDS, 2, 5)):
     sure = BETWEEN <= number % PERIOD <= PERIOD - BETWEEN

@@ -1,4 +1,4 @@
-"""Records hold what a player would show, upright and square, and nothing that is lost."""
+"""Records hold what a player shows, upright and with square pixels, and no lost picture."""
 
 import json
 from fractions import Fraction
@@ -12,7 +12,7 @@ from data_prep import custom
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from tests.video import numbered
-from tests.video.test_shown import CORNERS, MATRICES, differ, with_matrix, write_pictures
+from tests.video.turned_videos import CORNERS, MATRICES, differ, with_matrix, write_pictures
 
 BOX = [0, 0, 48, 32]  # the left upper quarter, in pixels of a picture of 96 x 64
 

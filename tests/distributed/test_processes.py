@@ -1,8 +1,7 @@
-"""Two processes on one machine: what they agree on, and settings that cannot work."""
+"""Two processes on one machine: their agreement, and impossible settings."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,19 +14,14 @@ from configs import common
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.distributed import processes as distributed
 from evad_jax.errors import InputError
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port():
-  with socket.socket() as found:
-    found.bind(('localhost', 0))
-    return found.getsockname()[1]
-
-
 @pytest.fixture(scope='module')
 def together(tmp_path_factory):
-  """What tests/two_processes.py found in both processes, and what they printed."""
+  """The results of tests/two_processes.py in both processes, and their output."""
   directory = tmp_path_factory.mktemp('together')
   arguments = [sys.executable, '-m', 'tests.two_processes', f'localhost:{free_port()}']
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
@@ -43,7 +37,7 @@ def together(tmp_path_factory):
     )
     for number in range(2)
   ]
-  told = [process.communicate(timeout=240) for process in processes]
+  told = [process.communicate(timeout=600) for process in processes]
   assert [process.returncode for process in processes] == [0, 0], told
   found = [json.loads((directory / f'{number}.json').read_text()) for number in range(2)]
   return directory, found, [out for out, _ in told]
@@ -111,7 +105,7 @@ distributed.start(ConfigDict(settings))
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
   lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]

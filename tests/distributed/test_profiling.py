@@ -1,4 +1,4 @@
-"""A trace of a few steps: which, that it is written, and that it never ends a run."""
+"""A trace of a few steps: which steps, that it is written, and that it never ends a run."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from tests.tiny_run import make_data, tiny_config
 
 @pytest.fixture
 def traced(monkeypatch):
-  """What is begun and ended, in order."""
+  """The starts and stops of traces, in order."""
   done = []
   monkeypatch.setattr(jax.profiler, 'start_trace', lambda place: done.append(f'start {place}'))
   monkeypatch.setattr(jax.profiler, 'stop_trace', lambda: done.append('stop'))
@@ -34,7 +34,7 @@ def go(done, start, steps, numbers, directory='d'):
     (0, 2, range(1, 4), [1, 2, 3]),
     (2, 2, range(1, 6), [1, 'start d', 2, 3, 'stop', 4, 5]),
     (1, 1, range(1, 3), ['start d', 1, 'stop', 2]),
-    (2, 5, range(1, 4), [1, 'start d', 2, 3, 'stop']),  # the end comes first
+    (2, 5, range(1, 4), [1, 'start d', 2, 3, 'stop']),  # the run ends first
     (2, 3, range(3, 7), ['start d', 3, 4, 'stop', 5, 6]),  # a run that is continued
     (2, 3, range(5, 7), [5, 6]),
   ],

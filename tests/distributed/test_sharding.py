@@ -1,4 +1,4 @@
-"""Where parameters, optimizer state and batches are put, by hand-worked tables."""
+"""The sharding of parameters, optimizer state and batches, by hand-worked tables."""
 
 from types import SimpleNamespace
 

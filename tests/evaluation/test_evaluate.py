@@ -1,4 +1,4 @@
-"""The figures of an evaluation: perfect detections, shifted ones, classes that are not scored."""
+"""The metrics of an evaluation: perfect detections, shifted ones, classes that are not scored."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ from evad_jax.data.records import Record
 from evad_jax.data.tube_index import TrueTube, write_tubes
 from evad_jax.distributed import sharding
 from evad_jax.evaluation import evaluate
-from evad_jax.metrics import frame_map
 from evad_jax.structures import Detections, Targets
+from tests.evaluation.batches import collected
 
 FRAMES, CLASSES = 20, ['sit', 'stand', 'wave']
 VIDEOS = ['one', 'two']
@@ -41,7 +41,7 @@ def index(tmp_path_factory):
 
 
 def state_of(index, box):
-  """All frames with one detected box, certain of the right class and of no other."""
+  """One detected box on every frame, with score 1 for its class and 0 for the others."""
   count = len(index)
   labels = np.eye(3, dtype=np.float32)[np.where(index.videos == 'one', 0, 2)][:, None]
   true = np.tile(BOX, (count, 1, 1))
@@ -49,17 +49,7 @@ def state_of(index, box):
     np.tile(np.asarray(box, np.float32), (count, 1, 1)), np.ones((count, 1), np.float32), labels
   )
   targets = Targets(true, labels, np.ones((count, 1), bool))
-  state = frame_map.start(('action',), 0.7)
-  order = np.random.default_rng(0).permutation(count)  # batches may come in any order
-  for part in np.array_split(order, 3):
-    state = frame_map.update(
-      state,
-      Detections(*(x[part] for x in detections)),
-      Targets(*(x[part] for x in targets)),
-      np.ones(len(part), bool),
-      part,
-    )
-  return state
+  return collected(detections, targets, np.random.default_rng(0).permutation(count))
 
 
 @pytest.mark.parametrize('linking', ['greedy', 'viterbi', 'multisports'])

@@ -1,4 +1,4 @@
-"""What an evaluation writes gives its own figures when tools.score reads it, to the last digit."""
+"""The files of an evaluation give the same metrics in tools.score, to the last digit."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from evad_jax.formats import detections_csv
 from evad_jax.metrics import frame_map
 from evad_jax.structures import Detections, Targets
 from evad_jax.tools import score
+from tests.evaluation.batches import collected
 
 PROPOSALS, PEOPLE = 5, 3
 
@@ -57,7 +58,7 @@ def prepared(directory, split, classes, videos, stored, keyframes=None, **manife
 
 
 def evaluated(index, videos, seed, noise, scoring):
-  """A state of all examples: the true boxes moved by `noise`, and others; scores with many ties."""
+  """The state after all examples: true boxes moved by `noise`, random boxes, many tied scores."""
   rng, num_classes = np.random.default_rng(seed), len(index.classes)
   count = len(index)
   boxes = np.sort(rng.random((count, PROPOSALS, 2, 2)), axis=2).reshape(count, PROPOSALS, 4)
@@ -80,16 +81,7 @@ def evaluated(index, videos, seed, noise, scoring):
       boxes[example, person_number] = np.clip(box + rng.normal(0, noise, 4), 0, 1)
       actions[example, person_number, labels], person[example, person_number] = 0.9, 0.95
   detections = Detections(*(x.astype(np.float32) for x in (boxes, person, actions)))
-  state = frame_map.start((scoring,), 0.7)
-  for part in np.array_split(rng.permutation(count), 3):  # batches come in any order
-    state = frame_map.update(
-      state,
-      Detections(*(x[part] for x in detections)),
-      Targets(*(x[part] for x in targets)),
-      np.ones(len(part), bool),
-      part,
-    )
-  return state
+  return collected(detections, targets, rng.permutation(count), scoring)
 
 
 def scored(tmp_path, protocol, truth, *flags):
@@ -161,7 +153,7 @@ def test_ids_of_a_label_map_with_gaps(ava, tmp_path, scoring, most):
 
 
 def test_some_classes_of_a_label_map_are_scored(ava, tmp_path):
-  """As the 60 of AVA's 80: the others are in the file and do not count."""
+  """Like the 60 of AVA's 80: the others are in the file and do not count."""
   index, videos = ava
   some = dataclasses.replace(index, scored_classes=['action 11', 'action 80'])
   state = evaluated(some, videos, 3, 0.05, 'action')
@@ -232,7 +224,7 @@ def videos_with_tubes():
 
 
 def own_data(directory, every_frame):
-  """Every frame of the videos prepared, or the annotated ones alone."""
+  """A prepared data set of every frame of the videos, or of the annotated ones alone."""
   videos = videos_with_tubes()
 
   def annotated(frames, tubes):
@@ -272,7 +264,7 @@ def test_frames_and_tubes_of_every_frame(tmp_path, scoring, noise, linking):
 
 
 def test_tubes_that_go_on_beyond_the_annotation_count(tmp_path):
-  """Somebody is seen on all 60 frames of run/b, whose action takes 30: an overlap of 0.5."""
+  """A person is detected on all 60 frames of run/b, whose action lasts 30: an overlap of 0.5."""
   index, videos = own_data(tmp_path / 'data', every_frame=True)
   count, box = len(index), np.float32([37 / 320, 41 / 240, 111 / 320, 203 / 240])
   here = index.videos == 'run/b'
@@ -281,13 +273,8 @@ def test_tubes_that_go_on_beyond_the_annotation_count(tmp_path):
     np.where(here, 0.9, 0.1).astype(np.float32)[:, None],
     np.stack([np.zeros(count), np.where(here, 0.9, 0.0)], 1).astype(np.float32)[:, None],
   )
-  state = frame_map.update(
-    frame_map.start(('action',)),
-    detections,
-    Targets(np.zeros((count, 1, 4)), np.zeros((count, 1, 2)), np.zeros((count, 1), bool)),
-    np.ones(count, bool),
-    np.arange(count),
-  )
+  nobody = Targets(np.zeros((count, 1, 4)), np.zeros((count, 1, 2)), np.zeros((count, 1), bool))
+  state = collected(detections, nobody, np.arange(count))
   _, video = evaluate.score(configuration(), state, index)
   runs = {figure: aps[1] for figure, aps in video.figures.items()}
   assert (runs['0.2'].value, runs['0.5'].value, runs['0.75'].value) == (0.25, 0.25, 0.0)  # 1 of 4
@@ -326,7 +313,7 @@ def test_frames_that_nobody_annotated_do_not_change_frame_map(tmp_path):
 
 
 def test_three_runs_are_averaged_by_one_command(tmp_path, capsys):
-  """The figures are 1, 0 and 1 of splits whose only clip is found, missed, found."""
+  """The metrics are 1, 0 and 1 for splits whose only clip is found, missed, found."""
   box = (10, 20, 110, 220)
   tubes = {f'run/{i}': {1: [np.array([[f + 1, *box] for f in range(20)])]} for i in range(3)}
   content = {

@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before."""
+"""Atomic writes: a file is complete, or as it was before."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Who holds a directory, and that nobody does when the holder is gone, however it went."""
+"""Who holds a directory, and that it is free once the holder is gone, however it ended."""
 
 import errno
 import fcntl
@@ -14,10 +14,10 @@ from configs import demo
 from evad_jax import main
 from evad_jax.errors import InputError
 from evad_jax.files import directory_lock
-from tests.distributed.test_processes import free_port
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-# Holds a directory until its input ends; with a child that outlives it, as a worker of it would.
+# Holds a directory until its input ends, with a child that may outlive it, like a worker process.
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from evad_jax.errors import exit_on_input_error
 from evad_jax.files import directory_lock
 none = subprocess.DEVNULL
 with exit_on_input_error(), directory_lock.held(Path(sys.argv[1]), 'training', 'another --workdir'):
-  child = subprocess.Popen(['sleep', '60'], stdin=none, stdout=none, stderr=none)
+  child = subprocess.Popen(['sleep', '600'], stdin=none, stdout=none, stderr=none)
   print(child.pid, flush=True)
   sys.stdin.read()
   child.kill()
@@ -71,7 +71,7 @@ def test_a_killed_holder_holds_nothing_even_while_its_children_live(tmp_path):
   try:
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert (tmp_path / directory_lock.NAME).exists()  # what it left does not matter
+    assert (tmp_path / directory_lock.NAME).exists()  # the file it left does not matter
     with held(tmp_path):
       assert str(os.getpid()) in (tmp_path / directory_lock.NAME).read_text()
       os.kill(child, 0)  # it is still there
@@ -92,7 +92,7 @@ def test_one_process_may_not_hold_it_twice(tmp_path):
 
 
 def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
-  """Between opening and locking, the holder ends, and another comes."""
+  """Between opening and locking, the holder ends and another process takes the lock."""
   flock, others = fcntl.flock, []
 
   def late(descriptor, operation):
@@ -156,7 +156,7 @@ with exit_on_input_error():
 
 
 def run_of_two(directory):
-  """Of both: status, whether it had the directory, and errors."""
+  """For both processes: status, whether it got the directory, and stderr."""
   coordinator = f'localhost:{free_port()}'
   processes = [
     subprocess.Popen(
@@ -168,7 +168,7 @@ def run_of_two(directory):
     )
     for number in range(2)
   ]
-  told = [process.communicate(timeout=300) for process in processes]
+  told = [process.communicate(timeout=600) for process in processes]
   codes = [process.returncode for process in processes]
   return [(code, 'has it' in out, err) for code, (out, err) in zip(codes, told, strict=True)]
 

@@ -1,8 +1,9 @@
-"""JSON, csv and label maps with numbers that no data set has: one sentence, before memory is asked
-for, in whatever command reads them."""
+"""JSON, csv and label maps with impossible numbers: every command answers with one sentence.
+
+The check comes before any memory is allocated.
+"""
 
 import json
-import time
 
 import pytest
 
@@ -68,13 +69,11 @@ ANNOTATIONS = {
 
 @pytest.mark.parametrize(('content', 'message'), ANNOTATIONS.values(), ids=ANNOTATIONS)
 def test_annotations(tmp_path, content, message):
-  message = message.replace('10{', '10{').replace(
-    'frame 1e', 'frame 10{16}|no video has a frame 9{18}'
-  )
+  message = message.replace('frame 1e', 'frame 10{16}|no video has a frame 9{18}')
   (tmp_path / 'a.json').write_text(json.dumps(content))
   with pytest.raises(InputError, match=f'a.json: .*({message})'):
     read_annotations(tmp_path / 'a.json')
-  with pytest.raises(SystemExit) as stopped:  # and the command that scores reads them alike
+  with pytest.raises(SystemExit) as stopped:  # the command that scores refuses them too
     words = ['--groundtruth', str(tmp_path / 'a.json'), '--detections', 'd.csv']
     command_line.run(score.main, ['--protocol', 'frame', *words])
   assert stopped.value.code == 2
@@ -115,21 +114,19 @@ def test_label_maps(tmp_path, text, message):
     class_lists.read(tmp_path / 'a.pbtxt')
 
 
-def test_many_names_are_told_apart_in_no_time():
-  """Three alike by hand; then 5,000 of one name, once they took seconds."""
+def test_many_names_are_told_apart_in_no_time(within):
+  """Three by hand; then 5,000 of the same name, which a quadratic search takes seconds for."""
   assert class_lists.distinct(['a', 'b', 'a'], [1, 2, 3]) == ['a (1)', 'b', 'a (3)']
-  start = time.process_time()
-  found = class_lists.distinct(['a'] * 4999 + ['a (7)'], range(5000))
-  assert len(set(found)) == 5000 and time.process_time() - start < 0.5
+  with within(0.5):
+    found = class_lists.distinct(['a'] * 4999 + ['a (7)'], range(5000))
+  assert len(set(found)) == 5000
 
 
-def test_a_name_that_stands_twice_is_found_in_no_time(tmp_path):
+def test_a_name_that_stands_twice_is_found_in_no_time(tmp_path, within):
   names = [f'"n{i}": 0' for i in range(50_000)]
   (tmp_path / 'a.json').write_text('{' + ','.join([*names, '"n49999": 1']) + '}')
-  start = time.process_time()
-  with pytest.raises(InputError, match="'n49999' occurs twice"):
+  with within(1), pytest.raises(InputError, match="'n49999' occurs twice"):
     text_files.read_json(tmp_path / 'a.json', 'x')
-  assert time.process_time() - start < 1
 
 
 def test_devices_are_no_files(tmp_path):

@@ -1,10 +1,9 @@
-"""Pickles that were written to harm: refused by name, in a second, whatever they ask for."""
+"""Malicious pickles are refused by name, within a second, whatever they ask for."""
 
 import pickle
 import struct
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ TEMPLATE = b'\x80\x02]q\x00.'  # an empty list, in the first memory cell
 
 
 class Call:
-  """Pickled as the call of a function, and then as a change of what it gave."""
+  """Pickled as a function call, followed by a change of its result."""
 
   def __init__(self, function, *arguments, state=None):
     self.parts = (function, arguments) if state is None else (function, arguments, state)
@@ -26,7 +25,7 @@ class Call:
 
 
 def dtype(kind, **change):
-  """A type as NumPy pickles it, with parts of its state changed by position."""
+  """A dtype as NumPy pickles it, with parts of its state changed by index."""
   make, arguments, state = np.dtype(kind).__reduce__()
   return Call(
     make, *arguments, state=tuple(change.get(f's{i}', part) for i, part in enumerate(state))
@@ -105,16 +104,14 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize(('data', 'message'), PROGRAMS.values(), ids=PROGRAMS)
-def test_programs_that_no_writer_wrote(tmp_path, data, message):
+def test_programs_that_no_writer_wrote(tmp_path, data, message, within):
   (tmp_path / 'a.pkl').write_bytes(data)
-  start = time.perf_counter()
-  with pytest.raises(InputError, match=message):
+  with within(1), pytest.raises(InputError, match=message):
     load_plain_pickle(tmp_path / 'a.pkl')
-  assert time.perf_counter() - start < 1
 
 
 def test_an_array_that_a_thousand_names_share_is_not_multiplied(tmp_path):
-  """100 kB that would become 100 MB of boxes: refused; what is shared a little is read."""
+  """100 kB that would become 100 MB of boxes is refused; one shared array is read."""
   rows = np.ones((2500, 5))
   for number, message in ((1000, 'again and again'), (1, None)):
     content = {str(i): rows for i in range(number)}
@@ -127,7 +124,7 @@ def test_an_array_that_a_thousand_names_share_is_not_multiplied(tmp_path):
 
 
 def test_protocol_0_as_python_2_wrote_it(tmp_path):
-  """By hand: text, a list, an array of two numbers whose bytes are a text of Python 2."""
+  """By hand: text, a list, and an array of two numbers whose bytes are a Python 2 string."""
   program = (
     b"(dp0\nS'a'\np1\n(lp2\nI1\naF2.5\nasS'b'\np3\ncnumpy.core.multiarray\n_reconstruct\np4\n"
     b"(cnumpy\nndarray\np5\n(I0\ntp6\nS'b'\np7\ntp8\nRp9\n(I1\n(I2\ntp10\ncnumpy\ndtype\np11\n"
@@ -148,7 +145,7 @@ def test_protocol_0_as_python_2_wrote_it(tmp_path):
   ],
 )
 def test_command_lines_answer_in_one_sentence(tmp_path, command):
-  """Pointers that would end the process: rows of a tube that are objects at an address."""
+  """Rows of a tube that are pointers to objects, which would crash the process."""
   rows = Call(np.ndarray, (1, 5), np.dtype('O'), b'\x41' * 40)
   content = {
     'labels': ['a'],

@@ -1,4 +1,4 @@
-"""Earlier files stay until those that replace them are whole."""
+"""Earlier files stay until their replacements are complete."""
 
 import pytest
 

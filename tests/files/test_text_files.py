@@ -1,4 +1,4 @@
-"""Text from outside: whatever an editor or a spreadsheet saved, one function reads."""
+"""External text: one function reads what editors and spreadsheets save."""
 
 import codecs
 import json

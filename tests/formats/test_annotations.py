@@ -1,4 +1,4 @@
-"""Annotation pickles: hostile ones are refused by name, both families become the same thing."""
+"""Annotation pickles: malicious ones are refused by name; both layouts are read alike."""
 
 import collections
 import datetime
@@ -13,34 +13,14 @@ from evad_jax.files.plain_pickle import load_plain_pickle
 from evad_jax.formats.annotations import read_annotations
 from evad_jax.formats.problems import Problems
 from tests import external
+from tests.formats.one_tube import NAME, act_content, pyannot_entry
 
 SHARED = external.DATA / 'ucf24_mini'
-NAME = 'Diving/v_Diving_g01_c01'
 
 
 def save(path: Path, content, protocol: int = 2) -> Path:
   path.write_bytes(pickle.dumps(content, protocol))
   return path
-
-
-def pyannot_entry() -> dict:
-  """Two boxes whose right edge is 250 + 60 = 310: in uint8 that would be 54."""
-  boxes = np.array([[250, 10, 60, 100], [10, 200, 20, 40]], np.uint8)
-  tube = {'label': 5, 'sf': 3, 'ef': 5, 'boxes': boxes}
-  return {'annotations': [tube], 'numf': np.uint8(9), 'label': 5}
-
-
-def act_content() -> dict:
-  """The same tube in the other layout: 1-based frames, corners."""
-  tube = np.array([[4, 250, 10, 310, 110], [5, 10, 200, 30, 240]], np.float32)
-  return {
-    'labels': [f'class{number}' for number in range(24)],
-    'gttubes': {NAME: {5: [tube]}},
-    'nframes': {NAME: 9},
-    'train_videos': [[NAME]],
-    'test_videos': [[]],
-    'resolution': {NAME: (240, 320)},
-  }
 
 
 @pytest.mark.parametrize('content', [{NAME: pyannot_entry()}, act_content()])
@@ -161,7 +141,7 @@ def test_other_layouts_are_refused(tmp_path, content, message):
 
 
 def test_a_bad_tube_is_left_out_where_problems_are_listed(tmp_path):
-  """Of a tube with a frame twice, the second row goes; a tube out of order goes whole."""
+  """A repeated frame loses its second row; a tube out of order is left out."""
   content = act_content()
   (good,) = content['gttubes'][NAME][5]
   twice = good[[0, 0, 1]] + np.array([[0, 0, 0, 0, 0], [0, 9, 9, 9, 9], [0, 0, 0, 0, 0]])

@@ -1,4 +1,4 @@
-"""Annotation pickles and JSON as ground truth: both families by hand, splits, and faults."""
+"""Annotation pickles and JSON as ground truth: both layouts by hand, splits, and faults."""
 
 import json
 import pickle
@@ -121,7 +121,7 @@ def test_published_annotations():
 
 
 def test_json_of_own_data(tmp_path):
-  """Frames from 1; the split `test`; a label written twice is one; single boxes are no tubes."""
+  """Frames from 1; the split `test`; a repeated label counts once; single boxes are not tubes."""
   content = {
     'classes': ['walk', 'wave'],
     'videos': {
@@ -152,7 +152,7 @@ def test_json_of_own_data(tmp_path):
   ]
   (alone,) = truth.single_boxes['a']
   assert (alone.label, alone.frames.tolist(), alone.boxes.tolist()) == (1, [8], [[5, 5, 9, 9]])
-  # Somebody is seen where the annotator saw nobody, and on a frame that nobody looked at.
+  # Detections on a frame that is annotated as empty, and on one that is not annotated.
   number = np.zeros(2, np.int64)
   seen = BoxTable(np.array([9, 1]), np.ones((2, 4)), number, np.ones(2), number)
   counted = tube_csv.frame_set(truth, seen)

@@ -44,7 +44,7 @@ def test_others_are_told_apart_and_each_is_there_once(tmp_path):
 
 
 def test_preparation_reads_them_by_the_same_rule(tmp_path):
-  """Videos of other classes are left out; those of ours that nobody annotated are told later."""
+  """Videos of other classes are left out; those without annotations are reported later."""
   path = listed(tmp_path, 'run/v.1.avi 4\nrun/a b 2\nArchery/v_A.avi 3\nrun/lost.b.avi 4\n')
   assert read_list(path, ('run', 'jump'), KNOWN) == ['run/a b 2', 'run/lost.b', 'run/v.1']
   with pytest.raises(InputError, match='lists no video of the 1 classes'):

@@ -1,4 +1,4 @@
-"""The detector from Python: the same as the model itself, and clear words for what does not fit."""
+"""The detector from Python: equal to the model itself, and clear errors for bad input."""
 
 import json
 
@@ -15,7 +15,7 @@ from evad_jax.inference.predict import predict
 from evad_jax.model.evad import EVAD
 from tests import micro_checkpoint, micro_evad
 from tests.micro_checkpoint import CLASSES, CLIP
-from tests.micro_evad import ACTIONS, PROPOSALS, micro_model
+from tests.micro_evad import PROPOSALS, micro_model
 
 # 60 x 90 pixels become 32 x 48, and 60 x 88 become 32 x 47, on one canvas, 32 x 48.
 WHOLE, PADDED = (60, 90), (60, 88)
@@ -36,7 +36,7 @@ def random_clips(count, size=WHOLE, seed=0):
 
 
 def expected(clips, width, **changes):
-  """What the model itself says of clips, resized to 32 x width by hand."""
+  """The outputs of the model itself, for clips resized to 32 x width by hand."""
   canvas = np.zeros((len(clips), 8, 32, 48, 3), np.uint8)
   for out, clip in zip(canvas, clips, strict=True):
     for picture, frame in zip(out, clip, strict=True):
@@ -58,7 +58,6 @@ def assert_same(found, wanted):
 def test_a_clip_is_seen_as_by_the_model_itself(detector, size, width):
   clips = random_clips(1, size)
   found = detector(clips[0])
-  assert found.boxes.shape == (PROPOSALS, 4) and found.action_scores.shape == (PROPOSALS, ACTIONS)
   assert_same(found, [x[0] for x in expected(clips, width)])
 
 

@@ -1,47 +1,12 @@
-"""Dropping: the oldest, counted, only when late; errors and endings come through."""
+"""Only a late reader loses items, the oldest first, counted; errors and the end arrive."""
 
 import itertools
-import queue
 import threading
 
 import pytest
 
 from evad_jax.inference.drop_oldest import DropOldest
-
-SOON = 20  # seconds: a bound on waiting for the other thread, which is never reached
-END = object()
-
-
-class Source:
-  """A source whose moments the test decides on."""
-
-  def __init__(self, error=None):
-    self.error = error
-    self._items, self._stored = queue.Queue(), threading.Semaphore(0)
-    self._offered = 0
-
-  def __iter__(self):
-    while (item := self._items.get(timeout=SOON)) is not END:
-      yield item
-      self._stored.release()  # the reader asks for the next: it has put this one away
-    if self.error:
-      raise self.error
-
-  def offer(self, *items):
-    """Returns at once."""
-    self._offered += len(items)
-    for item in items:
-      self._items.put(item)
-
-  def give(self, *items):
-    """Returns when they, and all that were offered, wait in the reader or were dropped."""
-    self.offer(*items)
-    while self._offered:
-      assert self._stored.acquire(timeout=SOON)
-      self._offered -= 1
-
-  def end(self):
-    self._items.put(END)
+from tests.inference.stepped_source import SOON, Source
 
 
 def test_whoever_keeps_up_gets_everything():
@@ -73,13 +38,15 @@ def test_the_oldest_are_dropped_and_counted(size):
   assert reader.dropped == 12 - size  # all others came out: 13 = 1 + size + dropped
 
 
-def test_reading_begins_before_anybody_waits_and_goes_on_beside():
+def test_reading_begins_before_anybody_waits_and_goes_on_beside(monkeypatch):
   source = Source()
   reader = DropOldest(source, 3)
   source.give('a', 'b')  # nobody iterates yet
   items = iter(reader)
   assert next(items) == 'a'
-  later = threading.Timer(0.05, source.give, ['c'])
+  waits, wait = threading.Event(), reader._changed.wait
+  monkeypatch.setattr(reader._changed, 'wait', lambda *seconds: waits.set() or wait(*seconds))
+  later = threading.Thread(target=lambda: waits.wait(SOON) and source.give('c'))
   later.start()
   assert [next(items), next(items)] == ['b', 'c']  # the last one is waited for
   later.join()

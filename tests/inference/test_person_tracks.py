@@ -1,4 +1,4 @@
-"""Who is who, by hand: thresholds, ids, and what comes with them."""
+"""Person tracks by hand: thresholds, ids, and the rows that belong to them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from evad_jax.structures import Detections
 
 
 def detections(*rows):
-  """Rows of x, score: boxes a fifth wide from x on; the actions tell the row."""
+  """Rows of (x, score): boxes of width 0.2 from x on; the action scores identify the row."""
   boxes = [(x, 0.2, x + 0.2, 0.8) for x, _ in rows]
   return Detections(
     boxes=np.array(boxes, np.float32).reshape(-1, 4),
@@ -34,7 +34,7 @@ def test_people_keep_their_ids_and_their_rows():
   np.testing.assert_array_equal(a.boxes, first.boxes[[0, 3]])
   np.testing.assert_array_equal(a.person_scores, first.person_scores[[0, 3]])
   np.testing.assert_array_equal(a.action_scores, first.action_scores[[0, 3]])
-  # 0.7 itself is somebody. The one at 0.3 is new.
+  # A score of exactly 0.7 passes. The person at 0.3 is new.
   assert (b.frame, b.ids.tolist()) == (4, [0, 2, 1])
   np.testing.assert_array_equal(b.boxes, second.boxes[[0, 2, 3]])
   np.testing.assert_array_equal(b.action_scores, second.action_scores[[0, 2, 3]])
@@ -43,7 +43,7 @@ def test_people_keep_their_ids_and_their_rows():
 
 
 def test_misses_are_counted_in_keyframes():
-  """Five may be missing, whether they were looked at or skipped."""
+  """Five keyframes may be missing, whether processed or skipped."""
   here, nobody = detections((0.1, 0.9)), detections()
   for stride in (1, 3, 25):
     looks = [(n * stride, nobody if 0 < n < 6 else here) for n in range(7)]

@@ -21,7 +21,7 @@ from tests.micro_checkpoint import CLASSES
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ['stand', 'walk', 'talk to (e.g., self)']
 SIZE = (100, 200)  # height, width
-# Writes until it is killed; tells when 200 keyframes are written.
+# Writes until it is killed; prints a line after 200 keyframes.
 ENDLESS = """
 import itertools, sys
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_detections_by_hand(written):
 
 
 def test_tubes_by_hand(written):
-  """Everybody has a row a keyframe, and a line with means and maxima when gone."""
+  """Every person has a row per keyframe, and a line with means and maxima at the end."""
   prefix, early = written
   assert text(prefix, 'tubes.csv').split('\n') == [
     'video,person_id,frame,seconds,x1,y1,x2,y2,person_score',
@@ -167,7 +167,7 @@ def test_the_lowest_score(tmp_path, lowest, count):
 
 
 def test_scores_keep_all_their_digits(tmp_path):
-  """Two scores that only their seventh digit tells apart, and the highest of float32 below 1."""
+  """Two scores that differ in the seventh digit, and the largest float32 below 1."""
   scores = np.array([0.1234567, 0.1234566, 1 - 2**-24], np.float32)
   people = People(0, np.array([0]), np.array([[0, 0, 1, 1]]), scores[:1], scores[None])
   with DetectionFiles(tmp_path / 'a', 'a.mp4', NAMES, 0.0) as files:
@@ -205,7 +205,7 @@ def test_two_classes_of_one_name_are_kept_apart(tmp_path):
 
 
 def test_every_line_is_whole_after_a_kill(tmp_path):
-  """All of the 201 keyframes, and whatever came after: rows may be missing, never parts of one."""
+  """All of the 201 keyframes, and perhaps more: rows may be missing, but none is incomplete."""
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
   words = [sys.executable, '-c', ENDLESS, str(tmp_path / 'a')]
   with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, cwd=ROOT) as process:

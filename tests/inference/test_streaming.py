@@ -16,7 +16,7 @@ from evad_jax.inference.keep_rate_choice import MEMORY
 from evad_jax.inference.streaming import Settings, Stream
 from evad_jax.structures import Detections
 from tests import micro_checkpoint
-from tests.inference.test_drop_oldest import Source
+from tests.inference.stepped_source import Source
 
 NUM_FRAMES, STRIDE, THRESHOLD = 22, 4, 0.2
 
@@ -50,7 +50,7 @@ def test_a_stream_is_the_video_clip_by_clip(detector, video, batch_size):
     for a, b in zip(ours[2:5], theirs[2:5], strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
   counts = np.unique(np.concatenate([p.ids for p in found]), return_counts=True)[1]
-  assert counts.max() > 1  # somebody was followed, or ids would say nothing
+  assert counts.max() > 1  # a person is tracked, or the ids would prove nothing
 
 
 class FakeDetector:
@@ -84,7 +84,7 @@ def grey(number, size=(4, 6)):
 
 
 def clip_of(present):
-  """The numbers of the frames that were looked at."""
+  """The numbers of the frames of the clip."""
   return np.round(1000 * present.action_scores[0]).astype(int).tolist()
 
 
@@ -248,7 +248,7 @@ def test_a_detector_that_keeps_up_skips_nothing():
 
 @pytest.mark.parametrize('live', [False, True])
 def test_a_second_pass_is_the_first_again(live):
-  """Also where the first was left in the middle, and while it still goes on."""
+  """Also where the first stopped in the middle, and while it continues."""
   settings = Settings(keyframe_stride=2, batch_size=8 if live else 1, live=live)
   stream = Stream(FakeDetector(), [grey(n) for n in range(12)], settings)
   wanted = [(k, clip_frame_numbers(k, 12, 4, 1).tolist(), [0]) for k in range(0, 12, 2)]
@@ -287,7 +287,7 @@ SECONDS = {1.0: 0.3, 0.7: 0.2, 0.5: 0.1}
 
 @pytest.fixture
 def clock(monkeypatch):
-  """What time it is; only calls of the detector take any."""
+  """A fake clock; only calls of the detector take time."""
   now = SimpleNamespace(seconds=100.0)
   fake = SimpleNamespace(perf_counter=lambda: now.seconds)
   monkeypatch.setattr(streaming, 'time', fake)

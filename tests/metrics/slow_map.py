@@ -10,17 +10,17 @@ def iou(a, b):
 
 
 def match(detections, truth, overlap, threshold=0.5):
-  """Rows (place, thing, score) by falling score -> [(row, truth number or None)], best first.
+  """Rows (frame, item, score) by falling score -> [(row, truth number or None)], best first.
 
-  `overlap(thing, truth thing)` is the IoU, and only things of one place meet.
+  `overlap(item, truth item)` is the IoU; only items of the same frame are compared.
   """
   free = [True] * len(truth)
   matched = []
   for row in sorted(range(len(detections)), key=lambda row: -detections[row][2]):
-    place, thing, _ = detections[row]
+    frame, item, _ = detections[row]
     best, best_overlap = None, 0.0
-    for i, (truth_place, other) in enumerate(truth):
-      value = overlap(thing, other) if truth_place == place else 0.0
+    for i, (truth_frame, other) in enumerate(truth):
+      value = overlap(item, other) if truth_frame == frame else 0.0
       if value > best_overlap:
         best, best_overlap = i, value
     hit = best is not None and best_overlap >= threshold and free[best]

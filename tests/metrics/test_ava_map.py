@@ -1,17 +1,15 @@
-"""AVA's protocol: a small evaluation by hand, and the published figures."""
+"""AVA's protocol: a small evaluation by hand. For published ones see tests/tools/test_score.py."""
 
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.formats.ava_files import read_exclusions, read_label_map, read_truth
+from evad_jax.formats.ava_files import read_exclusions, read_truth
 from evad_jax.formats.detections_csv import read_with_lines
 from evad_jax.metrics import ava_map, scored_boxes
-from tests import external
 
-AVA_EVAL = external.DATA / 'ava_eval'
 LISTED = [12, 80]
 LEFT, RIGHT, NOWHERE = '0,0,0.4,1', '0.6,0,1,1', '0.45,0.45,0.55,0.55'
-# Class 17 is not listed; b,904 is excluded; c,905 has nobody.
+# Class 17 is not listed; b,904 is excluded; c,905 is empty.
 TRUTH = f"""\
 a,0902,{LEFT},12,0
 a,0902,{RIGHT},80,1
@@ -50,7 +48,7 @@ def scored(tmp_path, max_per_frame=None, exclude=True):
 
 
 def test_all_detections(tmp_path):
-  # Class 12: .9 hit, .8 on c,905 where nobody is, .7 hit: (1 + 2/3) / 2.
+  # Class 12: .9 hit, .8 on c,905, which is empty, .7 hit: (1 + 2/3) / 2.
   # Class 80: .5 on a keyframe that is not listed, .4 hit, .3 miss: 1/2.
   chosen, result = scored(tmp_path)
   assert [ap.value for ap in result.per_class] == [(1 + 2 / 3) / 2, 1 / 2]
@@ -58,7 +56,7 @@ def test_all_detections(tmp_path):
   assert [ap.num_detections for ap in result.per_class] == [3, 3]
   assert chosen.num_frames == 3  # keyframes with truth rows
   assert list(chosen.left_out.values()) == [1, 1, 0]  # unlisted, excluded, beyond
-  # The two of a,902 and the one of b,903; the unlisted 17 of RIGHT adds nobody.
+  # The two of a,902 and the one of b,903; the unlisted 17 of RIGHT adds no box.
   assert result.num_truth_boxes == 3
 
 
@@ -90,36 +88,3 @@ def test_what_cannot_belong_here(tmp_path, row, message):
   truth, detections, lines, _ = files(tmp_path, detections=f'a,902,{LEFT},2,0.5\n{row}\n')
   with pytest.raises(InputError, match=message):
     ava_map.check_detections(detections, lines, truth, LISTED)
-
-
-@pytest.mark.skipif(not AVA_EVAL.exists(), reason=external.missing(AVA_EVAL))
-@pytest.mark.parametrize(
-  ('labels', 'truth', 'detections', 'expected'),
-  [
-    (
-      'ava_action_list_v2.2_for_activitynet_2019.pbtxt',
-      'gt_pred_slice/gt_1j20qq1JyX4_0902-1014.csv',
-      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1014.csv',
-      0.645276714783,
-    ),
-    (
-      'ava_action_list_v2.1_for_activitynet_2018.pbtxt',
-      'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
-      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
-      0.701197194510,
-    ),
-    (
-      'mmaction2_fixture/action_list.txt',
-      'mmaction2_fixture/gt.csv',
-      'mmaction2_fixture/pred.csv',
-      0.093855218855,
-    ),
-  ],
-)
-def test_published_figures(labels, truth, detections, expected):
-  names = list(read_label_map(AVA_EVAL / labels))
-  truth, (table, lines) = read_truth(AVA_EVAL / truth), read_with_lines(AVA_EVAL / detections)
-  ava_map.check_detections(table, lines, truth, names)
-  chosen = ava_map.select(truth, table, names)
-  result = scored_boxes.compute(chosen.detections, chosen.truth, len(names), chosen.num_frames)
-  assert result.mean_ap == pytest.approx(expected, abs=1e-9)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evad_jax.metrics.average_precision import average_precision, envelope_area
+from tests.metrics import slow_map
 
 LEFT, RIGHT = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0)
 NOWHERE = (0.45, 0.45, 0.55, 0.55)
@@ -23,36 +24,6 @@ def ap(detections, truth, **kwargs):
     np.reshape(np.array(truth_boxes, float), (-1, 4)),
     **kwargs,
   )
-
-
-def slow_ap(detections, truth, threshold=0.5):
-  """The rule word by word: one detection at a time, area by summing over every recall step."""
-  ranked = sorted(detections, key=lambda row: -row[2])
-  free = [True] * len(truth)
-  points = [(0.0, 1.0)]
-  hits = 0
-  for rank, (frame, box, _) in enumerate(ranked, start=1):
-    best, best_iou = None, 0.0
-    for i, (truth_frame, truth_box) in enumerate(truth):
-      iou = slow_iou(box, truth_box) if truth_frame == frame else 0.0
-      if iou > best_iou:
-        best, best_iou = i, iou
-    if best is not None and best_iou >= threshold and free[best]:
-      free[best] = False
-      hits += 1
-    points.append((hits / len(truth), hits / rank))
-  area = 0.0
-  for i in range(1, len(points)):
-    area += (points[i][0] - points[i - 1][0]) * max(precision for _, precision in points[i:])
-  return area
-
-
-def slow_iou(a, b):
-  width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-  height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-  both = width * height
-  union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
-  return both / union if union > 0 else 0.0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +66,7 @@ def test_no_second_choice():
   # The second detection overlaps both; its best box is taken, and it may not take the other.
   a, b = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.7, 1.0)
   between = (0.0, 0.0, 0.9, 1.0)
-  assert slow_iou(between, b) > 0.5
+  assert slow_map.iou(between, b) > 0.5
   assert ap([(0, a, 0.9), (0, between, 0.8)], [(0, a), (0, b)]).value == 0.5
 
 
@@ -142,7 +113,8 @@ frame = st.integers(0, 2)
   st.lists(st.tuples(frame, box), min_size=1, max_size=8),
 )
 def test_equals_slow_implementation(detections, truth):
-  assert ap(detections, truth).value == pytest.approx(slow_ap(detections, truth), abs=1e-12)
+  expected = slow_map.average_precision(detections, truth)
+  assert ap(detections, truth).value == pytest.approx(expected, abs=1e-12)
 
 
 def test_order_of_rows_does_not_matter_where_scores_differ():

@@ -1,4 +1,4 @@
-"""Kinds of errors by hand, against the definitions word by word, and what mending them gains."""
+"""Kinds of errors by hand, against the definitions word by word, and what fixing them gains."""
 
 import numpy as np
 import pytest
@@ -10,16 +10,9 @@ from evad_jax.metrics import frame_map, scored_boxes
 from evad_jax.metrics.error_breakdown import KINDS, of_actions, of_rows
 from evad_jax.structures import Detections, Targets
 from tests.metrics import slow_map
+from tests.metrics.box_rows import columns
 
 CLASSES = 3
-
-
-def columns(rows):
-  parts = zip(*rows, strict=True) if rows else [()] * 4
-  frames, boxes, labels, *scores = (list(part) for part in parts)
-  boxes = np.reshape(np.array(boxes, float), (-1, 4))
-  scores = [np.array(some, float) for some in scores]
-  return BoxTable(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
 
 
 def broken_down(detections, truth, num_classes=CLASSES):
@@ -165,7 +158,7 @@ def test_equals_the_definitions_word_by_word(detections, truth):
   assert errors.mean_ap == pytest.approx(result.mean_ap, abs=1e-12, nan_ok=True)
   assert errors.size_found.sum() == sum(kind == 'hit' for kind in kinds.values())
   np.testing.assert_array_equal(errors.size_counts.sum(axis=0), errors.counts.sum(axis=0))
-  # Less that is wrong, more that is right, and less to find: no figure falls.
+  # Removing an error, adding a hit, or finding less to find never lowers a metric.
   for costs in (errors.costs, errors.class_costs):
     assert (costs[~np.isnan(costs)] >= -1e-12).all()
 

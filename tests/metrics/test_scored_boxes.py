@@ -1,4 +1,4 @@
-"""Figures of rows: against the rule word by word, and by hand."""
+"""Metrics of rows: against the rule word by word, and by hand."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from evad_jax.formats.box_table import NOT_SCORED, BoxTable
 from evad_jax.metrics import scored_boxes
 from tests.metrics import slow_map
+from tests.metrics.box_rows import columns
 
 CLASSES = 3
 corner = st.integers(0, 4)
@@ -18,14 +19,6 @@ frame, label = st.integers(0, 2), st.integers(NOT_SCORED, CLASSES - 1)
 # Few corners and few scores: duplicates, crowds and equal scores are common.
 scored = st.lists(st.tuples(frame, box, label, st.integers(0, 4)), max_size=25)
 true = st.lists(st.tuples(frame, box, label), max_size=12)
-
-
-def columns(rows):
-  parts = zip(*rows, strict=True) if rows else [()] * 4
-  frames, boxes, labels, *scores = (list(part) for part in parts)
-  boxes = np.reshape(np.array(boxes, float), (-1, 4))
-  scores = [np.array(some, float) for some in scores]
-  return BoxTable(np.array(frames, np.int64), boxes, np.array(labels, np.int64), *scores)
 
 
 def slow_class(detections, truth, number):
@@ -64,7 +57,7 @@ def test_order_of_rows_does_not_matter_where_scores_differ(detections, truth, ra
   detections = [(f, b, c, i / 7) for i, (f, b, c, _) in enumerate(detections)]
   truth = list(dict.fromkeys(truth))
   expected = [slow_class(detections, truth, number) for number in range(CLASSES)]
-  # Of two truth boxes with the same IoU the first counts, so only detections change places.
+  # Of two truth boxes with the same IoU the first counts, so only detections are shuffled.
   random.shuffle(detections)
   result = scored_boxes.class_average_precisions(columns(detections), columns(truth), CLASSES)
   for ap, value in zip(result, expected, strict=True):

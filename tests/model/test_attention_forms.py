@@ -76,7 +76,7 @@ def test_ranking_is_the_same(name):
 
 
 # Values up to 0.63. From jax 0.12 on the library's own form rounds its weights: 0.0156 was seen
-# there, 0.0039 (a unit of the last place) before, and nothing for the blocked form.
+# there, 0.0039 (one unit in the last place) before, and nothing for the blocked form.
 @pytest.mark.parametrize('name, bound, out_bound', [('blocked', 2e-3, 2e-3), ('fused', 1e-2, 0.02)])
 def test_bfloat16_importance_is_within_its_bound(name, bound, out_bound):
   case = random_case(jnp.bfloat16, tokens=700, scale=1.0)

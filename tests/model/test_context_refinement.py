@@ -8,9 +8,9 @@ import pytest
 from evad_jax.errors import InputError
 from evad_jax.model import context_refinement as refinement
 from evad_jax.model.token_pruning import Tokens
-from tests.model.test_roi_align import slow_roi_align
+from tests.model.slow_roi_align import slow_roi_align
 
-# Four slots of two tokens; the keyframe is slot 2. Places 0..5 are slots 0, 1, 3.
+# Four slots of two tokens; the keyframe is slot 2. Indices 0..5 are slots 0, 1, 3.
 GRID = (4, 1, 2)
 KEYFRAME = [10, 11]
 KEPT, PLACES = [21, 22, 23], [4, 1, 2]  # in order of importance
@@ -71,7 +71,7 @@ def test_actor_features_are_the_maximum_of_bins_and_mean_of_slots():
 
 @pytest.fixture(scope='module')
 def decoder():
-  """A small decoder on the grid above, with random weights, and what it is called with."""
+  """A small decoder on the grid above, with random weights, and its arguments."""
   module = refinement.ContextRefinement(
     width=8,
     depth=1,
@@ -128,7 +128,7 @@ def test_masked_tokens_are_no_keys_of_the_decoder(decoder):
   """The boxes see the left column alone: a token of the right one acts through attention only."""
   run, _, tokens = decoder
   changed = tokens.x.copy()
-  changed[0, 3] += 1  # in place 1: slot 0, right column
+  changed[0, 3] += 1  # index 1: slot 0, right column
   mask = np.array([[True, True, True, False, True]])
   masked, open_ = (
     [run(Tokens(x, tokens.places, m)) for x in (tokens.x, changed)] for m in (mask, None)

@@ -1,4 +1,4 @@
-"""The detector as a whole: padding, types, recomputation, settings that do not fit."""
+"""The complete detector: padding, dtypes, recomputation, settings that do not fit."""
 
 import functools
 
@@ -129,7 +129,7 @@ def encoder_case():
 
 
 def test_encoder_gives_padding_tokens_no_attention_and_no_place(encoder_case):
-  """What the masked tokens hold does not reach the others, through attention or through pruning."""
+  """Masked tokens do not affect the others, through attention or through pruning."""
   variables, clips, mask = encoder_case
   noisy = clips.copy()
   noisy[:, :, :, 8:] = 10 * np.random.default_rng(1).normal(size=noisy[:, :, :, 8:].shape)

@@ -1,4 +1,4 @@
-"""The cost of a model against the published figures, and against the products in its program."""
+"""The cost of a model against the published numbers, and against the products in its program."""
 
 import functools
 import math

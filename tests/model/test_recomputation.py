@@ -17,7 +17,7 @@ TOKENS = 448
 
 @functools.cache
 def gradients(form, dtype, remat):
-  """Gradients of tubelets and blocks of a sum over what the encoder gives, from start values."""
+  """Gradients, for tubelets and blocks, of a sum over the encoder's outputs, at start values."""
   encoder = Encoder(
     width=192,
     depth=3,

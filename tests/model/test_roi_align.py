@@ -17,12 +17,13 @@ from evad_jax.model.roi_align import (
   sheet_by_products,
   sheet_of,
 )
+from tests.model.slow_roi_align import slow_roi_align
 
 BINS, SAMPLES = 7, 2
 # On a map of 6 x 8 at stride 4, that is 24 x 32 pixels.
 BOXES = [
   [3, 2, 20, 18],  # inside
-  [0, 0, 32, 24],  # the whole
+  [0, 0, 32, 24],  # the full map
   [-2, -2, 3, 3],  # within a pixel of the border, where samples are clamped to the edge
   [-30, -40, 60, 50],  # samples further out count zero, and still count in the mean
   [28, 20, 60, 50],
@@ -30,31 +31,6 @@ BOXES = [
   [100, 100, 120, 130],  # outside
   [20, 15, 10, 5],  # corners swapped
 ]
-
-
-def bilinear(pixels, y, x):
-  height, width = pixels.shape[:2]
-  if y < -1 or y > height or x < -1 or x > width:
-    return np.zeros(pixels.shape[2])
-  y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-  top, left = int(y), int(x)
-  bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-  upper = pixels[top, left] * (1 - (x - left)) + pixels[top, right] * (x - left)
-  lower = pixels[bottom, left] * (1 - (x - left)) + pixels[bottom, right] * (x - left)
-  return upper * (1 - (y - top)) + lower * (y - top)
-
-
-def slow_roi_align(pixels, box, stride):
-  x1, y1, x2, y2 = np.asarray(box, float) / stride - 0.5
-  out = np.zeros((BINS, BINS, pixels.shape[2]))
-  for i in range(BINS):
-    for j in range(BINS):
-      for a in range(SAMPLES):
-        for b in range(SAMPLES):
-          y = y1 + (y2 - y1) / BINS * (i + (a + 0.5) / SAMPLES)
-          x = x1 + (x2 - x1) / BINS * (j + (b + 0.5) / SAMPLES)
-          out[i, j] += bilinear(pixels, y, x) / SAMPLES**2
-  return out
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +53,7 @@ def test_equals_the_samples_one_by_one(maps):
 
 
 def test_border_rule_by_hand():
-  """On a map of ones a sample counts 1 up to one pixel outside, and 0 beyond."""
+  """On a map of ones a sample is 1 up to one pixel outside, and 0 beyond."""
   ones = np.ones((1, 6, 8, 1), np.float32)
   # x samples of the first bin: -0.5 + 8/7 * (0.25, 0.75) shifted; this box has x1 = -1.5 pixels.
   box = np.array([[[-4.0, 4.0, 24.0, 20.0]]], np.float32)  # x: -1.5 + (0.25, 0.75, 1.25, ...)
@@ -127,7 +103,7 @@ def test_every_box_is_read_from_its_own_level(form):
 
 
 def level_by_level(pyramid, boxes, stride, size):
-  """RoIAlign on every level, of which a box takes its own."""
+  """RoIAlign on every level; each box takes the result of its own level."""
   levels, out = roi_levels(boxes, size, len(pyramid)), 0
   for i, features in enumerate(pyramid):
     rois = roi_align(features, *roi_weights(boxes, stride * 2**i, *features.shape[1:3]))
@@ -163,7 +139,7 @@ def test_forms_agree_at_every_border_and_so_do_their_gradients(platform, monkeyp
 
 
 def test_rows_added_is_the_transpose_of_the_products():
-  """With a number of boxes that is no multiple of eight, and in 16 bits to its rounding."""
+  """With a number of boxes that is not a multiple of eight, and to the rounding of bfloat16."""
   pyramid = [jnp.asarray(x, jnp.bfloat16) for x in random_pyramid(2)]
   boxes = np.array([BOXES[:5], BOXES[3:]], np.float32)
   sheet = sheet_of(pyramid)

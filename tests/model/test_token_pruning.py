@@ -13,7 +13,7 @@ BATCH, S, OTHERS, KEPT = 50, 3, 9, 4
 
 @pytest.fixture(scope='module')
 def case():
-  """Tokens that hold their own number, in places that earlier prunings left, with tied scores."""
+  """Tokens that hold their own number, with indices left by earlier pruning and tied scores."""
   rng = np.random.default_rng(0)
   number = np.tile(np.arange(S + OTHERS, dtype=np.float32)[:, None], (BATCH, 1, 2))
   places = np.stack([rng.permutation(20)[:OTHERS] for _ in range(BATCH)]).astype(np.int32)

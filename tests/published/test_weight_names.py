@@ -45,7 +45,7 @@ def test_places_that_were_looked_up_by_hand(published, ours):
 
 
 def test_layouts_by_hand():
-  """An entry of each kind of tensor, at the place where the convolution's formula has it."""
+  """One entry of each kind of tensor, at the index from the formula of the convolution."""
   patch = np.arange(2 * 3 * 2 * 4 * 4).reshape(2, 3, 2, 4, 4)  # out, in, kt, kh, kw
   found = weight_names.to_parameters({'patch_embed.proj.weight': patch})
   kernel = found['encoder']['tubelets']['projection']['kernel']

@@ -1,4 +1,4 @@
-"""What 'auto' means on a device, and that a run keeps what it was started with."""
+"""The meaning of 'auto' on a device, and that a run keeps the choice of its start."""
 
 from types import SimpleNamespace
 

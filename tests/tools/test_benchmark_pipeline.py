@@ -1,8 +1,10 @@
-"""The benchmark of the input pipeline: what it counts, and what it says."""
+"""The benchmark of the input pipeline: what it counts, and what it prints."""
 
+import contextlib
+import io
 import json
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from evad_jax.data.records import RecordReader
@@ -12,15 +14,29 @@ from tests.data.toy_records import SETTINGS, make_record, write_toy
 TINY = '--stored-size 32x64 --canvas 32x64 --short-side 32 --clip-frames 4 --batch 2 --rounds 1'
 
 
-def test_measures_records_of_its_own(tmp_path, capsys):
-  path = tmp_path / 'speeds.json'
-  benchmark_pipeline.main([*TINY.split(), '--seconds', '0.1', '--json', str(path)])
-  told, speeds = capsys.readouterr().out, json.loads(path.read_text())
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+  """What the benchmark writes of its own records, and what it prints."""
+  path, printed = tmp_path_factory.mktemp('speeds') / 'speeds.json', io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    benchmark_pipeline.main([*TINY.split(), '--seconds', '0.1', '--json', str(path)])
+  return json.loads(path.read_text()), printed.getvalue().splitlines()
+
+
+def test_measures_records_of_its_own(measured):
+  speeds, lines = measured
   assert speeds['share'] == pytest.approx(speeds['pipeline'] / speeds['codec'])
   assert set(speeds['stage_ms']) == set(benchmark_pipeline.STAGES)
-  assert 0 < speeds['stage_ms']['decode'] < speeds['stage_ms']['whole clip']
-  assert f'share of the codec:    {100 * speeds["share"]:.1f} %' in told
-  assert 'stored as 32 x 64; canvases 32 x 64' in told
+  assert 'stored as 32 x 64; canvases 32 x 64' in lines[0]
+  for line, (name, ms) in zip(lines[3:7], speeds['stage_ms'].items(), strict=True):
+    assert ms > 0 and line.startswith(f'{name:20}{ms:10.2f}{1e3 / ms:9.1f}  ')
+  assert lines[-1] == f'share of the codec:    {100 * speeds["share"]:.1f} %'
+
+
+@pytest.mark.timing
+def test_decoding_is_a_part_of_a_clip(measured):
+  stages = measured[0]['stage_ms']
+  assert stages['decode'] < stages['whole clip']
 
 
 def test_measures_a_prepared_split(tmp_path, capsys):
@@ -42,7 +58,7 @@ def test_the_codec_decodes_what_the_pipeline_decodes(tmp_path):
   [
     (['--canvas', '288'], "'288' is not HEIGHTxWIDTH"),
     (['--threads', '0'], '0 is not above 0'),
-    (['--seconds', 'x'], "invalid float value: 'x'"),
+    (['--seconds', 'x'], 'argument --seconds: '),
   ],
 )
 def test_wrong_flags_exit_with_2(flags, words, capsys):
@@ -51,8 +67,15 @@ def test_wrong_flags_exit_with_2(flags, words, capsys):
   assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_milliseconds_leaves_the_first_call_out():
+def test_milliseconds_leaves_the_first_call_out(monkeypatch):
+  now, lasts = SimpleNamespace(seconds=50.0), iter([100, 1, 3, 2])
+  clock = SimpleNamespace(perf_counter=lambda: now.seconds)
+  monkeypatch.setattr(benchmark_pipeline, 'time', clock)
   calls = []
-  assert benchmark_pipeline.milliseconds(calls.append, [(i,) for i in range(3)]) >= 0
+
+  def call(number):
+    calls.append(number)
+    now.seconds += next(lasts)
+
+  assert benchmark_pipeline.milliseconds(call, [(i,) for i in range(3)]) == 2000
   assert calls == [0, 0, 1, 2]
-  assert np.isfinite(benchmark_pipeline.milliseconds(lambda: None, [()]))

@@ -1,4 +1,4 @@
-"""Programs for accelerators that are not here: what is kept, refused, and (marker) compiled."""
+"""Programs for absent accelerators: what is kept, refused, and, under a marker, compiled."""
 
 import json
 import re
@@ -25,7 +25,7 @@ COMMITTED = Path(__file__).parents[2] / 'benchmarks' / 'compiled.json'
 
 @pytest.fixture
 def jobs(monkeypatch):
-  """The combinations that would be compiled, one of which fails."""
+  """The combinations to compile, one of which fails."""
   asked = []
 
   def compiled(job, limit):
@@ -119,7 +119,7 @@ def test_targets_are_named(arguments, capsys):
 @pytest.mark.compiled
 @pytest.mark.parametrize('row', json.loads(COMMITTED.read_text()), ids=lambda row: str(row['job']))
 def test_programs_still_compile_and_cost_no_more(row):
-  """Of what is committed, what compiled: with the same versions of the compilers."""
+  """The committed programs, compiled by the same versions of the compilers."""
   if not row['figures'].get('compiled'):
     pytest.fail('benchmarks/compiled.json holds a program that did not compile')
   found = compile_for.in_its_own_process(row['job'], 3600)

@@ -92,7 +92,7 @@ def test_pth_both_ways(converted, tmp_path):
 
 @pytest.fixture
 def no_answers(monkeypatch):
-  """Where they do not matter: they take a compilation."""
+  """Skips the answers, which take a compilation, where they do not matter."""
   monkeypatch.setattr(known_answers, 'answers', lambda *arguments: {})
 
 
@@ -117,7 +117,7 @@ def test_the_text_in_the_file_tells_what_is_not_in_the_tensors(tmp_path, no_answ
 )
 def test_encoders_both_ways(make, prefix, form, container, kind, tmp_path, no_answers):
   tensors = make(prefix)
-  arguments = {'args': argparse.Namespace(batch_size=8)}  # as VideoMAE's own files have
+  arguments = {'args': argparse.Namespace(batch_size=8)}  # as in the files of VideoMAE
   source = write(tmp_path / f'e.{form}', tensors, container=container, more=container and arguments)
   heads = {'num_heads': 2, 'pretrain_size': 32}
   heads |= {'decoder_heads': 2} if kind == 'pretraining' else {}

@@ -1,4 +1,4 @@
-"""What detection leaves where it fails or is stopped, and what it says of it."""
+"""What detection leaves where it fails or is stopped, and what it prints."""
 
 import errno
 from pathlib import Path
@@ -13,21 +13,16 @@ from evad_jax.inference.result_files import DetectionFiles
 from evad_jax.tools import detect_video
 from evad_jax.video import video_source, video_writer
 from evad_jax.visualization.annotated_video import AnnotatedVideo
-from tests import micro_checkpoint
+from tests.tools.broken_video import break_off
 from tests.video.tiny_videos import write_video
 
 NUM_FRAMES = 23
 FLAGS = ['--keyframe-stride', '4', '--person-threshold', '0', '--overwrite']
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('left') / 'run' / 'checkpoints').parent
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-  """A directory with a video, one that is none, and the earlier results of both."""
+  """A working directory with a video and a file that is not one."""
   monkeypatch.chdir(tmp_path)
   write_video(Path('a.mp4'), NUM_FRAMES)
   Path('noise.mp4').write_bytes(b'no video')
@@ -54,18 +49,6 @@ def fails(capsys, video, checkpoint, output='seen.mp4'):
   assert caught.value.code == 2
   (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
   return line
-
-
-def break_off(monkeypatch, number):
-  counted = video_source._counted
-
-  def broken(*arguments):
-    for at, timed in enumerate(counted(*arguments)):
-      if at == number:
-        raise InputError('a.mp4: breaks off')
-      yield timed
-
-  monkeypatch.setattr(video_source, '_counted', broken)
 
 
 def test_a_video_that_does_not_decode_costs_nothing(here, earlier, checkpoint, capsys):
@@ -144,7 +127,7 @@ def test_a_disk_that_becomes_full(here, earlier, checkpoint, capsys, monkeypatch
 
 
 def test_a_long_strip(here):
-  """Enlarged as far as H.264 goes: 16 times, where 20 would be wanted."""
+  """Enlarged as far as H.264 allows: 16 times, instead of 20."""
   write_video(Path('strip.mp4'), 3, size=(20, 1000))
   with video_source.opened(video_source.find('strip.mp4')) as source:
     with video_writer.VideoWriter('seen.mp4', source.fps) as writer:

@@ -16,41 +16,27 @@ import numpy as np
 import pytest
 
 from evad_jax import command_line
-from evad_jax.errors import InputError
 from evad_jax.formats import tube_csv
 from evad_jax.inference import result_files
 from evad_jax.inference.detector import Detector
 from evad_jax.tools import detect_video
-from evad_jax.video import video_source
-from tests import micro_checkpoint
 from tests.micro_checkpoint import CLASSES
+from tests.tools.broken_video import break_off
 from tests.video import numbered
-from tests.video.test_shown import write_pictures
-from tests.video.tiny_videos import SIZE, write_video
+from tests.video.tiny_videos import SIZE, read_video, write_video
+from tests.video.turned_videos import write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FRAMES = 23  # keyframes 0, 4, ..., 20
 ENLARGED = 7  # 64 x 96 is too small to be read
-SOON = 120  # seconds: a bound on a program that starts, never reached
-# The random model is sure of nobody: everybody is reported.
+SOON = 600  # seconds: only guards against waiting forever
+# The random model is sure of no one: a threshold of 0 reports all.
 EVERYBODY = ['--keyframe-stride', '4', '--person-threshold', '0']
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('detect') / 'run' / 'checkpoints').parent
 
 
 @pytest.fixture(scope='module')
 def video(tmp_path_factory):
   return write_video(tmp_path_factory.mktemp('video') / 'a.mp4', NUM_FRAMES)
-
-
-def read(path):
-  """Frames and times of a video."""
-  with video_source.opened(video_source.find(str(path))) as source:
-    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
-  return [frame for frame, _ in timed], [seconds for _, seconds in timed]
 
 
 def read_files(prefix):
@@ -69,10 +55,11 @@ def command(video, checkpoint, output, *flags):
 
 
 def assert_agree(files):
-  """The four files say the same."""
+  """The four files agree with each other."""
   rows, lines, tube_rows, tube_lines = files
   box = ('x1', 'y1', 'x2', 'y2')
   listed = [(line, person) for line in lines for person in line['people']]
+  assert listed
   assert [
     (line['frame'], line['seconds'], person['id'], *person['box'], person['score'])
     for line, person in listed
@@ -113,7 +100,7 @@ def test_from_end_to_end(checkpoint, video, tmp_path, capsys):
     'seen_tubes.csv',
     'seen_tubes.jsonl',
   ]
-  frames, seconds = read(output)
+  frames, seconds = read_video(output)
   assert {frame.shape for frame in frames} == {(ENLARGED * SIZE[0], ENLARGED * SIZE[1], 3)}
   assert seconds == pytest.approx([number / 25 for number in range(NUM_FRAMES)], abs=1e-4)
   assert len(frames) == NUM_FRAMES
@@ -121,7 +108,9 @@ def test_from_end_to_end(checkpoint, video, tmp_path, capsys):
   assert_agree(files)
   # And they are what the detector finds.
   detector = Detector.from_checkpoint(checkpoint)
-  found = detector.stream(read(video)[0], keyframe_stride=4, person_threshold=0.0, batch_size=4)
+  found = detector.stream(
+    read_video(video)[0], keyframe_stride=4, person_threshold=0.0, batch_size=4
+  )
   for people, line in zip(found, files[1], strict=True):
     assert line['frame'] == people.frame + 1 and line['video'] == 'a.mp4'
     assert line['seconds'] == pytest.approx(people.frame / 25, abs=1e-4)
@@ -153,7 +142,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(checkpoint, video, tmp_pa
   assert 'seen_tubes.csv already exists' in capsys.readouterr().err
   assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('seen_tubes.csv', 'mine')]
   assert detect_video.main(command(video, checkpoint, output, *EVERYBODY, '--overwrite')) == 0
-  assert len(read(output)[0]) == NUM_FRAMES
+  assert len(read_video(output)[0]) == NUM_FRAMES
   assert_agree(read_files(tmp_path / 'seen'))
 
 
@@ -166,7 +155,7 @@ def test_live_every_frame_is_written_and_skipped_keyframes_are_counted(
   skipped = re.search(r'(\d+) keyframes were skipped', told)
   lines = read_files(tmp_path / 'seen')[1]
   assert len(lines) + (int(skipped[1]) if skipped else 0) == 6
-  assert len(read(tmp_path / 'seen.mp4')[0]) == NUM_FRAMES
+  assert len(read_video(tmp_path / 'seen.mp4')[0]) == NUM_FRAMES
 
 
 def test_a_budget_chooses_among_the_rates(checkpoint, video, tmp_path, capsys):
@@ -177,23 +166,15 @@ def test_a_budget_chooses_among_the_rates(checkpoint, video, tmp_path, capsys):
 
 def test_a_video_that_breaks_off(checkpoint, video, tmp_path, capsys, monkeypatch):
   """What came before is in the files."""
-  counted = video_source._counted
-
-  def broken(*arguments):
-    for number, timed in enumerate(counted(*arguments)):
-      if number == 20:
-        raise InputError('a.mp4: breaks off')
-      yield timed
-
-  monkeypatch.setattr(video_source, '_counted', broken)
+  break_off(monkeypatch, 20)
   with pytest.raises(SystemExit) as caught:
     command_line.run(
       detect_video.main, command(video, checkpoint, tmp_path / 'seen.mp4', *EVERYBODY)
     )
   assert caught.value.code == 2 and 'error: a.mp4: breaks off' in capsys.readouterr().err
-  assert len(read(tmp_path / 'seen.mp4')[0]) == 20
+  assert len(read_video(tmp_path / 'seen.mp4')[0]) == 20
   files = read_files(tmp_path / 'seen')
-  # Four keyframes make a call; keyframe 16 had waited for others in vain.
+  # Four keyframes make a call; keyframe 16 was still waiting for others.
   assert [line['frame'] for line in files[1]] == [1, 5, 9, 13, 17]
   assert_agree(files)
 
@@ -223,7 +204,7 @@ def test_lost_pictures_are_told_and_move_nothing(checkpoint, tmp_path, capsys):
   told = capsys.readouterr().out
   assert told.startswith('22 frames, 6 keyframes, ')
   assert 'note: lost pictures: 1 of 23 are damaged or missing, the first is number 11' in told
-  frames, seconds = read(output)
+  frames, seconds = read_video(output)
   times = [n / 25 for n in range(23) if n != 11]
   assert seconds == pytest.approx(times, abs=1e-4)
   lines = read_files(tmp_path / 'seen')[1]
@@ -233,7 +214,7 @@ def test_lost_pictures_are_told_and_move_nothing(checkpoint, tmp_path, capsys):
 
 
 def test_seconds_of_the_files_are_those_of_the_annotated_video(checkpoint, tmp_path):
-  """Of a video with a pause, which starts late."""
+  """For a video with a pause that starts late."""
   times = [2, 2.04, 2.08, 2.12, 2.16, 32.0, 32.04, 32.08, 32.12]
   video, output = write_video(tmp_path / 'a.mkv', 9, times=times), tmp_path / 'seen.mp4'
   assert detect_video.main(command(video, checkpoint, output, *EVERYBODY)) == 0
@@ -261,7 +242,7 @@ def test_ctrl_c_leaves_whole_files(checkpoint, tmp_path):
   assert process.returncode == 130
   count, keyframes = map(int, re.match(r'(\d+) frames, (\d+) keyframes', told).groups())
   assert 'stopped; complete up to there' in told and 8 <= keyframes and count < 4000
-  frames, seconds = read(output)
+  frames, seconds = read_video(output)
   assert len(frames) == count
   assert seconds == pytest.approx([number / 25 for number in range(count)], abs=0.00051)
   files = read_files(tmp_path / 'seen')

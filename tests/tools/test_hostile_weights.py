@@ -1,11 +1,10 @@
-"""Published weights from strangers: the text beside the tensors, their names, types and sizes."""
+"""Untrusted published weights: the text beside the tensors, their names, types and sizes."""
 
 import json
 import resource
 import struct
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -40,14 +39,12 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(('text', 'message'), TEXTS.values(), ids=TEXTS)
-def test_texts(text, message):
-  start = time.process_time()
-  with pytest.raises(
-    InputError, match=f'(?s)x: its tensors do not determine .*{message}.*; give --keep'
-  ):
-    weight_settings.detector_settings('x', text, {}, TOLD)
-  assert weight_settings.read_own('x', text) == ('', {})
-  assert time.process_time() - start < 1
+def test_texts(text, message, within):
+  message = f'(?s)x: its tensors do not determine .*{message}.*; give --keep'
+  with within(1):
+    with pytest.raises(InputError, match=message):
+      weight_settings.detector_settings('x', text, {}, TOLD)
+    assert weight_settings.read_own('x', text) == ('', {})
 
 
 def test_a_date_that_is_none_hides_no_setting():
@@ -73,15 +70,17 @@ def test_texts_of_this_project(section, message):
     weight_settings.read_own('x', json.dumps({'evad_jax': section}))
 
 
-def test_texts_that_look_like_this_project():
-  for text in ('evad_jax: 1', '{"evad_jax": ' + '[' * 50_000, 'evad_jax: {kind: detector}'):
-    with (
-      pytest.raises(InputError, match='is not as evad_jax writes it')
-      if 'kind' in text or ('1' in text)
-      else pytest.raises(InputError, match='do not determine')
-    ):
-      weight_settings.read_own('x', text)
-      weight_settings.detector_settings('x', text, {}, TOLD)
+@pytest.mark.parametrize('text', ['evad_jax: 1', 'evad_jax: {kind: detector}'])
+def test_texts_that_look_like_this_project(text):
+  with pytest.raises(InputError, match='is not as evad_jax writes it'):
+    weight_settings.read_own('x', text)
+
+
+def test_a_text_of_this_project_that_is_no_json_holds_no_settings():
+  text = '{"evad_jax": ' + '[' * 50_000
+  assert weight_settings.read_own('x', text) == ('', {})
+  with pytest.raises(InputError, match='do not determine'):
+    weight_settings.detector_settings('x', text, {}, TOLD)
 
 
 def understood(tmp_path, tensors, kind='encoder', **changes):
@@ -91,15 +90,14 @@ def understood(tmp_path, tensors, kind='encoder', **changes):
 
 
 @pytest.mark.parametrize('number', [10**7, 10**8, int('9' * 4000)])
-def test_a_block_of_a_high_number(tmp_path, number):
-  """Whatever it says, the model that is made is not larger than the tensors that are there."""
+def test_a_block_of_a_high_number(tmp_path, number, within):
+  """The model that is built is never larger than the tensors of the file."""
   one = np.ones(8, np.float32)
   tensors = {f'blocks.{number}.norm1.weight': one, f'blocks.{number}.norm1.bias': one}
   tensors |= {'patch_embed.proj.bias': one, 'norm.weight': one}
-  start = time.process_time()
-  with pytest.raises(InputError, match=f'has a part number {str(number)[:20]} .*, but only 1 of'):
+  message = f'has a part number {str(number)[:20]} .*, but only 1 of'
+  with within(1), pytest.raises(InputError, match=message):
     understood(tmp_path, tensors)
-  assert time.process_time() - start < 1
 
 
 def test_tensors_of_no_numbers(tmp_path):
@@ -119,7 +117,7 @@ def test_a_type_that_numpy_does_not_know(tmp_path):
 
 
 def test_tensors_that_show_one_number_again_and_again(tmp_path):
-  """As PyTorch's files may: 4 TB, of 4 bytes."""
+  """PyTorch files may hold such views: 4 TB made of 4 bytes."""
   (tmp_path / 'x.pth').write_bytes(bytes(100))
   endless = {'a': np.broadcast_to(np.float32(1), (10**6, 10**6))}
   source = weight_files.Source(tmp_path / 'x.pth', endless, '', '', '')
@@ -130,11 +128,11 @@ def test_tensors_that_show_one_number_again_and_again(tmp_path):
 
 
 def test_the_command_line(tmp_path):
-  """One line and status 2, with a third of a GiB more than it takes to say --help."""
+  """One line and status 2, in a limited address space."""
   path = published_sources.write(
     tmp_path / 'x.safetensors', published_sources.detector(), cfg=LAUGHS
   )
-  largest = 8 << 30  # of addresses, which are many more than memory
+  largest = 8 << 30  # bytes of address space, far more than is resident
   done = subprocess.run(
     [sys.executable, '-m', 'evad_jax.tools.convert_checkpoint', str(path), str(tmp_path / 'out')],
     capture_output=True,

@@ -1,4 +1,4 @@
-"""Videos of any name, results of any name, and what results may not say."""
+"""Videos and results of any name, and no secrets in results."""
 
 import csv
 import functools
@@ -14,7 +14,6 @@ from evad_jax.errors import InputError, exit_on_input_error
 from evad_jax.inference import result_files
 from evad_jax.tools import detect_video, visualize
 from evad_jax.video import decode, video_source
-from tests import micro_checkpoint
 from tests.video.tiny_videos import picture_of, write_video
 
 NUM_FRAMES = 9
@@ -32,11 +31,6 @@ NAMES = {
   'letters of the world': 'ü 画.mp4'.encode(),
 }
 named = pytest.mark.parametrize('name', [os.fsdecode(name) for name in NAMES.values()], ids=NAMES)
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-  return micro_checkpoint.write(tmp_path_factory.mktemp('names') / 'run' / 'checkpoints').parent
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +67,7 @@ def test_a_video_of_any_name_is_read(here, content, name):
 
 @named
 def test_results_of_any_name(here, content, checkpoint, name, capsys):
-  """The csv and the JSON are UTF-8, and the name in them is that of the video, as it prints."""
+  """The csv and the JSON are UTF-8, and hold the printable name of the video."""
   Path('in').mkdir()
   Path('in', name).write_bytes(content)
   assert detect(f'in/{name}', checkpoint, name) == 0
@@ -106,7 +100,7 @@ def test_two_outputs_with_dots(here, content, checkpoint):
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
-  """The file that the path names, whatever is asked of it."""
+  """Serves files, without a log."""
 
   def log_message(self, *_):
     pass
@@ -147,7 +141,7 @@ def test_a_path_that_was_looked_for_is_named_in_full(here):
 
 
 def test_a_pipe_with_a_name(here):
-  """As shells give one for <(command)."""
+  """Like the one that a shell opens for <(command)."""
   os.mkfifo('pipe')
   data = write_video(here / 'a.mkv', NUM_FRAMES).read_bytes()
   writer = threading.Thread(target=lambda: Path('pipe').write_bytes(data))

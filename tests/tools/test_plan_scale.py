@@ -1,4 +1,4 @@
-"""The plan of what a mesh costs: batches as they come, sums by hand, what is refused."""
+"""The cost plan of a mesh: abstract batches, sums by hand, what is refused."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a conversion refuses, in one sentence each: tensors, files and flags that do not fit."""
+"""Tensors, files and flags that a conversion refuses, with one sentence each."""
 
 import os
 import pickle
@@ -11,6 +11,7 @@ from evad_jax.errors import InputError
 from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
 from tests import published_sources
+from tests.damage import flip_bit
 from tests.published_sources import KEPT, NO_TORCH, UNTOLD, flags, write
 
 
@@ -89,7 +90,7 @@ def test_an_encoder_of_mixed_prefixes_is_an_error(tmp_path):
 
 
 def test_a_pre_training_encoder_must_have_its_norm(tmp_path):
-  """Only a fine-tuned one, which has another in its place, may lack it."""
+  """Only a fine-tuned encoder, which has another norm, may lack it."""
   tensors = published_sources.encoder()
   del tensors['norm.bias']
   source = write(tmp_path / 'e.safetensors', tensors)
@@ -145,9 +146,7 @@ def test_a_cut_file_is_refused(suffix, tmp_path):
 def test_a_flipped_bit_in_a_pth_is_found(tmp_path):
   pytest.importorskip('torch', reason=NO_TORCH)
   path = write(tmp_path / 'x.pth', published_sources.encoder())
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
+  flip_bit(path)
   with pytest.raises(InputError, match='checksum'):
     read(path)
 

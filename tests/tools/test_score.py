@@ -1,7 +1,6 @@
-"""The command that scores files: small evaluations by hand, faults, and the published figures."""
+"""The command that scores files: small evaluations by hand, faults, and published metrics."""
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evad_jax.errors import exit_on_input_error
 from evad_jax.tools import score
 from tests import external
+from tests.tools.score_files import ACT, rows, run, write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AVA_EVAL = external.DATA / 'ava_eval'
@@ -24,48 +23,6 @@ AVA = {
   'detections.csv': f'a,0902,{LEFT},12,0.9\nb,0903,{NOWHERE},12,0.8\nb,0903,{LEFT},12,0.7\n'
   f'a,0902,{RIGHT},80,0.6\na,0902,{RIGHT},17,0.99\n',
 }
-
-
-def tube(first, last, box):
-  return np.array([[frame, *box] for frame in range(first, last + 1)], np.float32)
-
-
-# Three clips; each split tests one of the first two and the third.
-ACT = {
-  'labels': ['catch', 'run'],
-  'gttubes': {
-    'catch/a': {0: [tube(1, 20, (0, 0, 10, 10))]},
-    'run/b': {1: [tube(1, 20, (0, 0, 10, 10))]},
-    'run/c': {1: [tube(3, 22, (20, 20, 40, 40))]},
-  },
-  'nframes': {'catch/a': 20, 'run/b': 20, 'run/c': 30},
-  'train_videos': [['run/b'], ['catch/a']],
-  'test_videos': [['catch/a', 'run/c'], ['run/b', 'run/c']],
-  'resolution': {name: (240, 320) for name in ('catch/a', 'run/b', 'run/c')},
-}
-
-
-def rows(video, frames, box, label, score):
-  return ''.join(f'{video},{f},{box},{label},{score}\n' for f in frames)
-
-
-def write(tmp_path, files):
-  for name, content in files.items():
-    if isinstance(content, str):
-      (tmp_path / name).write_text(content)
-    else:
-      (tmp_path / name).write_bytes(pickle.dumps(content, protocol=2))
-
-
-def run(tmp_path, protocol, *flags, truth='truth.csv', detections=('detections.csv',)):
-  """Runs the command in this process and returns what it wrote as JSON."""
-  with exit_on_input_error():
-    score.main(
-      ['--protocol', protocol, '--groundtruth', str(tmp_path / truth), '--detections']
-      + [str(tmp_path / name) for name in detections]
-      + ['--json', str(tmp_path / 'out.json'), *flags]
-    )
-  return json.loads((tmp_path / 'out.json').read_text())
 
 
 def labels(tmp_path):
@@ -199,7 +156,7 @@ def generated(shift):
   ava, ava_found, truth, found = [], [], [], []
   for video in range(4):
     for label, y in enumerate(rng.uniform(0.1, 0.5, 3)):
-      x = 0.02 + 0.3 * label  # nobody is before another
+      x = 0.02 + 0.3 * label  # people do not overlap
       score = rng.uniform(0.1, 1)
       for frame in range(1, 21):
         box = np.array([x, y, x + 0.25, y + 0.2]) + 0.002 * frame
@@ -339,11 +296,14 @@ def test_needs_no_accelerator_library():
       'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1014.csv',
       0.645276714783,
     ),
-    (
-      'ava_action_list_v2.2_for_activitynet_2019.pbtxt',
-      'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
-      'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
-      0.701197194510,
+    *(
+      (
+        f'ava_action_list_{version}.pbtxt',
+        'gt_pred_slice/gt_pose_1j20qq1JyX4_0902-1287.csv',
+        'gt_pred_slice/yowov3_pred_1j20qq1JyX4_0902-1287.csv',
+        0.701197194510,
+      )
+      for version in ('v2.1_for_activitynet_2018', 'v2.2_for_activitynet_2019')
     ),
     (
       'mmaction2_fixture/action_list.txt',

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tools.test_score import ACT, rows, run, tube, write
+from tests.tools.score_files import ACT, rows, run, tube, write
 
 
 def test_a_list_of_videos(tmp_path):
@@ -23,7 +23,7 @@ def test_a_list_of_videos(tmp_path):
   [
     'run/a b.c\n',  # the name as it is
     'run/a b.c 101\nother/v_x.avi 3\n',  # a class number behind it, and a video of another class
-    'run/a b.c.avi\n\nrun/lost.avi 2\n',  # a suffix, and a video that nobody annotated
+    'run/a b.c.avi\n\nrun/lost.avi 2\n',  # a suffix, and a video without annotations
     '\ufeffrun/a b.c.MKV\t7\nrun/a b.c\n',
   ],
 )

@@ -1,4 +1,4 @@
-"""The check before a long evaluation: it passes what is right, and finds what was spoilt."""
+"""The check before a long evaluation: it passes good data, and finds faults."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from evad_jax.data.records import RecordReader
 from evad_jax.published import known_answers
 from evad_jax.tools import convert_checkpoint, verify
 from tests import micro_evad, published_sources
+from tests.damage import flip_bit
 from tests.data.toy_records import make_record, write_toy
 from tests.published_sources import KEPT, UNTOLD, flags, write
 
@@ -149,9 +150,7 @@ def test_labels_that_are_none_fail_and_missing_ones_are_told(index, monkeypatch)
 
 def test_damaged_records_are_counted(index):
   path = index.shard_path(0)
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
+  flip_bit(path)
   failed = lines(verify.check_data(index, settings_for()), False)
   assert failed[0].startswith('checksums of 4 records; 1 damaged: ') and path.name in failed[0]
 

@@ -1,4 +1,4 @@
-"""The command line: three whole files from a video, and one clear sentence where that cannot be."""
+"""The command line: three complete files from a video, and one clear sentence on bad input."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from evad_jax.inference.detector import Detector
 from evad_jax.tools import visualize
 from evad_jax.video import video_source
 from evad_jax.video.video_clip import read_clip
+from evad_jax.visualization import pruning_sheets
 from tests import micro_evad
 from tests.video.tiny_videos import write_video
 
@@ -19,7 +20,7 @@ RATES = ['--keep-rate', '0.9', '0.6']
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A video, a checkpoint that prunes in blocks 1 and 2, and one that has no block that does."""
+  """A video, a checkpoint that prunes in blocks 1 and 2, and one that does not prune."""
   folder = tmp_path_factory.mktemp('visualize')
   write_video(folder / 'walk.mp4', 12, size=(48, 64))
   params = micro_evad.random_parameters(micro_evad.micro_model())
@@ -43,10 +44,15 @@ def test_three_files_and_what_they_are_of(folder, capsys):
   ]
   with Image.open(folder / 'new' / 'out' / 'pruning.gif') as animation:
     assert animation.n_frames == 8
-  for name in ('pruning.png', 'importance.png'):
-    with Image.open(folder / 'new' / 'out' / name) as picture:
-      picture.load()  # raises where it is not whole
-      assert picture.width > 1000
+  detector = Detector.from_checkpoint(folder / 'pruning', keep_rate=(0.9, 0.6))
+  with video_source.opened(video_source.find(str(folder / 'walk.mp4'))) as video:
+    clip = read_clip(video, 8, 1, seconds=0.2)
+  pruned = visualize.look(detector, clip, 'walk.mp4, keyframe 5 at 0.20 s, keep rate (0.9, 0.6)')
+  for name, draw in (
+    ('pruning.png', pruning_sheets.pruning_sheet),
+    ('importance.png', pruning_sheets.importance_sheet),
+  ):
+    np.testing.assert_array_equal(Image.open(folder / 'new' / 'out' / name), draw(pruned))
   assert len(list((folder / 'new' / 'out').iterdir())) == 3
 
 

@@ -1,8 +1,8 @@
 """Times ours against eager PyTorch on the same cores: python -m tests.tools.torch_comparison
 
 Needs PyTorch (requirements-torch.txt). PyTorch computes encoder, pruning and decoder of ViT-B,
-once with attention spelled out and once fused where nothing is pruned. Ours is the whole detector,
-person stages and RoIAlign included, so it has more to do. All take turns; medians are printed, and
+once with attention spelled out and once fused where nothing is pruned. Ours is the full detector,
+with person stages and RoIAlign, so it does more work. All take turns; medians are printed, and
 by how much the action logits of the three differ.
 """
 

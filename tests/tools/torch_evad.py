@@ -1,4 +1,4 @@
-"""Encoder, pruning and decoder once more, in eager PyTorch: what ours is timed against.
+"""Encoder, pruning and decoder in eager PyTorch, the baseline that ours is timed against.
 
 Written from this project's own modules, with its parameters; person detector and RoIAlign are left
 out, so the actor features are an argument. Attention is either spelled out, or PyTorch's fused
@@ -103,7 +103,7 @@ class TorchEvad:
     return self
 
   def encode(self, clips):
-    """clips (B, T, H, W, 3), normalised -> tokens (B, S + K, D) after the norm, places (B, K)."""
+    """clips (B, T, H, W, 3), normalised -> tokens (B, S + K, D) after the norm, indices (B, K)."""
     model, p = self.model, self.params['encoder']
     t, h, w = self.grid
     b, f, s = len(clips), model.tubelet, model.patch
@@ -125,7 +125,7 @@ class TorchEvad:
     return layer_norm(p['norm'], x, 1e-6), places
 
   def decode(self, x, places, actors):
-    """Tokens, their places and actors (B, P, C) -> action logits (blocks, B, P, A)."""
+    """Tokens, their indices and actors (B, P, C) -> action logits (blocks, B, P, A)."""
     p = self.params['context_refinement']
     t, h, w = self.grid
     kept = linear(p['projection'], x)

@@ -1,4 +1,4 @@
-"""One device and eight give the same training, however it is split; one CPU simulates them."""
+"""One device and eight train alike, whatever the mesh; one CPU simulates them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def losses():
-  """What tests/train_on_meshes.py prints."""
+  """The losses that tests/train_on_meshes.py prints."""
   environment = {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',

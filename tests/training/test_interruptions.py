@@ -1,11 +1,9 @@
-"""SIGTERM: a run saves where it is and ends, and goes on as if nothing had been. A full disk."""
+"""SIGTERM: a run saves its state, ends, and resumes as if undisturbed. And a full disk."""
 
-import json
 import os
 import signal
 
 import jax
-import numpy as np
 import pytest
 
 from evad_jax import main
@@ -15,7 +13,8 @@ from evad_jax.distributed.preemption import Preemption
 from evad_jax.errors import InputError
 from evad_jax.evaluation import evaluate
 from evad_jax.training.programs import Programs
-from tests.checkpoints.test_bad_disks import fill_disk
+from tests.checkpoints.tiny_state import fill_disk
+from tests.run_results import assert_same, metrics, saved
 from tests.tiny_run import make_data, tiny_config
 
 
@@ -31,27 +30,7 @@ def config(tmp_path_factory):
 def undisturbed(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed')
   main.run(config, workdir, 'train')
-  return figures(workdir), saved(workdir)
-
-
-def figures(workdir):
-  """Losses and figures of evaluations, in order; what is timed left out."""
-  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  timed = ('examples_per_second', 'data_wait_share')
-  return [{name: x for name, x in line.items() if name not in timed} for line in lines]
-
-
-def saved(workdir):
-  """The complete checkpoints, the best, and all numbers of the last."""
-  with Checkpoints(workdir / 'checkpoints', read_only=True) as checkpoints:
-    steps = checkpoints.all_steps()
-    params = checkpoints.read_params(steps[-1])
-    return steps, checkpoints.best_step(), params
-
-
-def same(a, b):
-  assert a[:2] == b[:2]
-  jax.tree.map(np.testing.assert_array_equal, a[2], b[2])
+  return metrics(workdir), saved(workdir)
 
 
 def send_at(monkeypatch, module, name, call):
@@ -84,12 +63,12 @@ def test_stopped_three_times(config, undisturbed, tmp_path, monkeypatch, capsys)
     assert not (tmp_path / 'eval_test.json').exists()
     start = step
   main.run(config, tmp_path, 'train')
-  assert figures(tmp_path) == undisturbed[0]
-  same(saved(tmp_path), undisturbed[1])
+  assert metrics(tmp_path) == undisturbed[0]
+  assert_same(saved(tmp_path), undisturbed[1])
 
 
 def test_a_sigterm_to_those_that_make_batches_too(config, tmp_path, monkeypatch, capsys):
-  """They end, so that there is no third batch: two steps are saved."""
+  """Worker processes end too, so that there is no third batch: two steps are saved."""
   following = BatchIterator.__next__
   batches = []
 
@@ -115,7 +94,7 @@ def test_a_full_disk_ends_a_run_with_one_sentence(config, tmp_path, monkeypatch)
   fill_disk(monkeypatch)
   with pytest.raises(InputError, match='No space left on device; there is none yet'):
     main.run(config, tmp_path, 'train')
-  assert figures(tmp_path)[-1]['step'] < 4  # it does not train on for long without saving
+  assert metrics(tmp_path)[-1]['step'] < 4  # it does not train on for long without saving
 
 
 def test_what_sigterm_did_before_is_restored():

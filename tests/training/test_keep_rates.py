@@ -34,7 +34,7 @@ def test_every_round_has_every_rate_in_an_order_of_its_own():
   assert all(set(one) == set(RATES) for one in rounds)
   assert len(Counter(rounds)) == 6 and max(Counter(rounds).values()) < 40
   assert drawn != [keep_rates.of_step(RATES, seed=4, step=step) for step in range(1, 301)]
-  assert keep_rates.of_step(RATES, seed=3, step=200) == drawn[199]  # whatever was before
+  assert keep_rates.of_step(RATES, seed=3, step=200) == drawn[199]  # independent of earlier steps
   assert {keep_rates.of_step((0.7,), 0, step) for step in range(1, 5)} == {0.7}
 
 
@@ -82,7 +82,7 @@ def test_every_step_runs_the_program_of_its_rate():
   ran = [programs.run(None, batch, step, progress)[1] for step in range(1, 13)]
   assert ran == [keep_rates.of_step((1.0, 0.7, 0.6), config.seed, step) for step in range(1, 13)]
   assert len(programs.compiled) == 3
-  assert len(counted) == 12 - 3  # what compiles says nothing of the pace
+  assert len(counted) == 12 - 3  # steps that compile do not count for the throughput
   assert [model.keep_rate for model in counted[-3:]] == ran[-3:]
 
 
@@ -113,7 +113,7 @@ def test_distance_between_actions_by_hand():
 
 
 class Stub(nn.Module):
-  """As little as a detector can be; what it says of actions depends on the keep rate."""
+  """A minimal detector, whose action logits depend on the keep rate."""
 
   keep_rate: float = 0.5
   num_proposals: int = 4

@@ -1,4 +1,4 @@
-"""What is noticed only in an evaluation costs no step; what can be noticed before it, is."""
+"""Faults that only an evaluation finds cost no step; the others are found before training."""
 
 import dataclasses
 import functools

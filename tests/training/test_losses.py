@@ -134,7 +134,7 @@ def test_clip_without_people_beside_others(case):
   outputs, targets = case
   _, gradients = total_and_gradients(outputs, targets)
   assert all(np.isfinite(g).all() for g in gradients)
-  assert (np.asarray(gradients.boxes)[:, 0] == 0).all()  # nobody in clip 0
+  assert (np.asarray(gradients.boxes)[:, 0] == 0).all()  # clip 0 is empty
   assert (np.asarray(gradients.boxes)[:, 1:] != 0).any(axis=(2, 3)).all()
   assert (np.asarray(gradients.action_logits)[:, 1:] != 0).any(axis=(2, 3)).all()
 

@@ -84,7 +84,7 @@ def test_more_boxes_than_proposals_is_an_error():
 
 @pytest.mark.parametrize('most', [0, 1, 8, 9, 16, 20])
 def test_search_among_few_columns_finds_what_the_whole_search_finds(most):
-  """20 columns: programs for 8, 16 and 20; real boxes stand anywhere."""
+  """20 columns: programs for 8, 16 and 20; real boxes may be anywhere."""
   rng = np.random.default_rng(most)
   costs = rng.normal(size=(12, 30, 20)).astype(np.float32)
   mask = np.zeros((12, 20), bool)

@@ -1,4 +1,4 @@
-"""Losses that are no numbers: nothing is changed, all is told, and the step can be done again."""
+"""Non-finite losses: nothing changes, all is reported, and the step can be repeated."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ from evad_jax.training import losses, non_finite, train_step
 from evad_jax.training.feed import Feed
 from evad_jax.training.programs import Programs
 from evad_jax.training.train_step import StepMetrics
-from tests.checkpoints.test_bad_disks import fill_disk
+from tests.checkpoints.tiny_state import fill_disk
 from tests.tiny_run import make_data, tiny_config
 
 NAN, INF = float('nan'), float('inf')
@@ -67,14 +67,14 @@ def config(tmp_path_factory):
 
 
 def quiet(config, **changes):
-  """Nothing is told or saved between the first and the last step."""
+  """Nothing is logged or saved between the first and the last step."""
   config = config.copy_and_resolve_references()
   config.train.update(log_every=100, checkpoint_every=100, **changes)
   return config
 
 
 def poisoned(state):
-  """One parameter becomes infinite, as a flipped bit of a memory would do it."""
+  """One parameter becomes infinite, as from a flipped bit in memory."""
   params = jax.tree.map(jnp.copy, state.params)
   layer = params['person_detector']['stage_0']['class_logits']
   layer['bias'] = layer['bias'].at[0].set(INF)
@@ -83,7 +83,7 @@ def poisoned(state):
 
 @pytest.fixture(scope='module')
 def stopped(config, tmp_path_factory):
-  """A run that was poisoned before step 3: its directory, what it said, and what it did."""
+  """A run that was poisoned before step 3: its directory, its error, and its calls."""
   workdir = tmp_path_factory.mktemp('stopped')
   original, done = Programs.run, []
 
@@ -137,7 +137,7 @@ def test_the_dump_is_what_the_step_was_computed_from(config, stopped):
 
 
 def run_poisoned(config, workdir, before, heal=False):
-  """A run that is poisoned before that step, and what it did."""
+  """A run that is poisoned before that step: its calls and its error."""
   original, done, healthy = Programs.run, [], []
 
   def call(self, state, batch, step, progress):

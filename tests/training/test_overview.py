@@ -1,4 +1,4 @@
-"""What a run says of itself: how it computes, what it learns, and how near the peak it is."""
+"""The overview of a run: how it computes, what it trains, and its share of the peak."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""A run goes on with the data that it was trained on: what counts as others, and what is told."""
+"""A run resumes on the data it was trained on: what counts as other data, and the message."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ def data(directory, train=8, **settings):
 
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
-  """Configuration and index, and what a checkpoint keeps of them, once as JSON and back."""
+  """Configuration and index, and what a checkpoint keeps of them, after a JSON round trip."""
   config, index = data(tmp_path_factory.mktemp('own'))
   return config, index, json.loads(json.dumps({'data': run_data.describe(config, index)}))
 

@@ -2,11 +2,12 @@
 
 import json
 import struct
-import time
+from types import SimpleNamespace
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from evad_jax.training import run_log
 from evad_jax.training.run_log import RunLog, Stopwatch, duration
 
 
@@ -72,7 +73,7 @@ def test_restart_from_nothing_drops_all_lines(tmp_path):
 
 @pytest.mark.parametrize('rest', ['\0' * 40 + '\n', '{"loss": 1}\n', '[1]\n', 'no JSON\n'])
 def test_damaged_lines_are_dropped_and_told(tmp_path, rest, capsys):
-  """As a power cut leaves them; the run goes on."""
+  """As a power cut leaves them; the run continues."""
   with RunLog(tmp_path, 0) as log:
     log.write(1, {'loss': 1.0})
   path = tmp_path / 'metrics.jsonl'
@@ -95,20 +96,25 @@ def test_line_cut_in_the_middle_is_dropped(tmp_path, cut):
   assert [line['step'] for line in lines(tmp_path)] == [1, 3]
 
 
-def test_stopwatch_tells_waiting_from_working():
+def test_stopwatch_separates_waiting_from_working(monkeypatch):
+  now = SimpleNamespace(seconds=100.0)
+  clock = SimpleNamespace(perf_counter=lambda: now.seconds)
+  monkeypatch.setattr(run_log, 'time', clock)
+
   def slow():
-    while True:
-      time.sleep(0.05)
-      yield 7
+    now.seconds += 3
+    yield 7
 
   watch = Stopwatch()
   assert watch.wait_for(slow()) == 7
-  time.sleep(0.05)
-  assert 0.05 / watch.seconds() <= watch.waiting_share() <= 1 - 0.05 / watch.seconds()
-  assert watch.seconds() >= 0.1
+  now.seconds += 1
+  assert (watch.seconds(), watch.waiting_share()) == (4, 3 / 4)
+  now.seconds += 6
+  watch.exclude(5)
+  assert (watch.seconds(), watch.waiting_share()) == (5, 3 / 5)
   watch.restart()
   assert watch.wait_for(slow(), busy=lambda: True) == 7
-  assert watch.waiting_share() == 0
+  assert (watch.seconds(), watch.waiting_share()) == (3, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training as two processes: killed, stopped, and gone on with as one; and the other way about."""
+"""Training on two processes, killed or stopped, resumes on one process, and vice versa."""
 
 import json
 import os
@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.distributed.test_processes import ROOT, free_port
+from tests.free_port import free_port
+from tests.run_results import losses, steps_so_far
 from tests.tiny_run import make_data
-from tests.training.test_resume import losses, losses_so_far
 
-# Every number of devices is compiled for.
+# Compiles for every number of devices.
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
 
 
@@ -58,7 +60,7 @@ def stop_after(processes, workdir, step, number, *whom):
   """The signal to some of the processes when the step is in the log; past 4, when 4 is saved."""
   deadline = time.time() + 600
   saved = workdir / 'checkpoints' / '4'
-  while step not in losses_so_far(workdir) or (step > 4 and not saved.exists()):
+  while step not in steps_so_far(workdir) or (step > 4 and not saved.exists()):
     assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
     assert time.time() < deadline
     time.sleep(0.01)
@@ -108,7 +110,7 @@ def test_two_processes_then_one_with_two_devices(alone, mesh):
   data, folder, expected = alone
   workdir = folder / f'two_then_one_{mesh}'
   kill_after(start(data, workdir, folder / 'cache', 2, 1, SETTINGS[mesh]), workdir, 6)
-  told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever it was before
+  told = finish(start(data, workdir, folder / 'cache', 1, 2))  # whatever the mesh was before
   assert re.search('Continuing from step [4-8] of 12', told[0])
   assert '2 devices in 1 processes, mesh: data=2, model=1' in told[0]
   same_as_alone(workdir, folder, expected)

@@ -19,7 +19,7 @@ KEY = jax.random.key(5)
 
 
 class Stub(nn.Module):
-  """As little as a detector can be: everything is linear in the mean colours of nine cells."""
+  """A minimal detector: everything is linear in the mean colours of nine cells."""
 
   num_proposals: int = 4
   drop_path: float = 0.0
@@ -75,7 +75,7 @@ def close(a, b):
 
 @pytest.fixture(scope='module')
 def plain_step(batch):
-  """State before, state after and metrics of one step on the whole batch."""
+  """State before, state after and metrics of one step on the full batch."""
   optimizer = optax.sgd(0.1)
   state = stub_state(optimizer)
   return (state, *step_of(optimizer)(state, batch, KEY))
@@ -94,7 +94,7 @@ def test_step_goes_down_the_gradient_of_the_objective(batch, plain_step):
   gradient = jax.tree.map(lambda new, old: (old - new) / 0.1, after.params, before.params)
   norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
   np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-9)
-  # Along a random direction the objective rises as the gradient says.
+  # Along a random direction the slope of the objective is that of the gradient.
   rng = np.random.default_rng(1)
   direction = jax.tree.map(lambda g: rng.normal(size=g.shape), gradient)
   rise = sum(
@@ -142,7 +142,7 @@ def test_every_step_and_every_part_draws_its_own_drop_path(batch):
   _, other_run = step(state, batch, jax.random.key(6))
   assert first.loss == again.loss
   assert len({float(first.loss), float(second.loss), float(other_run.loss)}) == 3
-  # Two equal halves: were their keys equal, half of the batch would do for the whole.
+  # Two equal halves: were their keys equal, half of the batch would suffice.
   half = jax.tree.map(lambda x: x[:4], batch)
   twice = jax.tree.map(lambda x: np.repeat(x[:4], 2, axis=0), batch)  # parts take every second
   _, double = step_of(optimizer, model, accumulation=2)(state, twice, KEY)

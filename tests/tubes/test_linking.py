@@ -234,7 +234,7 @@ def test_people_who_cross_keep_their_ids():
   """
   right = [(4 * i, 0, 4 * i + 10, 10) for i in range(7)]
   left = [(24 - 4 * i, 2, 34 - 4 * i, 12) for i in range(7)]
-  # The order of the boxes changes: nobody can be told by it, and scores are the same.
+  # The order of the boxes changes and the scores are equal: neither identifies a person.
   frames = [
     (a, b) if i % 2 == 0 else (b, a) for i, (a, b) in enumerate(zip(right, left, strict=True))
   ]

@@ -1,6 +1,6 @@
-"""Videos whose pictures say their number, in eight bits of bars above noise that moves.
+"""Videos whose pictures encode their number, in eight bits of bars above moving noise.
 
-It is read again from damaged pictures, or they are seen to be damaged.
+From a damaged picture the number can still be read, or the damage is detected.
 """
 
 from collections.abc import Callable
@@ -61,16 +61,16 @@ def write(
 
 
 def packets(path: Path) -> list[tuple[int, int]]:
-  """Place and size in bytes of every packet with pictures, in the order of the file."""
+  """Offset and size in bytes of every packet with pictures, in the order of the file."""
   with av.open(str(path)) as container:
     return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
 def overwrite(path: Path, chosen: Callable[[int, list[bool]], bool]) -> int:
-  """Overwrites what is in some packets with ones, of files that hold them in one piece.
+  """Overwrites the contents of some packets with ones, in files that store them contiguously.
 
-  chosen: number of a packet, and of every packet whether it is a key picture -> whether it is one
-  of them. Returns how many there were.
+  chosen: number of a packet, and for every packet whether it is a key picture -> whether to
+  overwrite it. Returns how many were overwritten.
   """
   with av.open(str(path)) as container:
     payloads = [(bytes(p), p.is_keyframe) for p in container.demux(video=0) if p.size]

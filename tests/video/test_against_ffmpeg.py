@@ -20,7 +20,7 @@ def numbers(pictures):
 
 
 def digest(picture):
-  """Of what FFmpeg's command line gives: upright, but in the file's own pixels."""
+  """The digest of a picture as FFmpeg shows it: upright, in the file's own pixels."""
   stored = picture.frame.to_ndarray(format='rgb24')
   return ffmpeg.digest(orientation.turn(stored, picture.orientation))
 
@@ -54,7 +54,7 @@ def with_sound(path, late=0.0):
 
 @pytest.mark.parametrize('own', ['24', '25', '24000/1001', '30000/1001'])
 def test_a_part_by_the_clock_of_the_file(tmp_path, own):
-  """Of films that is how AVA's frames were made."""
+  """As AVA's frames are extracted from films."""
   path = with_sound(write_video(tmp_path / 'a.mp4', 300, rate=Fraction(own)))
   ours = [frame.rgb() for frame in VideoFile(path, Fraction(30), 3, 5).frames()]
   theirs = ffmpeg.pictures(path, SIZE, '-r', '30', before=('-ss', '3', '-t', '5'))

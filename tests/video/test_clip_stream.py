@@ -1,4 +1,4 @@
-"""Clips of a video that comes frame by frame, against those cut from the whole video."""
+"""Clips of a video that arrives frame by frame, against those cut from the full video."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from evad_jax.video.clip_stream import Plan
 
 
 class Cut:
-  """A video of `num_frames` numbers, cut: what came out after which frame, and what was placed."""
+  """A video of `num_frames` numbers, cut: the clips after each frame, and the placed frames."""
 
   def __init__(self, plan, num_frames):
     self.placed, self.clips, self.most_held = [], [], 0
@@ -81,7 +81,7 @@ def test_by_hand():
   cut = Cut(plan._replace(keyframe_stride=21), 23)
   assert (plan._replace(keyframe_stride=21).grid(), plan.before(), plan.after()) == (3, 6, 3)
   assert cut.numbers() == {0: [0, 0, 0, 3], 21: [15, 18, 21, 22]}
-  assert cut.placed == [0, 3, 15, 18, 21, 22]  # 22 stands for 24, which did not come
+  assert cut.placed == [0, 3, 15, 18, 21, 22]  # 22 replaces 24, which never arrives
   assert [moment for moment, _ in cut.clips] == [3, 'end']
   assert cut.most_held == 3
   # With keyframe 20 the grid is 1: between its own frames others are placed.

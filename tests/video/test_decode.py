@@ -2,7 +2,6 @@
 
 import struct
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -17,11 +16,10 @@ from evad_jax.video import decode, shown
 from evad_jax.video.decode import VideoFile
 from evad_jax.video.jpeg import encode_frame
 from tests import external
-from tests.video.tiny_videos import picture_of, write_video
+from tests.video.tiny_videos import UNEVEN, break_metadata, picture_of, write_video
 
 CLIPS = external.DATA / 'clips'
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=external.missing(CLIPS))
-UNEVEN = [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5, 0.54, 0.58, 0.62]  # a picture stays for 0.3 s
 
 
 def pictures(file: VideoFile, told: list | None = None) -> list[int]:
@@ -93,13 +91,6 @@ def test_a_header_without_a_count_is_told(tmp_path):
   assert decode.duration(usual) == pytest.approx(0.24)
 
 
-def break_metadata(path: Path) -> None:
-  """Latin-1 where UTF-8 belongs; the title must be 'cafebar'."""
-  data = path.read_bytes()
-  assert data.count(b'cafebar') == 1
-  path.write_bytes(data.replace(b'cafebar', 'caf\xe9 \xfc.'.encode('latin1')))
-
-
 def test_broken_metadata_are_told(tmp_path):
   path = write_video(tmp_path / 'a.avi', 5, metadata={'title': 'cafebar'})
   break_metadata(path)
@@ -124,7 +115,7 @@ def test_real_clips_with_broken_headers():
 
 
 def test_a_phone_held_upright_gives_upright_pictures(tmp_path):
-  """The header's matrix asks for a quarter turn clockwise: what was left comes to the top."""
+  """The header's matrix asks for a quarter turn clockwise: the left side becomes the top."""
   path = write_video(tmp_path / 'a.mp4', 2, size=(32, 64))
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('mpeg4', rate=25, bit_rate=4_000_000)

@@ -1,7 +1,6 @@
-"""What a player would show, and when: streams, turns, pixels, clocks; by content and FFmpeg."""
+"""What a player shows, and when: streams, turns, pixels, clocks; by content and by FFmpeg."""
 
 import io
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from data_prep.common import frame_folder
@@ -20,48 +20,7 @@ from evad_jax.video.video_clip import read_clip
 from tests import ffmpeg
 from tests.video import numbered
 from tests.video.tiny_videos import picture_of, write_video
-
-MATRICES = {  # a, b, c, d: x' = a x + c y, y' = b x + d y; what they do, by NumPy
-  'mirror': ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
-  'flip': ((1, 0, 0, -1), lambda x: x[::-1]),
-  'quarter': ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
-  'half': ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
-  'back': ((0, -1, 1, 0), lambda x: np.rot90(x)),
-  'transpose': ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
-  'transverse': ((0, -1, -1, 0), lambda x: x[::-1, ::-1].swapaxes(0, 1)),
-  'twice as wide': ((2, 0, 0, 1), lambda x: x),
-}
-CORNERS = np.zeros((64, 96, 3), np.uint8)  # every corner is another
-CORNERS[:32, :48, 0] = CORNERS[32:, :48, 1] = CORNERS[:32, 48:, 2] = 250
-
-
-def with_matrix(path: Path, entries) -> Path:
-  """Changes the display matrix in the header of an MP4 file with one track."""
-  data = bytearray(path.read_bytes())
-  a, b, c, d = (round(65536 * entry) for entry in entries)
-  place = data.index(b'tkhd') + 4 + 4 + 20 + 16
-  data[place : place + 36] = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30)
-  path.write_bytes(data)
-  return path
-
-
-def write_pictures(path: Path, pictures, *, rate=25, pixel=None, options=None) -> Path:
-  with av.open(str(path), 'w', options=options or {}) as container:
-    stream = container.add_stream('mpeg4', rate=rate, bit_rate=8_000_000)
-    stream.height, stream.width = pictures[0].shape[:2]
-    stream.pix_fmt = 'yuv420p'
-    if pixel:
-      stream.codec_context.sample_aspect_ratio = pixel
-    for picture in pictures:
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-    container.mux(stream.encode())
-  return path
-
-
-def differ(one, other) -> float:
-  assert one.shape == other.shape
-  return float(np.abs(one.astype(int) - other.astype(int)).mean())
-
+from tests.video.turned_videos import CORNERS, MATRICES, differ, with_matrix, write_pictures
 
 # Which way round
 
@@ -175,14 +134,14 @@ def test_the_largest_of_several(tmp_path, suffix):
   streams = ('mpeg4', (32, 48), 40), ('mpeg4', (64, 96), 120), ('mpeg4', (48, 64), 200)
   path = mux(tmp_path / f'a.{suffix}', *streams)
   with decode.open_container(path) as container:
-    chosen = shown.choose_stream(container, path)
-    default = container.streams.video[0].disposition
-    if any(s.disposition != default for s in container.streams.video):
-      return  # a default stream comes first, however small: as FFmpeg has it
-    assert chosen.index == 1
-  (*frames,) = VideoFile(path).frames()
-  assert len(frames) == 12 and abs(frames[0].rgb().mean() - 120) < 6
-  assert abs(ffmpeg.pictures(path, (64, 96))[0].mean() - 120) < 6
+    # MP4 files flag the first stream as the default: FFmpeg prefers it, however small.
+    defaults = [s.index for s in container.streams.video if s.disposition & Disposition.default]
+    expected = defaults[0] if defaults else 1
+    assert shown.choose_stream(container, path).index == expected
+  _, size, grey = streams[expected]
+  frames = list(VideoFile(path).frames())
+  assert len(frames) == 12 and abs(frames[0].rgb().mean() - grey) < 6
+  assert abs(ffmpeg.pictures(path, size)[0].mean() - grey) < 6
 
 
 def test_a_cover_is_no_video(tmp_path):
@@ -226,7 +185,7 @@ def read(path, rate=None):
 
 
 def test_avi_with_b_frames_starts_at_its_first_picture(tmp_path):
-  """Its header says 0, and the first picture that is shown is the second that is decoded."""
+  """Its header states 0, and the first picture shown is the second one decoded."""
   made, path = numbered.write(tmp_path / 'a.mkv', 40), tmp_path / 'a.avi'
   ffmpeg.run('-v', 'error', '-i', made, '-c:v', 'mpeg4', '-bf', '2', '-q:v', '2', path)
   with av.open(str(path)) as container:
@@ -283,13 +242,13 @@ def test_an_edit_list_hides_pictures_and_the_middle_is_that_of_the_others(tmp_pa
     assert opened.num_frames == 45
     clip = read_clip(opened, 4, 1)
   assert numbered.number_of(clip.frames[2]) == 55 + 22
-  with video_source.opened(source) as opened:  # a header that says too much: the last one
+  with video_source.opened(source) as opened:  # a header that states too many: the last one
     clip = read_clip(opened._replace(num_frames=160), 4, 1)
   assert clip.numbers[2] == 44 and clip.seconds == pytest.approx(44 / 25)
 
 
 def test_transport_streams_are_sought_from_earlier_key_pictures(tmp_path):
-  """One key picture alone: nothing follows the place sought from which it could be decoded."""
+  """A single key picture: decoding cannot start after the position that is sought."""
   path = write_video(tmp_path / 'a.mkv', 250, stream_options={'g': '600'})
   ts = tmp_path / 'a.ts'
   ffmpeg.run('-v', 'error', '-i', path, '-c:v', 'libx264', '-g', '600', '-crf', '10', ts)

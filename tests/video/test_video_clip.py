@@ -1,4 +1,4 @@
-"""The clip of a keyframe, of videos whose pictures tell their number."""
+"""The clip of a keyframe, from videos whose pictures encode their number."""
 
 import re
 

@@ -168,7 +168,7 @@ def test_through_a_pipe(tmp_path):
 def served(content: bytes):
   """An address on this machine that gives its first visitor some bytes."""
   with socket.create_server(('127.0.0.1', 0)) as server:
-    server.settimeout(20)
+    server.settimeout(600)
 
     def serve():
       visitor, _ = server.accept()

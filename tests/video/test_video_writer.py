@@ -1,4 +1,4 @@
-"""Written videos are read back: sizes, times, and what is left where the writing was broken off."""
+"""Written videos are read back: sizes, times, and what is left after an interruption."""
 
 import os
 import signal
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from evad_jax.errors import InputError
-from evad_jax.video import video_source
 from evad_jax.video.video_writer import VideoWriter
 from tests import ffmpeg
-from tests.video.tiny_videos import level, picture_of
+from tests.video.tiny_videos import level, picture_of, read_video
 
 ROOT = Path(__file__).resolve().parents[2]
-# Writes until it is killed: the frames as in `grey`, 25 a second; tells when 300 are written.
+# Writes the frames of `grey`, 25 a second, until it is killed; prints a line after 300.
 ENDLESS = """
 import itertools, sys
 from evad_jax.video.video_writer import VideoWriter
@@ -33,13 +32,6 @@ def grey(number, size=(32, 48)):
   return np.full((*size, 3), level(number), np.uint8)
 
 
-def read(path):
-  """Frames and their times."""
-  with video_source.opened(video_source.find(str(path))) as source:
-    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
-  return [frame for frame, _ in timed], [seconds for _, seconds in timed]
-
-
 @pytest.mark.parametrize('suffix', ['.mp4', '.MOV', '.mkv'])
 @pytest.mark.parametrize('size', [(32, 48), (33, 47)])
 def test_what_is_written_is_read(tmp_path, suffix, size):
@@ -49,7 +41,7 @@ def test_what_is_written_is_read(tmp_path, suffix, size):
     for number, seconds in enumerate(times):
       writer.write(grey(number, size), seconds)
   assert writer.num_frames == 6
-  frames, seconds = read(path)
+  frames, seconds = read_video(path)
   assert [picture_of(frame) for frame in frames] == [0, 1, 2, 3, 4, 5]
   assert seconds == pytest.approx(times, abs=0.00051)  # Matroska counts milliseconds
   height, width = (32, 48) if size == (32, 48) else (34, 48)
@@ -61,7 +53,7 @@ def test_an_odd_side_has_its_last_row_and_column_twice(tmp_path):
   frame[16:, 24:] = 255
   with VideoWriter(tmp_path / 'a.mp4', 25) as writer:
     writer.write(frame, 0)
-  ((found,), _) = read(tmp_path / 'a.mp4')
+  ((found,), _) = read_video(tmp_path / 'a.mp4')
   np.testing.assert_allclose(found[::33, ::47, 0], [[0, 0], [0, 255]], atol=6)
   assert abs(int(found[33, 40, 0]) - int(found[32, 40, 0])) < 6
 
@@ -70,7 +62,7 @@ def test_times_that_do_not_rise_still_follow_one_another(tmp_path):
   with VideoWriter(tmp_path / 'a.mp4', 25) as writer:
     for number, seconds in enumerate([0, 1, 1, 0.5, 2]):
       writer.write(grey(number), seconds)
-  frames, seconds = read(tmp_path / 'a.mp4')
+  frames, seconds = read_video(tmp_path / 'a.mp4')
   assert [picture_of(frame) for frame in frames] == [0, 1, 2, 3, 4]
   assert seconds == pytest.approx([0, 1, 1, 1, 2], abs=0.0001)
   assert sorted(set(seconds)) == seconds
@@ -95,7 +87,7 @@ def test_a_killed_program_leaves_a_video_that_plays(tmp_path, suffix):
     assert process.stdout.readline() == b'written\n'
     process.kill()
   assert process.returncode == -signal.SIGKILL
-  frames, seconds = read(path)
+  frames, seconds = read_video(path)
   assert len(frames) >= 100
   assert [picture_of(frame) for frame in frames] == [number % 44 for number in range(len(frames))]
   assert seconds == pytest.approx(np.arange(len(frames)) / 25, abs=0.00051)
@@ -129,7 +121,7 @@ def test_a_frame_an_hour(tmp_path):
   with VideoWriter(tmp_path / 'a.mp4', 1 / 3600) as writer:
     for number in range(3):
       writer.write(grey(number), 3600 * number)
-  frames, _ = read(tmp_path / 'a.mp4')
+  frames, _ = read_video(tmp_path / 'a.mp4')
   assert [picture_of(frame) for frame in frames] == [0, 1, 2]
 
 

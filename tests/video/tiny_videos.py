@@ -1,4 +1,4 @@
-"""Videos of a few grey pictures, by whose grey every frame can be told."""
+"""Videos of a few grey pictures: the grey level says which picture a frame shows."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,8 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 
+from evad_jax.video import video_source
+
 SIZE = (64, 96)  # height, width
 STEP = 5  # grey levels between neighbours
+UNEVEN = [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5, 0.54, 0.58, 0.62]  # one picture stays for 0.3 s
 
 
 def level(number: int) -> int:
@@ -46,6 +49,20 @@ def write_video(
   return path
 
 
+def read_video(path: Path) -> tuple[list[np.ndarray], list[float]]:
+  """Frames and times of a video, as our reader gives them."""
+  with video_source.opened(video_source.find(str(path))) as source:
+    timed = [(picture.rgb(), seconds) for seconds, picture, _ in source.pictures]
+  return [frame for frame, _ in timed], [seconds for _, seconds in timed]
+
+
 def picture_of(frame: np.ndarray) -> int:
   """Which picture a frame shows, of the first 44."""
   return round((float(frame.mean()) - level(0)) / STEP)
+
+
+def break_metadata(path: Path) -> None:
+  """Puts Latin-1 where UTF-8 belongs; the title must be 'cafebar'."""
+  data = path.read_bytes()
+  assert data.count(b'cafebar') == 1
+  path.write_bytes(data.replace(b'cafebar', 'caf\xe9 \xfc.'.encode('latin1')))

@@ -23,7 +23,7 @@ class Writer:
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch):
-  """Instead of a picture its number, and who stands where on it."""
+  """Replaces a picture by its number, and people by their ids and positions."""
   monkeypatch.setattr(
     annotated_video,
     'annotate',

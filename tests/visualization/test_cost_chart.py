@@ -1,4 +1,4 @@
-"""Where the points of the chart of costs stand."""
+"""The positions of the points in the cost chart, and the file."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ TOP = MARGIN + 3 * ROW
 
 
 def coloured(picture, number):
-  """Places (y, x) of a line's colour inside the panels."""
+  """Pixels (y, x) of a line's colour inside the panels."""
   same = np.asarray(picture) == ImageColor.getrgb(cost_chart.COLOURS[number])
   same[TOP + HEIGHT + 10 :] = False
   return np.argwhere(same.all(axis=-1))
@@ -35,6 +35,8 @@ def test_axis_ends_at_a_round_number(value, wanted):
 
 
 def test_a_file_is_written_whole(tmp_path):
-  cost_chart.write_cost_chart(tmp_path / 'new' / 'chart.png', 'a title', [Panel('cost', [])])
-  assert [path.name for path in (tmp_path / 'new').iterdir()] == ['chart.png']
-  assert Image.open(tmp_path / 'new' / 'chart.png').size[0] == LEFT + WIDTH + 2 * MARGIN
+  panels = [Panel('cost', [Line('one', [(0.5, 100.0)])])]
+  cost_chart.write_cost_chart(tmp_path / 'new' / 'chart.png', 'a title', panels)
+  (path,) = (tmp_path / 'new').iterdir()
+  assert path.name == 'chart.png'
+  np.testing.assert_array_equal(Image.open(path), cost_chart.draw('a title', panels))

@@ -1,8 +1,7 @@
-"""Painted people: boxes where they belong, text inside the picture, and who stands where when."""
+"""Drawn people: correct boxes, text inside the picture, and positions between keyframes."""
 
 import numpy as np
 import pytest
-from PIL import ImageDraw
 
 from evad_jax.inference.person_tracks import People
 from evad_jax.visualization import draw_people
@@ -14,17 +13,13 @@ from evad_jax.visualization.draw_people import (
   colour_of,
   enlargement,
 )
+from tests.visualization import pixels
 
 NAMES = ['stand', 'walk', 'talk to (e.g., self, a person, a group)']
 
 
 def figure(number, box, *lines):
   return Figure(number, np.array(box, np.float32), lines)
-
-
-def places(picture, colour):
-  """Rows and columns of the pixels of exactly this colour."""
-  return np.nonzero((picture == colour).all(axis=-1))
 
 
 def test_a_box_has_the_colour_of_its_person():
@@ -40,8 +35,8 @@ def test_a_box_has_the_colour_of_its_person():
     colour = list(colour_of(3))
     assert along == [[128] * 3, [0] * 3, colour, colour, [0] * 3, [128] * 3]
   assert (drawn[104:297, 300] == 128).all() and (drawn[200, 154:447] == 128).all()
-  # The panel stands on the box, and begins with a patch of the colour.
-  rows, columns = places(drawn[:100], colour_of(3))
+  # The panel is on top of the box, and begins with a patch of the colour.
+  rows, columns = pixels.where(drawn[:100], colour_of(3))
   assert columns.min() == 150 and rows.max() == 99
 
 
@@ -73,11 +68,16 @@ def test_small_frames_are_enlarged(size, factor):
   assert enlargement(*size) == factor
   if min(size) > 1:
     frame = np.full((*size, 3), 90, np.uint8)
-    assert annotate(frame, []).shape == (factor * size[0], factor * size[1], 3)
+    enlarged = np.full((factor * size[0], factor * size[1], 3), 90)
+    np.testing.assert_array_equal(annotate(frame, []), enlarged)
 
 
 def test_frames_that_no_video_has_room_for_are_made_smaller():
-  assert annotate(np.full((40, 32768, 3), 90, np.uint8), []).shape == (20, 16384, 3)
+  frame = np.full((40, 32768, 3), 90, np.uint8)
+  frame[:, 16384:] = 200
+  drawn = annotate(frame, [])
+  assert drawn.shape == (20, 16384, 3)
+  assert (drawn[:, :8190] == 90).all() and (drawn[:, 8194:] == 200).all()
 
 
 def test_the_picture_shows_under_an_enlarged_box():
@@ -85,7 +85,7 @@ def test_the_picture_shows_under_an_enlarged_box():
   frame[:50] = 200
   drawn = annotate(frame, [figure(0, (0.1, 0.4, 0.6, 0.9))])
   assert (drawn[20, 395] == 200).all() and (drawn[380, 395] == 0).all()
-  rows, columns = places(drawn[170:], colour_of(0))
+  rows, columns = pixels.where(drawn[170:], colour_of(0))
   assert (columns.min(), columns.max(), rows.max() + 170) == (41, 239, 359)
 
 
@@ -103,24 +103,13 @@ def test_the_picture_shows_under_an_enlarged_box():
 def test_odd_boxes_are_drawn_inside(box):
   drawn = annotate(np.full((400, 500, 3), 128, np.uint8), [figure(1, box, 'walk 0.50')])
   assert drawn.shape == (400, 500, 3)
-  rows, columns = places(drawn, colour_of(1))
+  rows, columns = pixels.where(drawn, colour_of(1))
   assert len(rows) > 50 and rows.max() <= 399 and columns.max() <= 499
 
 
 @pytest.mark.parametrize('size', [(48, 200), (200, 48), (480, 640), (720, 400)])
 @pytest.mark.parametrize('count', [1, 40])
-def test_text_stays_inside(monkeypatch, size, count):
-  drawn = []
-  write = ImageDraw.ImageDraw.text
-
-  def spy(self, xy, text, fill=None, font=None, anchor='la'):
-    left, top, right, bottom = font.getbbox(text, anchor=anchor)
-    drawn.append(text)
-    assert 0 <= xy[0] + left and xy[0] + right <= self.im.size[0]
-    assert 0 <= xy[1] + top and xy[1] + bottom <= self.im.size[1]
-    write(self, xy, text, fill, font, anchor)
-
-  monkeypatch.setattr(ImageDraw.ImageDraw, 'text', spy)
+def test_text_stays_inside(written, size, count):
   rng = np.random.default_rng(0)
   corners = [(0, 0, 0.2, 0.2), (0.9, 0, 1, 0.3), (0, 0.9, 0.1, 1), (0.95, 0.95, 1, 1), (0, 0, 1, 1)]
   low = rng.uniform(0, 0.9, (count, 2))
@@ -130,8 +119,8 @@ def test_text_stays_inside(monkeypatch, size, count):
     np.zeros((*size, 3), np.uint8),
     [figure(10 ** (i % 6), box, *lines[: i % 4]) for i, box in enumerate(boxes)],
   )
-  assert '#1' in drawn and 'stand 0.99' in drawn
-  assert any(text.endswith('...') for text in drawn)
+  assert '#1' in written and 'stand 0.99' in written
+  assert any(text.endswith('...') for text in written)
 
 
 def test_panels_stand_above_below_or_inside():

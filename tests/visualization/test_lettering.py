@@ -1,4 +1,4 @@
-"""Letters of all scripts in pictures, told by their shapes: how many parts they have, and where."""
+"""Letters of all scripts in pictures, recognised by the number and position of their parts."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def nothing_installed(monkeypatch):
   ],
 )
 def test_letters_have_their_parts(nothing_installed, letter, parts):
-  """A box that stands for a letter has one part."""
+  """The box of a missing glyph has one part."""
   assert ndimage.label(drawn(letter) > 100)[1] == parts
 
 
@@ -103,7 +103,7 @@ def pictures(name):
 
 @pytest.mark.parametrize('name', ['\u8d70\u8def', '\u00fc\u00ef', '\u0445\u043e', '\u05d9\u05d4'])
 def test_names_of_classes_in_every_picture(nothing_installed, capsys, name):
-  """Boxes that stand for letters would be the same in another order."""
+  """Boxes of missing glyphs would be the same in another order."""
   for one, other in zip(pictures(name), pictures(name[::-1]), strict=True):
     assert one.shape != other.shape or (one != other).any()
   assert capsys.readouterr().err == ''

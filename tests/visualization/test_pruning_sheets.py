@@ -1,8 +1,8 @@
-"""Sheets and animation: what is dimmed where, what is written, and what reaches the disk."""
+"""Sheets and animation: what is dimmed where, what is written on them, and what is saved."""
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from evad_jax.structures import PruningStage
 from evad_jax.visualization import drawing, picture_parts, pruning_animation, pruning_sheets
@@ -31,29 +31,12 @@ def tiles(sheet, colour):
   return [found[:, MARGIN + i * (TILE + GAP) :][:, :TILE] for i in (0, 1)]
 
 
-@pytest.fixture
-def written(monkeypatch):
-  """All texts that are drawn, each of which has to stay inside its picture."""
-  texts, write = [], ImageDraw.ImageDraw.text
-
-  def spy(self, xy, text, fill=None, font=None, anchor='la'):
-    left, top, right, bottom = font.getbbox(text, anchor=anchor)
-    texts.append(text)
-    if text:
-      assert 0 <= xy[0] + left and xy[0] + right <= self.im.size[0]
-      assert 0 <= xy[1] + top and xy[1] + bottom <= self.im.size[1]
-    write(self, xy, text, fill, font, anchor)
-
-  monkeypatch.setattr(ImageDraw.ImageDraw, 'text', spy)
-  return texts
-
-
 def test_dropped_tokens_are_dimmed_in_their_row_and_slot():
   other, keyframe = tiles(pruning_sheets.pruning_sheet(hand_made()), GREEN)
   token = (TILE // 2) ** 2
   assert keyframe.sum() == 3 * TILE**2
   assert other.sum() == TILE**2 + 3 * token + 1 * token
-  # The first column of tokens is whole twice, and half below; the second lacks its upper half.
+  # The first column of tokens is complete twice, and half below; the second lacks its upper half.
   assert other[:, 0].sum() == 2 * TILE + TILE // 2
   assert other[:, -1].sum() == TILE + TILE // 2
 

@@ -18,7 +18,7 @@ BATCH = random_batch(batch=2, seed=3)  # the first clip's picture is smaller tha
 
 @functools.lru_cache
 def traced(padding):
-  """The stages of BATCH, compiled, which places every block returned, and what it sowed."""
+  """The stages of BATCH, compiled; the token indices of every block, and what it sowed."""
   model = micro_model(padding=padding)
   params = random_parameters(model)
 
@@ -33,7 +33,7 @@ def traced(padding):
 
 
 def cell(place):
-  """Place in the sequence without the keyframe's slot, 2 of 4 -> slot, row, column."""
+  """Index in the sequence without the keyframe's slot, 2 of 4 -> slot, row, column."""
   slot, rest = divmod(int(place), 16)
   return slot + (slot >= 2), *divmod(rest, 4)
 
