@@ -1,6 +1,7 @@
 """Imports only go down: the floors of the house, and every import that goes up or in a circle."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,10 @@ def test_an_arrow_up_is_seen(source, wanted):
   known = {'evad_jax.training.losses': '', 'evad_jax.main': '', 'evad_jax.model.fpn': ''}
   known |= {'evad_jax.boxes': '', 'evad_jax.model.vit': source}
   assert upward(known) == wanted
+
+
+def test_the_table_of_rooms_is_in_the_order_of_the_floors():
+  text = (ROOT / 'docs' / 'architecture.md').read_text()
+  rows = re.findall(r'^\| \[(\w+)\]\(\.\./evad_jax/', text, re.MULTILINE)
+  rooms = [room.removeprefix('evad_jax.') for floor in FLOORS for room in floor]
+  assert rows == [room for room in rooms if (ROOT / 'evad_jax' / room / '__init__.py').exists()]
