@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from flax import traverse_util
+
+from evad_jax.distributed.parameter_rules import by_path
 
 Tree = dict  # nested dict of arrays
 
@@ -146,26 +149,13 @@ def _rule(name: str, rules: list) -> tuple[str, Layout]:
 
 def to_parameters(tensors: Mapping[str, np.ndarray]) -> Tree:
   """Published tensors by name -> our nested parameter dict. Raises ValueError on unknown names."""
-  tree: Tree = {}
+  arrays = {}
   for name, tensor in tensors.items():
     if name in NOT_PARAMETERS:
       continue
     path, layout = _rule(name, RULES)
-    *parents, leaf = path.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = np.ascontiguousarray(layout.to_ours(tensor))
-  return tree
-
-
-def flatten(tree: Tree, prefix: str = '') -> dict[str, np.ndarray]:
-  """Nested dict -> arrays by their '/'-separated paths, in order of path."""
-  flat = {}
-  for key in sorted(tree):
-    path = f'{prefix}{key}'
-    flat |= flatten(tree[key], f'{path}/') if isinstance(tree[key], dict) else {path: tree[key]}
-  return flat
+    arrays[path] = np.ascontiguousarray(layout.to_ours(tensor))
+  return traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
@@ -175,7 +165,7 @@ def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
   ValueError on a path that no rule knows.
   """
   tensors = {}
-  for path, array in flatten(params).items():
+  for path, array in by_path(params).items():
     name, layout = _rule(path, _BACKWARDS)
     tensors[name] = layout.to_published(array, patch)
   return tensors
