@@ -4,7 +4,6 @@ Two ordered rule lists: the first pattern that matches a parameter's path decide
 no rule covers is an error.
 """
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -44,20 +43,6 @@ def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
   return parameter_rules.by_rules(params, rules, 'evad_jax/training/optimizer.py')
 
 
-def step_schedule(
-  base: float, epochs: tuple[float, ...], factors: tuple[float, ...]
-) -> Callable[[Any], Any]:
-  """Epoch -> rate: base times the factor of the last milestone reached."""
-
-  def rate(epoch: Any) -> Any:
-    value = jnp.asarray(base)
-    for milestone, factor in zip(epochs, factors, strict=True):
-      value = jnp.where(epoch >= milestone, base * factor, value)
-    return value
-
-  return rate
-
-
 def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
   """Fractional epoch -> learning rate: linear warm-up, then steps (published) or half a cosine.
 
@@ -65,19 +50,19 @@ def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
   factors.
   """
   if settings.schedule == 'step':
-    after = step_schedule(settings.rate, tuple(settings.milestones), tuple(settings.factors))
+    rates = settings.rate, *(settings.rate * factor for factor in settings.factors)
+    after = optax.join_schedules(list(map(optax.constant_schedule, rates)), settings.milestones)
   elif settings.schedule == 'cosine':
-
-    def after(epoch: Any) -> Any:
-      progress = (epoch - settings.warmup_epochs) / max(total_epochs - settings.warmup_epochs, 1e-9)
-      return settings.rate * 0.5 * (1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1)))
-
+    span = max(total_epochs - settings.warmup_epochs, 1e-9)
+    decay = optax.cosine_decay_schedule(settings.rate, 1.0)
+    after = lambda epoch: decay((epoch - settings.warmup_epochs) / span)  # noqa: E731
   else:
     raise InputError(
       f"config.optimizer.schedule={settings.schedule!r} is not one of 'step', 'cosine'."
     )
 
   def rate(epoch: Any) -> Any:
+    # optax.linear_schedule counts down from the target, which rounds differently.
     target = after(settings.warmup_epochs)
     if not settings.warmup_epochs:
       return after(epoch)
