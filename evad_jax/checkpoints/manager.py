@@ -92,7 +92,7 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
   """The checkpoints of one directory; close it to wait for the last save."""
 
   def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
@@ -358,10 +358,6 @@ class Checkpoints:
       self._sealer.shutdown()
       with contextlib.suppress(OSError, ValueError):  # told by `wait`
         self._manager.close()
-
-  def __enter__(self) -> 'Checkpoints':
-    """Itself."""
-    return self
 
   def __exit__(self, kind: Any, *exception: Any) -> None:
     """Closes; an error that is on its way already is the one to be told."""

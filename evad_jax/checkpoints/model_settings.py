@@ -8,7 +8,6 @@ from evad_jax.distributed.processes import tell
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
-SETTINGS = ('checkpoint', 'config')  # whose behaviour an evaluation takes
 # Of training or of the computation: a checkpoint can be used with any.
 FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'attention', 'dtype')
 # What the same parameters can be run with; their figures are those of what they learned with.

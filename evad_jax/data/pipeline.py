@@ -13,6 +13,7 @@ through shared memory (/dev/shm must hold about 2 * prefetch batches a worker), 
 imports the main module of the program once.
 """
 
+import contextlib
 import math
 import weakref
 from functools import partial
@@ -72,7 +73,7 @@ class ExampleSource:
       return Item(number, None)
 
 
-class BatchIterator:
+class BatchIterator(contextlib.AbstractContextManager):
   """Iterator of Batch that owns threads and processes: close it, or use it in a `with`.
 
   It closes itself when it ends, fails or is deleted. Closed, it has no more batches.
@@ -103,12 +104,7 @@ class BatchIterator:
     """Stops threads and worker processes; closing twice is fine."""
     self._finalizer()
 
-  def __enter__(self) -> 'BatchIterator':
-    """Itself."""
-    return self
-
   def __exit__(self, *exception) -> None:
-    """Closes."""
     self.close()
 
 

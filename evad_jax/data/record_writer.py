@@ -70,7 +70,7 @@ def serialize(record: Record) -> bytes:
   return message.SerializeToString(deterministic=True)
 
 
-class ShardWriter:
+class ShardWriter(contextlib.AbstractContextManager):
   """Writes records to shards, to each in turn; a context manager.
 
   The shards have their names when the block has ended well; until then, and after an exception,
@@ -84,10 +84,6 @@ class ShardWriter:
     self._rows: dict[str, list] = {key: [] for key in INDEX_COLUMNS if key != 'shard_bytes'}
     self._open = contextlib.ExitStack()
     self._files = [self._open.enter_context(writing(path, 'wb')) for path in paths]
-
-  def __enter__(self) -> 'ShardWriter':
-    """Itself."""
-    return self
 
   def __exit__(self, *exception) -> None:
     """Gives the shards their names, or deletes them after an exception."""

@@ -3,6 +3,7 @@
 Whatever happens to the trace, the run goes on: what goes wrong with it is told.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 from evad_jax.distributed.processes import is_first, tell
 
 
-class Profile:
+class Profile(contextlib.AbstractContextManager):
   """Traces `steps` steps from the `start`-th on, counted from 1; use it in a `with`.
 
   Process 0 alone does; it ends with the block at the latest, if the work ends in the middle.
@@ -57,10 +58,6 @@ class Profile:
       tell(f'The trace cannot be {what}: {" ".join(str(error).split())[:200]}; going on without.')
       return False
     return True
-
-  def __enter__(self) -> 'Profile':
-    """Itself."""
-    return self
 
   def __exit__(self, *exception: Any) -> None:
     """Writes what there is."""

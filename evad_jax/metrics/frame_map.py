@@ -1,4 +1,4 @@
-"""Frame-mAP and person AP of a whole evaluation: start, update with batches, merge, compute.
+"""Frame-mAP and person AP of a whole evaluation: start, update with batches, compute.
 
 Two ways of scoring. `action` is the published one: the proposals whose person score reaches the
 threshold (all of a frame's where none does), each with its action scores as they are.
@@ -6,8 +6,8 @@ threshold (all of a frame's where none does), each with its action scores as the
 person score against all ground-truth boxes, as one class: beside the mAP it tells a failure to
 find people from a failure to name what they do.
 
-A state is a value: `update` and `merge` return a new one, and the order of batches and of merging
-does not matter, because `compute` puts the frames into the order of the list it is given.
+A state is a value: `update` returns a new one, and the order of batches does not matter, because
+`compute` puts the frames into the order of the list it is given.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -138,14 +138,6 @@ def update(
   keys = tuple(keys[i] for i in keep)
   _check_finite(detections, keys)
   return state._replace(chunks=(*state.chunks, _chunk(state, detections, targets, keys)))
-
-
-def merge(*states: State) -> State:
-  """One state with the frames of all, from parts of one evaluation (hosts, say)."""
-  settings = {state[:2] for state in states}
-  if len(settings) != 1:
-    raise ValueError(f'only states with equal settings can be merged, got {sorted(settings)}.')
-  return states[0]._replace(chunks=tuple(chunk for state in states for chunk in state.chunks))
 
 
 def only(state: State, frames: Iterable[Hashable]) -> State:

@@ -129,16 +129,6 @@ def _backwards(pattern: str, path: str) -> tuple[str, str]:
 _BACKWARDS = [(*_backwards(pattern, path), layout) for pattern, path, layout in RULES]
 
 
-def to_path(name: str) -> str:
-  """The '/'-separated path of a published tensor in our parameter tree."""
-  return _rule(name, RULES)[0]
-
-
-def to_name(path: str) -> str:
-  """The published name of a parameter; the reverse of `to_path`."""
-  return _rule(path, _BACKWARDS)[0]
-
-
 def _rule(name: str, rules: list) -> tuple[str, Layout]:
   for pattern, target, layout in rules:
     match = re.fullmatch(pattern, name)

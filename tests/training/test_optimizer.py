@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from configs import common
 from evad_jax.errors import InputError
-from evad_jax.published import weight_names
 from evad_jax.training import optimizer as optimizers
 from evad_jax.training.optimizer import DECAY_RULES, RATE_RULES, by_rules
 from tests import external
 from tests.micro_evad import micro_model, random_parameters
+from tests.published_names import to_path
 
 GOLDEN = external.GOLDEN
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=external.missing(GOLDEN))
@@ -92,7 +92,7 @@ def test_published_parameter_groups(case):
   for group in groups.values():
     for name in group['params']:
       tree = 0
-      for key in reversed(weight_names.to_path(name).split('/')):
+      for key in reversed(to_path(name).split('/')):
         tree = {key: tree}
       (rate,) = jax.tree.leaves(by_rules(tree, RATE_RULES))
       (decays,) = jax.tree.leaves(by_rules(tree, DECAY_RULES))
