@@ -108,7 +108,7 @@ def profile(stage: Stage, scale: Scale) -> None:
     # As in earlier stages, whose compiled programs are cached.
     config = make_config(scale, scale.batches[0], 0.7, remat=name == 'prediction')
     model = from_config.make_model(config)
-    params = measured_cost.random_params(model, config.clip.clip_frames)
+    params = measured_cost.random_params(model)
     batch = jax.device_put(measured_cost.random_batch(config))
     program = make(config, model, params, batch)
     program.call()

@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from evad_jax import boxes as box_ops
+from evad_jax import checkout
 from evad_jax.distributed import sharding
 from evad_jax.inference.predict import predict
 from evad_jax.model import multiply_adds
 from evad_jax.model.evad import EVAD
-from evad_jax.settings import from_config
+from evad_jax.settings import from_config, start_values
 from evad_jax.structures import Batch, Targets
 from evad_jax.training import setup
 from evad_jax.training.train_step import initial_state
@@ -56,6 +57,19 @@ class Program(NamedTuple):
   compile_seconds: float
 
 
+def make_config(
+  size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
+) -> ConfigDict:
+  """The configuration of a size, on one canvas."""
+  common = checkout.module('configs.common')
+  config = common.get_config()
+  common.set_size(config, size)
+  config.model.update(keep_rate=keep_rate, dtype=dtype)
+  config.clip.canvases = (canvas,)
+  config.train.batch_size = batch
+  return config
+
+
 def measure(
   size: str, configs: Sequence[ConfigDict], *, training: bool, rounds: int
 ) -> list[Measurement]:
@@ -66,7 +80,7 @@ def measure(
     multiply_adds.count_tokens(
       model, frames, canvas
     )  # raises InputError before anything is compiled
-  params = random_params(models[0], frames)
+  params = random_params(models[0])
   batch = jax.device_put(random_batch(configs[0]))
   make = step_program if training else prediction_program
   programs = [
@@ -91,23 +105,14 @@ def take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[flo
   return seconds
 
 
-def abstract_params(model: EVAD, frames: int) -> Any:
-  """Shapes and dtypes of the parameters."""
-  side = 2 * model.patch
-  clips = jax.ShapeDtypeStruct((1, frames, side, side, 3), jnp.float32)
-  sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  init = functools.partial(model.clone(keep_rate=1.0).init, jax.random.key(0), train=False)
-  return jax.eval_shape(init, clips, sizes)['params']
-
-
-def random_params(model: EVAD, frames: int) -> Any:
+def random_params(model: EVAD) -> Any:
   """Random parameters that keep activations finite; compiles nothing."""
   rng = np.random.default_rng(0)
 
   def draw(leaf: jax.ShapeDtypeStruct) -> Array:
     return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32))
 
-  return jax.tree.map(draw, abstract_params(model, frames))
+  return jax.tree.map(draw, start_values.abstract_params(model))
 
 
 def random_batch(config: ConfigDict) -> Batch:
@@ -153,7 +158,7 @@ def compilers_count(model: EVAD, frames: int, canvas: tuple[int, int]) -> float:
   clips = jax.ShapeDtypeStruct((1, frames, *canvas, 3), jnp.float32)
   sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
   forward = jax.jit(functools.partial(plain.apply, train=False))
-  params = {'params': abstract_params(model, frames)}
+  params = {'params': start_values.abstract_params(model)}
   return forward.lower(params, clips, sizes).cost_analysis()['flops'] / 2
 
 

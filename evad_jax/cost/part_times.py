@@ -27,7 +27,7 @@ def parts(stage: Stage, scale: Scale) -> None:
   """Writes a row for every part of the model, for attention, RoIAlign and the matcher."""
   config = make_config(scale, scale.batches[0], 0.7)
   model = from_config.make_model(config)
-  params = measured_cost.random_params(model, config.clip.clip_frames)
+  params = measured_cost.random_params(model)
   batch = jax.device_put(measured_cost.random_batch(config))
   clips = jax.jit(functools.partial(normalize_clips, dtype=model.dtype))(batch.clips, batch.sizes)
   for name, (call, arguments) in model_parts(model, params, clips, batch.sizes).items():

@@ -71,9 +71,7 @@ def measure_group(
   stage: Stage, configs: Sequence[ConfigDict], peaks: tuple[float, float | None], training: bool
 ) -> None:
   """Compiles in threads and measures in turns; notes what cannot be compiled or run."""
-  params = measured_cost.random_params(
-    from_config.make_model(configs[0]), configs[0].clip.clip_frames
-  )
+  params = measured_cost.random_params(from_config.make_model(configs[0]))
   batch = jax.device_put(measured_cost.random_batch(configs[0]))
   make = measured_cost.step_program if training else measured_cost.prediction_program
 

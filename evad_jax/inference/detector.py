@@ -26,8 +26,7 @@ from evad_jax.inference import streaming
 from evad_jax.inference.predict import predict
 from evad_jax.model import model_rules
 from evad_jax.model.evad import EVAD
-from evad_jax.published import architectures
-from evad_jax.settings import automatic, from_config
+from evad_jax.settings import automatic, from_config, start_values
 from evad_jax.structures import Batch, Detections
 
 # Clip settings stored in a checkpoint that detection needs.
@@ -222,7 +221,7 @@ def check_params(model: EVAD, params: Any, where: Any) -> None:
         f'{where}: the checkpoint is of another model: it has {there} of {part}/{prefix}*, and '
         f'{key}={getattr(model, key)} in {other}.'
       )
-  parameter_checks.check_fits(architectures.abstract_parameters(model), params, where, other)
+  parameter_checks.check_fits(start_values.abstract_params(model), params, where, other)
   parameter_checks.check_finite(params, where)
 
 

@@ -4,14 +4,12 @@ Everything is strict: a tensor that is missing, left over, of another shape or u
 error, and one error lists them all. What a kind of source may leave over or lack is written here.
 """
 
-import functools
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from evad_jax.errors import InputError
@@ -19,6 +17,7 @@ from evad_jax.model import model_rules, sizes
 from evad_jax.model.evad import EVAD
 from evad_jax.published import weight_names
 from evad_jax.published.weight_files import Source
+from evad_jax.settings import start_values
 
 _ENCODER = r'(patch_embed|blocks|norm)\..*'
 _DECODER = (
@@ -243,19 +242,11 @@ def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int,
     settings = unused | {'num_stages': 1}
     if kind != 'pretraining':
       settings |= {'decoder_depth': 1}
-  params = abstract_parameters(EVAD(**settings | {'keep_rate': 1.0}))
+  params = start_values.abstract_params(EVAD(**settings | {'keep_rate': 1.0}))
   # Shapes alone: arrays without memory.
   hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), params)
   tensors = weight_names.to_published(hollow, settings['patch'])
   return {n: t.shape for n, t in tensors.items() if re.fullmatch(KINDS[kind].holds, n)}
-
-
-@functools.lru_cache(maxsize=16)
-def abstract_parameters(model: EVAD) -> dict:
-  """Shapes of the parameters of a model; nothing is computed. They do not depend on the clip."""
-  side, frames = 4 * model.patch, 4 * model.tubelet
-  clips, sizes = jnp.zeros((1, frames, side, side, 3)), jnp.full((1, 2), side)
-  return jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))['params']
 
 
 def tensors_of(path: Any, kind: str, settings: dict[str, Any], params: Any) -> dict:

@@ -21,11 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from evad_jax import checkout
 from evad_jax.command_line import Parser, positive, run, size
-from evad_jax.cost.measured_cost import Measurement, measure
+from evad_jax.cost.measured_cost import Measurement, make_config, measure
 from evad_jax.visualization import charts
 
 SIZES = ('B', 'L', 'small')
@@ -34,19 +33,6 @@ HEADER = (
   f'{"size":6}{"canvas":>8}  {"type":9}{"batch":>6}{"keep":>6}  {"tokens":28}{"gmac":>9}'
   f'{"counted":>9}{"ms":>10}{"clips/s":>9}{"memory":>14}{"compile":>9}{"peak":>7}'
 )
-
-
-def make_config(
-  size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
-) -> ConfigDict:
-  """The configuration of a size, on one canvas."""
-  common = checkout.module('configs.common')
-  config = common.get_config()
-  common.set_size(config, size)
-  config.model.update(keep_rate=keep_rate, dtype=dtype)
-  config.clip.canvases = (canvas,)
-  config.train.batch_size = batch
-  return config
 
 
 def line(m: Measurement) -> str:

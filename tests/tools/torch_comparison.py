@@ -29,7 +29,7 @@ PAUSE = 0.5  # seconds, in which threads that wait actively go to sleep
 def prepare(keep_rate, size, frames=16):
   """Three calls without arguments: each gives action logits as an array."""
   model = EVAD(keep_rate=keep_rate)
-  params = random_params(model, frames)
+  params = random_params(model)
   rng = np.random.default_rng(0)
   clips = rng.standard_normal((1, frames, *size, 3)).astype(np.float32)
   sizes = np.array([size], np.int32)
@@ -52,7 +52,7 @@ def on_device(model, frames, size, *, batch, device, rounds, left):
 
   left: seconds that may still be spent. PyTorch is given random actors: only time counts here.
   """
-  params = random_params(model, frames)
+  params = random_params(model)
   dtype = {2: torch.bfloat16, 4: torch.float32}[np.dtype(model.dtype).itemsize]
   rng = np.random.default_rng(0)
   shape = (batch, model.num_proposals, model.decoder_width)
