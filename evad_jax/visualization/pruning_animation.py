@@ -7,7 +7,6 @@ from PIL import Image, ImageDraw
 
 from evad_jax.visualization import drawing, token_painting
 from evad_jax.visualization.drawing import BACKGROUND, FAINT_COLOUR, MARK_COLOUR, TEXT_COLOUR
-from evad_jax.visualization.picture_parts import FAINT_COLOUR, MARK_COLOUR
 from evad_jax.visualization.pruning_sheets import GAP, MARGIN, ROW_GAP, PrunedClip, stage_caption
 
 WIDTH = 1160  # target, pixels

@@ -22,7 +22,6 @@ from evad_jax.visualization.drawing import (
   TEXT_COLOUR,
   font_of,
 )
-from evad_jax.visualization.picture_parts import FAINT_COLOUR, FONT_SIZE, MARK_COLOUR
 
 MARGIN = 14  # pixels around a picture
 GAP = 8  # between tiles; holds the mark of the keyframe
