@@ -319,10 +319,7 @@ class Checkpoints(contextlib.AbstractContextManager):
   def set_aside(self, step: int) -> None:
     """Renames a damaged checkpoint, so that the run can go on and save the same step again."""
     if processes.is_first():
-      place, number = self.directory / f'{SET_ASIDE}{step}', 1
-      while place.exists():
-        number += 1
-        place = self.directory / f'{SET_ASIDE}{step}-{number}'
+      place = storage.free(self.directory / f'{SET_ASIDE}{step}')
       (self.directory / str(step)).rename(place)
     self._sealed = None
     processes.wait_for_all('set_aside')

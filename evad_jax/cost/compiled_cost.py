@@ -171,7 +171,7 @@ def _work(computations, known, item: Instruction, times: float) -> Work:
   kind, flops = _arithmetic(computations, item, operands)
   called = re.search(r'calls=%?([\w.\-]+)', item.line)
   if item.kind in ('fusion', 'async-start') and called and called[1] in computations:
-    moved = _fusion_bytes(computations[called[1]], item, operands)
+    moved = _fusion_bytes(computations[called[1]], item)
   elif item.kind in _SLICES:
     moved = 2 * item.bytes()
   elif item.kind == 'dynamic-update-slice':
@@ -193,7 +193,7 @@ def _part(name: str) -> str:
   return next(part for part, pattern in PARTS if re.search(pattern, name))
 
 
-def _fusion_bytes(body: list[Instruction], item: Instruction, operands: list[Instruction]) -> int:
+def _fusion_bytes(body: list[Instruction], item: Instruction) -> int:
   """Bytes that a fusion reads of its operands, and writes."""
   users: dict[str, list[Instruction]] = {}
   for inner in body:

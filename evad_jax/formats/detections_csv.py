@@ -24,16 +24,7 @@ from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.csv_columns import Lines
 
 NOUN = 'a csv file of detections'
-COLUMNS = {
-  'video': str,
-  'timestamp': int,
-  'x1': float,
-  'y1': float,
-  'x2': float,
-  'y2': float,
-  'action_id': int,
-  'score': float,
-}
+COLUMNS = {'video': str, 'timestamp': int, **csv_columns.BOX, 'action_id': int, 'score': float}
 
 
 class ScoredDetections(NamedTuple):
@@ -98,7 +89,7 @@ def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
     kinds = csv_columns.named_columns(lines, heads, COLUMNS)
     lines = csv_columns.without_header(lines, NOUN)
   columns = csv_columns.parse(lines, kinds)
-  boxes = np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1)
+  boxes = np.stack([columns[name] for name in csv_columns.BOX], axis=1)
   ava_files.check_boxes(lines, boxes)
   ava_files.check_action_ids(lines, columns['action_id'])
   frame, label, score, video = (
