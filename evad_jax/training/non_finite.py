@@ -85,9 +85,8 @@ class Watch:
         f'{reasons}; clips: {", ".join(clips)}'
       )
       return
-    directory = storage.free(
-      self._workdir / f'non_finite_step_{step}'
-    )  # an earlier run may have one
+    # An earlier run may have left a dump of the same step.
+    directory = storage.free(self._workdir / f'non_finite_step_{step}')
     processes.wait_for_all('dump')  # before any process creates it
     try:
       with storage.told(directory):
