@@ -67,6 +67,7 @@ def bar_chart(title: str, mean: float, bars: Sequence[Bar]) -> 'Figure':
   counts = [f'{x:.1f}   ({bar.num_truth:,})' for x, bar in zip(percent, shown, strict=True)]
   axes.bar_label(drawn, counts, padding=4)
   axes.axvline(100 * mean, color='C3')
+  axes.spines[['top', 'right']].set_visible(False)  # numbers reach beyond
   note = 'average precision in percent (ground-truth count); red: mean'
   if len(shown) < len(bars):
     note += f'\n{len(bars) - len(shown)} classes without ground truth are not shown'
