@@ -2,14 +2,10 @@
 
 from typing import NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from evad_jax.cost import measured_cost
 from evad_jax.cost.stage_runs import Stage
-
-Array = jax.Array
-
 
 ROUNDS = 20  # timed calls of every program
 ENOUGH = 8  # seconds that measuring one part of the model may take, compilation included

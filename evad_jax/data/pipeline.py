@@ -30,8 +30,6 @@ from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
 
-__all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'train_batches']
-
 
 class ExampleSource:
   """A grain RandomAccessDataSource: place -> Item, with filler past the last example."""

@@ -66,18 +66,13 @@ def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
       yield *head, number, f'{score:.9g}'
 
 
-def read_detections(path: str | os.PathLike) -> BoxTable:
+def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
   """Reads a file of AVA: frames in seconds, normalised boxes, and action ids as labels.
 
-  Empty lines are skipped.
+  Also returns the lines that the rows came from, for messages. Empty lines are skipped.
 
   Raises InputError for a file that cannot be read or is empty, and for a bad row, naming its line.
   """
-  return read_with_lines(path)[0]
-
-
-def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
-  """The same with the lines that the rows came from, for messages."""
   lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
   heads = csv_columns.header(lines, COLUMNS)
   if heads is not None:

@@ -115,11 +115,6 @@ def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_T
   return State(tuple(scorings), person_threshold, ())
 
 
-def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
-  """Targets in pixels of pictures of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
-  return targets._replace(boxes=box_ops.normalise(targets.boxes, sizes[:, None]))
-
-
 def update(
   state: State,
   detections: Detections,

@@ -205,13 +205,6 @@ def test_diverged_model_is_an_error_that_names_the_frame():
     evaluated(detections, targets, [10, 11, 12])
 
 
-def test_normalise():
-  targets = Targets(np.array([[[0, 0, 60, 40]], [[10, 10, 20, 30]]], np.float32), None, None)
-  expected = [[[0, 0, 1, 0.5]], [[0.1, 0.25, 0.2, 0.75]]]
-  sizes = np.array([[80, 60], [40, 100]], np.int32)
-  np.testing.assert_allclose(frame_map.normalise(targets, sizes).boxes, expected, rtol=1e-6)
-
-
 def rows_of(detections, targets, classes):
   """The counted boxes as rows of the scored classes, and the ground truth."""
   passing = frame_map.passing_proposals(detections.person_scores, 0.7)
