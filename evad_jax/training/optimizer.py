@@ -4,6 +4,7 @@ Two ordered rule lists: the first pattern that matches a parameter's path decide
 no rule covers is an error.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +36,7 @@ DECAY_RULES = (
 )
 
 
-def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
-  """The value of the first matching rule for every parameter, as a tree like `params`.
-
-  Raises InputError naming a parameter that no rule covers.
-  """
-  return parameter_rules.by_rules(params, rules, 'evad_jax/training/optimizer.py')
+by_rules = functools.partial(parameter_rules.by_rules, where='evad_jax/training/optimizer.py')
 
 
 def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
@@ -55,7 +51,10 @@ def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
   elif settings.schedule == 'cosine':
     span = max(total_epochs - settings.warmup_epochs, 1e-9)
     decay = optax.cosine_decay_schedule(settings.rate, 1.0)
-    after = lambda epoch: decay((epoch - settings.warmup_epochs) / span)  # noqa: E731
+
+    def after(epoch: Any) -> Any:
+      return decay((epoch - settings.warmup_epochs) / span)
+
   else:
     raise InputError(
       f"config.optimizer.schedule={settings.schedule!r} is not one of 'step', 'cosine'."
