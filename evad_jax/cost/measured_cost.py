@@ -112,7 +112,7 @@ def random_params(model: EVAD) -> Any:
   def draw(leaf: jax.ShapeDtypeStruct) -> Array:
     return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32))
 
-  return jax.tree.map(draw, start_values.abstract_params(model))
+  return jax.tree.map(draw, start_values.abstract_params_of_any_clip(model.clone(keep_rate=1.0)))
 
 
 def random_batch(config: ConfigDict) -> Batch:
@@ -158,7 +158,7 @@ def compilers_count(model: EVAD, frames: int, canvas: tuple[int, int]) -> float:
   clips = jax.ShapeDtypeStruct((1, frames, *canvas, 3), jnp.float32)
   sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
   forward = jax.jit(functools.partial(plain.apply, train=False))
-  params = {'params': start_values.abstract_params(model)}
+  params = {'params': start_values.abstract_params_of_any_clip(model.clone(keep_rate=1.0))}
   return forward.lower(params, clips, sizes).cost_analysis()['flops'] / 2
 
 

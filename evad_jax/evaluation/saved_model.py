@@ -53,7 +53,7 @@ def restore_params(
   config: ConfigDict, model: EVAD, checkpoints: Checkpoints, step: int, mesh: Mesh
 ) -> Any:
   """The parameters to evaluate of a checkpoint."""
-  abstract = start_values.abstract_params(model)
+  abstract = start_values.abstract_params(config, model)
   specs = sharding.parameter_specs(abstract, mesh, config.mesh.fsdp)
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
   return checkpoints.read_params(step, sharding.placed(abstract, shardings))

@@ -221,7 +221,7 @@ def check_params(model: EVAD, params: Any, where: Any) -> None:
         f'{where}: the checkpoint is of another model: it has {there} of {part}/{prefix}*, and '
         f'{key}={getattr(model, key)} in {other}.'
       )
-  parameter_checks.check_fits(start_values.abstract_params(model), params, where, other)
+  parameter_checks.check_fits(start_values.abstract_params_of_any_clip(model), params, where, other)
   parameter_checks.check_finite(params, where)
 
 

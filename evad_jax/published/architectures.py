@@ -242,7 +242,7 @@ def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int,
     settings = unused | {'num_stages': 1}
     if kind != 'pretraining':
       settings |= {'decoder_depth': 1}
-  params = start_values.abstract_params(EVAD(**settings | {'keep_rate': 1.0}))
+  params = start_values.abstract_params_of_any_clip(EVAD(**settings | {'keep_rate': 1.0}))
   # Shapes alone: arrays without memory.
   hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), params)
   tensors = weight_names.to_published(hollow, settings['patch'])

@@ -35,8 +35,6 @@ def make_model(config: ConfigDict) -> EVAD:
       f'config.model.num_proposals={config.model.num_proposals}: every person of a clip needs a '
       'proposal of its own; raise the one or lower the other.'
     )
-  # JSON has lists; a model is hashed.
-  arguments = {key: tuple(x) if isinstance(x, list) else x for key, x in arguments.items()}
   with _section('model'):
     return EVAD(dtype=DTYPES[dtype], **arguments)
 

@@ -23,10 +23,14 @@ def start_params(config: ConfigDict, model: EVAD) -> Any:
   return jax.jit(functools.partial(init_params, config, model))()
 
 
+def abstract_params(config: ConfigDict, model: EVAD) -> Any:
+  """Shapes and types of the parameters."""
+  return jax.eval_shape(functools.partial(init_params, config, model))
+
+
 @functools.lru_cache(maxsize=16)
-def abstract_params(model: EVAD) -> Any:
-  """Shapes and types of the parameters, whatever the clips; nothing is computed."""
+def abstract_params_of_any_clip(model: EVAD) -> Any:
+  """The same without clips, which change no parameter; says nothing of clips that do not fit."""
   side = 4 * model.patch
   clips, sizes = jnp.zeros((1, 4 * model.tubelet, side, side, 3)), jnp.full((1, 2), side)
-  init = functools.partial(model.clone(keep_rate=1.0).init, jax.random.key(0), train=False)
-  return jax.eval_shape(init, clips, sizes)['params']
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))['params']

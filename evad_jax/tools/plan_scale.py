@@ -66,7 +66,7 @@ def kept_of_a_clip(config: ConfigDict, canvas: tuple[int, int]) -> int:
   from evad_jax.training import activation_memory
 
   model = from_config.make_model(config)
-  params = start_values.abstract_params(model)
+  params = start_values.abstract_params(config, model)
   return activation_memory.kept_of_a_clip(
     model, params, lambda clips: activation_memory.abstract_batch(config, clips, canvas)
   )

@@ -85,7 +85,7 @@ def make_optimizer(
   config: ConfigDict, model: EVAD, rate: Callable[[Any], Any]
 ) -> optax.GradientTransformation:
   """AdamW of config.optimizer; `rate` maps a step to the base learning rate."""
-  params = start_values.abstract_params(model)
+  params = start_values.abstract_params(config, model)
   return optimizers.make_optimizer(config.optimizer, params, rate)
 
 
@@ -119,7 +119,7 @@ def abstract_state(
   config: ConfigDict, model: EVAD, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """Shapes and dtypes of the state."""
-  params = start_values.abstract_params(model)
+  params = start_values.abstract_params(config, model)
   return jax.eval_shape(state_of(config, optimizer), params)
 
 

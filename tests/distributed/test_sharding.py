@@ -27,7 +27,7 @@ def by_path(tree, is_leaf=None):
 def vit_l():
   config = ava.get_config('L')
   model = from_config.make_model(config)
-  return start_values.abstract_params(model)
+  return start_values.abstract_params(config, model)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_configurations_leave_it_to_the_machine_unless_they_are_small():
 def test_what_a_step_needs_by_hand():
   config = micro_config(dtype='float32')
   model = from_config.make_model(config)
-  shapes = start_values.abstract_params(model)
+  shapes = start_values.abstract_params(config, model)
   parameters = sum(x.size for x in jax.tree.leaves(shapes))
   one, two = (setup.step_bytes(with_batch(config, clips)) for clips in (8, 16))
   clip = (two - one) // 8

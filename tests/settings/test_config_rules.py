@@ -76,7 +76,7 @@ def test_values_that_do_not_fit_each_other(change, message):
   with pytest.raises(InputError, match=message):
     model = from_config.make_model(config)
     checks.check(config, model, sharding.make_mesh())
-    start_values.abstract_params(model)
+    start_values.abstract_params(config, model)
 
 
 def test_every_key_has_a_rule_and_every_configuration_keeps_them():

@@ -25,7 +25,7 @@ def test_the_abstract_batch_is_what_the_pipeline_makes():
 def plan(mesh, fully_sharded=False, **changes):
   config = micro_config(num_stages=1, **changes)
   model = from_config.make_model(config)
-  params = start_values.abstract_params(model)
+  params = start_values.abstract_params(config, model)
   mesh = AbstractMesh(mesh, sharding.AXES)
   found = communication.by_hand(model, params, mesh, fully_sharded, 8, (SIDE, SIDE), 2)
   return found, sum(x.size for x in jax.tree.leaves(params))
@@ -75,7 +75,7 @@ def test_bad_flags_are_one_sentence(arguments, words, capsys):
 
 def test_what_is_kept_for_the_backward_pass():
   config = micro_config()
-  params = start_values.abstract_params(micro_model())
+  params = start_values.abstract_params(config, micro_model())
 
   def kept(model):
     return activation_memory.kept_of_a_clip(
