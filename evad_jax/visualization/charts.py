@@ -81,16 +81,16 @@ def cost_chart(title: str, panels: Sequence[Panel]) -> 'Figure':
 
   Axes start at zero, so that lengths can be compared.
   """
-  names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
+  names = list(dict.fromkeys(name for kind in panels for name in kind.lines))
   colours = {name: f'C{number}' for number, name in enumerate(names)}
   figure = _figure(title, 4.5 * len(panels), 3.8 + 0.22 * len(names))
   handles = {}
-  for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-    for name, points in panel.lines.items():
+  for axes, kind in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for name, points in kind.lines.items():
       rates, costs = zip(*sorted(points), strict=True)
       handles[name] = axes.plot(rates, costs, 'o-', color=colours[name])[0]
-    ticks = sorted({rate for points in panel.lines.values() for rate, _ in points})
-    axes.set_title(panel.title, loc='left', fontsize='medium')
+    ticks = sorted({rate for points in kind.lines.values() for rate, _ in points})
+    axes.set_title(kind.title, loc='left', fontsize='medium')
     axes.set(xlabel='keep rate', xlim=(0, 1.05), xticks=ticks)
     axes.set_ylim(bottom=0)
     axes.grid(axis='y')
