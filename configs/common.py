@@ -9,6 +9,7 @@ import math
 from ml_collections import ConfigDict, config_dict
 
 from evad_jax.errors import InputError
+from evad_jax.model import sizes
 
 
 def get_config() -> ConfigDict:
@@ -123,20 +124,13 @@ def get_config() -> ConfigDict:
 
 def vit_b() -> ConfigDict:
   """Keyword arguments of EVAD; evad_jax/model/evad.py explains each."""
-  model = ConfigDict()
-  model.width = 768
-  model.depth = 12
-  model.num_heads = 12
+  model = ConfigDict(sizes.VIT_B)
   model.patch = 16
   model.tubelet = 2
   model.pretrain_size = 224
-  model.prune_blocks = (3, 6, 9)
   model.keep_rate = 0.7
   model.enhanced_weight = 1.0
-  model.feature_blocks = (2, 5, 8, 11)
-  model.drop_path = 0.1
   model.detector_width = 256
-  model.detector_heads = 8
   model.num_proposals = 100
   model.num_stages = 6
   model.dynamic_width = 64
@@ -144,10 +138,6 @@ def vit_b() -> ConfigDict:
   model.proposal_init = 'image'
   model.roi_extension = (0.4, 0.2)
   model.token_restoring = 'scatter'
-  model.decoder_width = 384
-  model.decoder_depth = 6
-  model.decoder_heads = 6
-  model.decoder_drop_path = 0.1
   model.action_hidden = 2048
   model.padding = 'masked'
   # Recompute activations in the backward pass (True) or keep them (False); 'auto': keep them where
@@ -162,17 +152,7 @@ def vit_b() -> ConfigDict:
 
 def set_vit_l(config: ConfigDict) -> None:
   """Changes a configuration to ViT-L and its published recipe (batch 8)."""
-  config.model.update(
-    width=1024,
-    depth=24,
-    num_heads=16,
-    prune_blocks=(6, 12, 18),
-    feature_blocks=(5, 11, 17, 23),
-    drop_path=0.2,
-    decoder_width=512,
-    decoder_depth=12,
-    decoder_heads=8,
-  )
+  config.model.update(sizes.VIT_L)
   config.loss.action_weight = 6.0
   config.optimizer.rate = 1e-5
   config.optimizer.rate_batch_size = 8

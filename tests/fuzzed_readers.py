@@ -331,7 +331,7 @@ def readers(place):
     ),
     'csv of detections': (
       wrong_bytes(AVA_FOUND),
-      at(root / 'b.csv', detections_csv.read_detections),
+      at(root / 'b.csv', detections_csv.read_with_lines),
     ),
     'csv to score, AVA': (
       wrong_bytes(AVA),

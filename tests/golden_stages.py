@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evad_jax.inference.postprocess import detections
+from evad_jax.inference.predict import detections
 from evad_jax.metrics.frame_map import passing_proposals
 from evad_jax.model import fpn, roi_align
 from evad_jax.model.evad import EVAD

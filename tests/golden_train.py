@@ -16,13 +16,14 @@ import numpy as np
 import optax
 
 from evad_jax.model.evad import EVAD
-from evad_jax.published.weight_names import NOT_PARAMETERS, to_parameters, to_path
+from evad_jax.published.weight_names import NOT_PARAMETERS, to_parameters
 from evad_jax.structures import Targets
 from evad_jax.training import losses, matcher
 from evad_jax.training.optimizer import make_optimizer
 from tests import golden_kinks, golden_rule
 from tests.golden_case import Case, build_model
 from tests.golden_compare import Arrays, Row
+from tests.published_names import to_path
 
 Objective = Callable[[Any], Any]
 

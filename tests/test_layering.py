@@ -20,6 +20,7 @@ FLOORS = (
   ('evad_jax.checkpoints',),
   ('evad_jax.published',),
   ('evad_jax.settings',),
+  ('configs',),
   ('evad_jax.model',),
   ('evad_jax.synthetic',),
   ('evad_jax.video',),
@@ -31,7 +32,7 @@ FLOORS = (
   ('evad_jax.files',),
   # The ground, in the order in which it is built.
   ('evad_jax.structures', 'evad_jax.box_pairs', 'evad_jax.command_line'),
-  ('configs', 'evad_jax.boxes', 'evad_jax.value_rules', 'evad_jax.checkout'),
+  ('evad_jax.boxes', 'evad_jax.value_rules', 'evad_jax.checkout'),
   ('evad_jax.errors',),
   ('evad_jax.printable', 'evad_jax.limits'),
 )

@@ -6,6 +6,7 @@ per keyframe. A video is decoded once, and only the frames that a record needs a
 wait in memory, or in a file if they are many, until the length of the video is known.
 """
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -86,8 +87,8 @@ def _clip(keyframe: int, num_frames: int, settings: Settings) -> np.ndarray:
   return clip_frame_numbers(int(keyframe), num_frames, settings.clip_frames, settings.frame_stride)
 
 
-class FrameStore:
-  """Encoded frames of one size, by number; a context manager."""
+class FrameStore(contextlib.AbstractContextManager):
+  """Encoded frames of one size, by number; a context manager, which discards them at its end."""
 
   def __init__(self, directory: str | os.PathLike, settings: Settings):
     """directory: for the temporary file, which has no name and vanishes with the process."""
@@ -122,12 +123,7 @@ class FrameStore:
     self._file.seek(start)
     return self._file.read(length)
 
-  def __enter__(self) -> 'FrameStore':
-    """Itself."""
-    return self
-
   def __exit__(self, *exception) -> None:
-    """Discards all frames."""
     self._file.close()
 
 

@@ -93,7 +93,7 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
   """The checkpoints of one directory; close it to wait for the last save."""
 
   def __init__(self, directory: str | Path, keep_last: int = 2, read_only: bool = False):
@@ -320,10 +320,7 @@ class Checkpoints:
   def set_aside(self, step: int) -> None:
     """Renames a damaged checkpoint, so that the run can save the same step again."""
     if processes.is_first():
-      place, number = self.directory / f'{SET_ASIDE}{step}', 1
-      while place.exists():
-        number += 1
-        place = self.directory / f'{SET_ASIDE}{step}-{number}'
+      place = storage.free(self.directory / f'{SET_ASIDE}{step}')
       (self.directory / str(step)).rename(place)
     self._sealed = None
     processes.wait_for_all('set_aside')
@@ -359,10 +356,6 @@ class Checkpoints:
       self._sealer.shutdown()
       with contextlib.suppress(OSError, ValueError):  # `wait` raises them
         self._manager.close()
-
-  def __enter__(self) -> 'Checkpoints':
-    """Returns itself."""
-    return self
 
   def __exit__(self, kind: Any, *exception: Any) -> None:
     """Closes; an error already on its way takes precedence."""

@@ -8,7 +8,6 @@ from evad_jax.distributed.processes import tell
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 
-SETTINGS = ('checkpoint', 'config')  # whose behaviour an evaluation takes
 # Settings of training or computation: a checkpoint works with any value.
 FREE = ('drop_path', 'decoder_drop_path', 'proposal_init', 'remat', 'attention', 'dtype')
 # Settings that the same parameters can run with; metrics are those of the trained values.

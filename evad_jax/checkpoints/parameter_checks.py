@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 
 Tree = Any
@@ -33,19 +33,11 @@ def check_fits(
 
 def check_finite(params: Tree, where: Any) -> None:
   """Raises InputError naming the first parameter array with a non-finite value."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-  for path, array in leaves:
+  for path, array in by_path(params).items():
     library = np if isinstance(array, np.ndarray) else jnp  # where the array is
     if not library.isfinite(array).all():
-      raise InputError(f'{where}: {_path(path)} has non-finite values; take another checkpoint.')
+      raise InputError(f'{where}: {path} has non-finite values; take another checkpoint.')
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {_path(path): tuple(leaf.shape) for path, leaf in leaves if leaf is not None}
-
-
-def _path(key_path: tuple) -> str:
-  """Names all keys alike: named tuples come back from a checkpoint as dicts or lists."""
-  keys = [str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in key_path]
-  return '/'.join(keys)
+  return {path: tuple(leaf.shape) for path, leaf in by_path(tree).items()}

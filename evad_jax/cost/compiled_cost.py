@@ -96,21 +96,21 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str | None]:
       found = _INSTRUCTION.match(line)
       if found:
         name, result, kind, rest = found.groups()
-        arrays = tuple((_width(k), _shape(s)) for k, s in _ARRAY.findall(result))
+        arrays = arrays_in(result)
         operands = tuple(_NAME.findall(rest[: _closing(rest)]))
         root = line.lstrip().startswith('ROOT ')
         computations[current].append(Instruction(name, kind, arrays, operands, line, root))
   return computations, entry
 
 
-def _width(kind: str) -> int:
-  if kind == 'pred' or kind.startswith('f8'):
-    return 1
-  return max(1, int(re.sub(r'\D', '', kind)) // 8)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-  return tuple(int(size) for size in text.split(',') if size)
+def arrays_in(text: str) -> tuple[tuple[int, tuple[int, ...]], ...]:
+  """Bytes of an element, and shape, of every array type in a text such as '(f32[2,3], pred[])'."""
+  found = []
+  for kind, sizes in _ARRAY.findall(text):
+    one = kind == 'pred' or kind.startswith('f8')
+    width = 1 if one else max(1, int(re.sub(r'\D', '', kind)) // 8)
+    found.append((width, tuple(int(size) for size in sizes.split(',') if size)))
+  return tuple(found)
 
 
 def _closing(rest: str) -> int:
@@ -171,7 +171,7 @@ def _work(computations, known, item: Instruction, times: float) -> Work:
   kind, flops = _arithmetic(computations, item, operands)
   called = re.search(r'calls=%?([\w.\-]+)', item.line)
   if item.kind in ('fusion', 'async-start') and called and called[1] in computations:
-    moved = _fusion_bytes(computations[called[1]], item, operands)
+    moved = _fusion_bytes(computations[called[1]], item)
   elif item.kind in _SLICES:
     moved = 2 * item.bytes()
   elif item.kind == 'dynamic-update-slice':
@@ -193,7 +193,7 @@ def _part(name: str) -> str:
   return next(part for part, pattern in PARTS if re.search(pattern, name))
 
 
-def _fusion_bytes(body: list[Instruction], item: Instruction, operands: list[Instruction]) -> int:
+def _fusion_bytes(body: list[Instruction], item: Instruction) -> int:
   """Bytes that a fusion reads of its operands, and writes."""
   users: dict[str, list[Instruction]] = {}
   for inner in body:

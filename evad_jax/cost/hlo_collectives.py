@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+from evad_jax.cost.compiled_cost import arrays_in
+
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 _LINE = re.compile(rf'= (.*?) ({"|".join(KINDS)})(-start)?\((.*)')
-_ARRAY = re.compile(r'\b(pred|[sufc]\d+|bf16|f8\w+)\[([\d,]*)\]')
 _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}')
 
 
@@ -42,7 +43,7 @@ def read(text: str) -> list[Collective]:
     if not match:
       continue
     result, kind, started, rest = match.groups()
-    sizes = [_bytes(*array) for array in _ARRAY.findall(result)]
+    sizes = [width * math.prod(shape) for width, shape in arrays_in(result)]
     if started and kind != 'all-reduce':  # (operands, results)
       sizes = sizes[len(sizes) // 2 :]
     group = 2 if kind == 'collective-permute' else _group(rest)
@@ -57,14 +58,6 @@ def sent_by_kind(collectives: list[Collective]) -> dict[str, int]:
   for collective in collectives:
     total[collective.kind] += collective.sent_bytes()
   return dict(total)
-
-
-def _bytes(kind: str, sizes: str) -> int:
-  if kind == 'pred' or kind.startswith('f8'):
-    width = 1
-  else:
-    width = max(1, int(re.sub(r'\D', '', kind)) // 8)
-  return width * math.prod(int(size) for size in sizes.split(',') if size)
 
 
 def _group(rest: str) -> int:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from evad_jax import boxes as box_ops
+from evad_jax import checkout
 from evad_jax.distributed import sharding
 from evad_jax.inference.predict import predict
 from evad_jax.model import multiply_adds, start_values
@@ -54,6 +55,19 @@ class Program(NamedTuple):
   call: Callable[[], None]
   compiled: jax.stages.Compiled
   compile_seconds: float
+
+
+def make_config(
+  size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
+) -> ConfigDict:
+  """The configuration of a size, on one canvas."""
+  common = checkout.module('configs.common')
+  config = common.get_config()
+  common.set_size(config, size)
+  config.model.update(keep_rate=keep_rate, dtype=dtype)
+  config.clip.canvases = (canvas,)
+  config.train.batch_size = batch
+  return config
 
 
 def measure(

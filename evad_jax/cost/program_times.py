@@ -16,8 +16,6 @@ from evad_jax.distributed import device_peak
 from evad_jax.model import multiply_adds
 from evad_jax.settings import from_config
 
-Array = jax.Array
-
 
 def prediction(stage: Stage, scale: Scale) -> None:
   """Measures predictions, uint8 clips to detections, by keep rate and batch."""

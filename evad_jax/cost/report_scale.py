@@ -2,14 +2,10 @@
 
 from typing import NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
-from evad_jax import checkout
+from evad_jax.cost import measured_cost
 from evad_jax.cost.stage_runs import Stage
-
-Array = jax.Array
-
 
 ROUNDS = 20  # timed calls of every program
 ENOUGH = 8  # seconds that measuring one part of the model may take, compilation included
@@ -34,12 +30,8 @@ SCALES = {
 
 def make_config(scale: Scale, batch: int, keep_rate: float, remat: bool = True) -> ConfigDict:
   """Makes a configuration of that scale."""
-  common = checkout.module('configs.common')
-  config = common.get_config()
-  common.set_size(config, scale.size)
-  config.model.update(keep_rate=keep_rate, dtype=scale.dtype, remat=remat)
-  config.clip.canvases = (scale.canvas,)
-  config.train.batch_size = batch
+  config = measured_cost.make_config(scale.size, scale.canvas, scale.dtype, batch, keep_rate)
+  config.model.remat = remat
   if scale.canvas == SCALES['tiny'].canvas:  # so that a CPU compiles it quickly
     config.model.update(num_stages=1, decoder_depth=1)
   return config

@@ -12,6 +12,7 @@ memory (/dev/shm must hold about 2 * prefetch batches per worker), and each of t
 program's main module once.
 """
 
+import contextlib
 import math
 import weakref
 from functools import partial
@@ -27,8 +28,6 @@ from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
 from evad_jax.structures import Batch, Targets
-
-__all__ = ['BatchIterator', 'ClipSettings', 'ExampleSource', 'eval_batches', 'train_batches']
 
 
 class ExampleSource:
@@ -71,7 +70,7 @@ class ExampleSource:
       return Item(number, None)
 
 
-class BatchIterator:
+class BatchIterator(contextlib.AbstractContextManager):
   """Iterator of Batch that owns threads and processes: close it, or use it in a `with` block.
 
   It closes itself when it ends, fails or is deleted. A closed one has no more batches.
@@ -102,12 +101,7 @@ class BatchIterator:
     """Stops threads and worker processes; may be called twice."""
     self._finalizer()
 
-  def __enter__(self) -> 'BatchIterator':
-    """Itself."""
-    return self
-
   def __exit__(self, *exception) -> None:
-    """Closes."""
     self.close()
 
 

@@ -70,7 +70,7 @@ def serialize(record: Record) -> bytes:
   return message.SerializeToString(deterministic=True)
 
 
-class ShardWriter:
+class ShardWriter(contextlib.AbstractContextManager):
   """Writes records to shards, to each in turn; a context manager.
 
   The shards get their names when the block ends without an exception; until then there are only
@@ -84,10 +84,6 @@ class ShardWriter:
     self._rows: dict[str, list] = {key: [] for key in INDEX_COLUMNS if key != 'shard_bytes'}
     self._open = contextlib.ExitStack()
     self._files = [self._open.enter_context(writing(path, 'wb')) for path in paths]
-
-  def __enter__(self) -> 'ShardWriter':
-    """Itself."""
-    return self
 
   def __exit__(self, *exception) -> None:
     """Renames the shards to their names, or deletes them after an exception."""

@@ -13,7 +13,12 @@ Rules = tuple[tuple[str, Any], ...]
 
 def path_of(key_path: tuple) -> str:
   """A jax key path as 'encoder/block_0/norm1/scale'."""
-  return '/'.join(str(getattr(key, 'key', key)) for key in key_path)
+  return jax.tree_util.keystr(key_path, simple=True, separator='/')
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+  """Leaves by their paths, in the order of jax.tree.leaves."""
+  return {path_of(keys): leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def by_rules(params: Params, rules: Rules, where: str) -> Params:

@@ -3,6 +3,7 @@
 A failed trace does not end the run: the error is printed.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 from evad_jax.distributed.processes import is_first, tell
 
 
-class Profile:
+class Profile(contextlib.AbstractContextManager):
   """Traces `steps` steps from step `start` on, counted from 1; a context manager.
 
   Only process 0 traces. The trace ends with the block at the latest.
@@ -60,10 +61,6 @@ class Profile:
       )
       return False
     return True
-
-  def __enter__(self) -> 'Profile':
-    """Returns itself."""
-    return self
 
   def __exit__(self, *exception: Any) -> None:
     """Writes the trace, if one was started."""

@@ -78,6 +78,15 @@ def below(directory: str | os.PathLike, name: str) -> Path:
   return next((path for path in paths if path.exists()), paths[0])
 
 
+def free(path: Path) -> Path:
+  """The path, with a number behind its name where something is there already."""
+  place, number = path, 1
+  while place.exists():
+    number += 1
+    place = path.with_name(f'{path.name}-{number}')
+  return place
+
+
 def read_bytes(path: str | os.PathLike, noun: str) -> bytes:
   """The bytes of a file, or of a pipe made by a shell (`<(zcat ...)`, /dev/stdin).
 

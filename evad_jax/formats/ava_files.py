@@ -13,19 +13,10 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.formats import csv_columns
 from evad_jax.formats.box_table import BoxTable
-from evad_jax.formats.csv_columns import Lines
+from evad_jax.formats.csv_columns import BOX, Lines
 from evad_jax.limits import LARGEST_CLASS, LARGEST_FRAME
 
-TRUTH_COLUMNS = {
-  'video': str,
-  'second': int,
-  'x1': float,
-  'y1': float,
-  'x2': float,
-  'y2': float,
-  'action_id': int,
-  'person_id': int,
-}
+TRUTH_COLUMNS = {'video': str, 'second': int, **BOX, 'action_id': int, 'person_id': int}
 TRUTH_NOUN = 'a csv file of AVA ground truth'
 # Boxes may reach a little over the edge; numbers beyond this are pixels.
 LARGEST_COORDINATE = 2.0
@@ -67,7 +58,7 @@ def read_truth(path: str | os.PathLike) -> BoxTable:
     line + _LACKING[count] for line, count in zip(lines.text, num_columns.tolist(), strict=True)
   ]
   columns = csv_columns.parse(lines._replace(text=whole), TRUTH_COLUMNS)
-  boxes = np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1)
+  boxes = np.stack([columns[name] for name in BOX], axis=1)
   has_box = num_columns > 2
   check_seconds(lines, columns['second'])
   check_boxes(lines, boxes)

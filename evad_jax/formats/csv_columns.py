@@ -21,6 +21,7 @@ from evad_jax.limits import LONGEST_NAME
 
 LARGEST_WHOLE = 2**53  # the text is read as a float first
 NOUNS = {int: 'a whole number', float: 'a finite number'}
+BOX = dict.fromkeys(('x1', 'y1', 'x2', 'y2'), float)  # the columns of a box
 
 
 class Lines(NamedTuple):

@@ -24,16 +24,7 @@ from evad_jax.formats.box_table import BoxTable
 from evad_jax.formats.csv_columns import Lines
 
 NOUN = 'a csv file of detections'
-COLUMNS = {
-  'video': str,
-  'timestamp': int,
-  'x1': float,
-  'y1': float,
-  'x2': float,
-  'y2': float,
-  'action_id': int,
-  'score': float,
-}
+COLUMNS = {'video': str, 'timestamp': int, **csv_columns.BOX, 'action_id': int, 'score': float}
 
 
 class ScoredDetections(NamedTuple):
@@ -75,18 +66,13 @@ def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
       yield *head, number, f'{score:.9g}'
 
 
-def read_detections(path: str | os.PathLike) -> BoxTable:
+def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
   """Reads a file of AVA: frames in seconds, normalised boxes, and action ids as labels.
 
-  Empty lines are skipped.
+  Also returns the lines that the rows came from, for messages. Empty lines are skipped.
 
   Raises InputError for a file that cannot be read or is empty, and for a bad row, naming its line.
   """
-  return read_with_lines(path)[0]
-
-
-def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
-  """The same, with the lines that the rows came from, for messages."""
   lines, kinds = csv_columns.read_lines(path, NOUN), COLUMNS
   heads = csv_columns.header(lines, COLUMNS)
   if heads is not None:
@@ -98,7 +84,7 @@ def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
     kinds = csv_columns.named_columns(lines, heads, COLUMNS)
     lines = csv_columns.without_header(lines, NOUN)
   columns = csv_columns.parse(lines, kinds)
-  boxes = np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1)
+  boxes = np.stack([columns[name] for name in csv_columns.BOX], axis=1)
   ava_files.check_boxes(lines, boxes)
   ava_files.check_action_ids(lines, columns['action_id'])
   frame, label, score, video = (

@@ -15,6 +15,7 @@ from evad_jax.errors import InputError
 from evad_jax.files import storage
 from evad_jax.formats.annotation_types import Annotations, Tube, VideoAnnotation
 from evad_jax.formats.problems import Problems, complain
+from evad_jax.value_rules import shown
 
 RATES = (1e-3, 1e4)  # frames a second
 NOUN = 'annotations, as `python -m data_prep.custom --help` shows'  # what a file should have been
@@ -123,7 +124,7 @@ def _read_video(
       raise _Fault('"labels" are not all names')
     names = dict.fromkeys(names)  # a label that is written twice is still one
     for odd in (each for each in names if each not in classes):
-      complain(problems, 'unknown label', name, f'{_shown(odd)} is not in "classes"', 'dropped')
+      complain(problems, 'unknown label', name, f'{shown(odd)} is not in "classes"', 'dropped')
     return [classes[each] for each in names if each in classes]
 
   def items(key: str, read: Callable) -> Iterator:
@@ -217,21 +218,15 @@ def _box(row, what: str) -> list[float]:
 def _whole(entry: dict, key: str, default: int | None = None, *, most: int) -> int:
   value = entry.get(key, default)
   if type(value) is not int or not 0 <= value <= most:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a whole number from 0 to {most}')
+    raise _Fault(f'"{key}" is {shown(value)}, not a whole number from 0 to {most}')
   return value
 
 
 def _number(entry: dict, key: str, least: float, most: float) -> float:
   value = entry[key]
   if type(value) not in (int, float) or not least <= value <= most:
-    raise _Fault(f'"{key}" is {_shown(value)}, not a number from {least:g} to {most:g}')
+    raise _Fault(f'"{key}" is {shown(value)}, not a number from {least:g} to {most:g}')
   return float(value)
-
-
-def _shown(value) -> str:
-  """The repr of something that may be as long as a file, shortened."""
-  text = repr(value)
-  return text if len(text) <= 60 else f'{text[:60]}...'
 
 
 def _check(value, kind: type, what: str) -> None:

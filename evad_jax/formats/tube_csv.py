@@ -17,12 +17,11 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.formats import csv_columns
 from evad_jax.formats.box_table import BoxTable, Counted
-from evad_jax.formats.csv_columns import Lines
+from evad_jax.formats.csv_columns import BOX, Lines
 from evad_jax.limits import LARGEST_CLASS, LARGEST_COORDINATE, LARGEST_FRAME
 from evad_jax.tubes.overlap import Tube
 
-BOX = ('x1', 'y1', 'x2', 'y2')
-COMMON = {'video': str, 'frame': int, **dict.fromkeys(BOX, float), 'label': int}
+COMMON = {'video': str, 'frame': int, **BOX, 'label': int}
 TRUTH_COLUMNS = COMMON | {'tube_id': str}
 DETECTION_COLUMNS = COMMON | {'score': float}
 NO_FRAMES = np.zeros(0, np.int64)

@@ -10,6 +10,7 @@ reads the detections as they are. A detector trained with a label map adds its a
 line is complete, so an interrupted run keeps all of them.
 """
 
+import contextlib
 import csv
 import json
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def paths(prefix: Path) -> list[Path]:
   return [prefix.with_name(f'{prefix.name}_{name}') for name in NAMES]
 
 
-class DetectionFiles:
+class DetectionFiles(contextlib.AbstractContextManager):
   """The four files; close them, or use as a context manager."""
 
   def __init__(
@@ -166,10 +167,6 @@ class DetectionFiles:
     for file in self._files:
       file.close()
     self._files = []
-
-  def __enter__(self) -> 'DetectionFiles':
-    """Itself."""
-    return self
 
   def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
     """Closes the files; removes them if bad input left them empty."""

@@ -12,7 +12,6 @@ from evad_jax.formats.box_table import NOT_SCORED, BoxTable, Counted
 from evad_jax.formats.csv_columns import Lines
 
 NUM_AVA_CLASSES = 80
-SERVER_MAX_PER_FRAME = 50
 
 
 def select(

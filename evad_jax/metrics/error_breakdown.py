@@ -19,7 +19,6 @@ errors, which move to the label's class. All other errors of the kind are remove
 no longer count as ground truth. Each kind is fixed alone, so the costs do not add up.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ import numpy as np
 from evad_jax.box_pairs import Pairs, overlapping_pairs
 from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics.average_precision import envelope_area
-from evad_jax.metrics.frame_map import Actions, Truth
+from evad_jax.metrics.frame_map import Truth
 from evad_jax.metrics.scored_boxes import rows_by_label
 
 KINDS = ('duplicate', 'localisation', 'classification', 'both', 'background', 'missed')
@@ -63,39 +62,14 @@ def of_rows(
   detections: BoxTable, truth: BoxTable, num_classes: int, iou_threshold: float = 0.5
 ) -> Breakdown:
   """The errors of a set of rows."""
-  groups = rows_by_label(detections.label, num_classes)
-  per_class = [(rows, detections.score[rows]) for rows in groups]
   people = _people(truth, num_classes)
-  return _break_down(detections.frame, detections.boxes, per_class, people, iou_threshold)
-
-
-def of_actions(
-  actions: Actions,
-  truth: Truth,
-  scored_classes: Sequence[int] | None = None,
-  iou_threshold: float = 0.5,
-) -> Breakdown:
-  """The errors of an evaluation, from the tables of `frame_map.tables`."""
-  classes = list(range(truth.labels.shape[1]) if scored_classes is None else scored_classes)
-  rows = np.arange(len(actions.frame))
-  per_class = [(rows, actions.scores[:, action]) for action in classes]
-  people = truth._replace(labels=truth.labels[:, classes])
-  return _break_down(actions.frame, actions.boxes, per_class, people, iou_threshold)
-
-
-def _break_down(
-  frames: np.ndarray,  # (R,) of all boxes
-  boxes: np.ndarray,  # (R, 4)
-  per_class: list[tuple[np.ndarray, np.ndarray]],  # rows of the boxes, and scores
-  people: Truth,
-  iou_threshold: float,
-) -> Breakdown:
   least = min(BACKGROUND_IOU, iou_threshold)
+  frames, boxes = detections.frame, detections.boxes
   pairs = overlapping_pairs(frames, boxes, people.frame, people.boxes, least)
   first_pair = np.searchsorted(pairs.detection, np.arange(len(frames) + 1))
   judged = [
-    _judge(rows, scores, people.labels[:, label], pairs, first_pair, iou_threshold)
-    for label, (rows, scores) in enumerate(per_class)
+    _judge(rows, detections.score[rows], people.labels[:, label], pairs, first_pair, iou_threshold)
+    for label, rows in enumerate(rows_by_label(detections.label, num_classes))
   ]
   found = np.zeros(people.labels.shape, bool)
   for label, some in enumerate(judged):

@@ -1,4 +1,4 @@
-"""Frame-mAP and person AP of a full evaluation: start, update with batches, merge, compute.
+"""Frame-mAP and person AP of a full evaluation: start, update with batches, compute.
 
 There are two ways of scoring. `action` is the published one: the proposals whose person score
 reaches the threshold (all of a frame's where none does), each with its action scores as they are.
@@ -6,8 +6,8 @@ reaches the threshold (all of a frame's where none does), each with its action s
 person score against all ground-truth boxes, as one class: next to the mAP, it separates failures to
 find people from failures to name what they do.
 
-A state is a value: `update` and `merge` return a new one. The order of batches and of merging does
-not matter, because `compute` sorts the frames as in the list it is given.
+A state is a value: `update` returns a new one. The order of batches does not matter, because
+`compute` sorts the frames as in the list it is given.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -115,11 +115,6 @@ def start(scorings: Sequence[str] = SCORINGS, person_threshold: float = PERSON_T
   return State(tuple(scorings), person_threshold, ())
 
 
-def normalise(targets: Targets, sizes: np.ndarray) -> Targets:
-  """Targets in pixels of images of `sizes` (B, 2: height, width) -> boxes in [0, 1]."""
-  return targets._replace(boxes=box_ops.normalise(targets.boxes, sizes[:, None]))
-
-
 def update(
   state: State,
   detections: Detections,
@@ -138,14 +133,6 @@ def update(
   keys = tuple(keys[i] for i in keep)
   _check_finite(detections, keys)
   return state._replace(chunks=(*state.chunks, _chunk(state, detections, targets, keys)))
-
-
-def merge(*states: State) -> State:
-  """Merges the states of parts of one evaluation (hosts, say) into one with the frames of all."""
-  settings = {state[:2] for state in states}
-  if len(settings) != 1:
-    raise ValueError(f'only states with equal settings can be merged, got {sorted(settings)}.')
-  return states[0]._replace(chunks=tuple(chunk for state in states for chunk in state.chunks))
 
 
 def only(state: State, frames: Iterable[Hashable]) -> State:

@@ -77,7 +77,12 @@ def format_video_table(result: VideoMap, class_names: Sequence[str]) -> str:
   _check_names(len(per_class), class_names)
   heads = ('class', *(f'AP@{figure}' for figure in result.figures), 'truth tubes', 'tubes')
   rows = [
-    (name, *(_percent(ap.value) for ap in aps), f'{aps[0].num_truth:,}', f'{_tubes(aps):,}')
+    (
+      name,
+      *(_percent(ap.value) for ap in aps),
+      f'{aps[0].num_truth:,}',
+      f'{_tubes(aps):,}',
+    )
     for name, aps in zip(class_names, per_class, strict=True)
   ]
   scored = sum(aps[0].num_truth > 0 for aps in per_class)
@@ -142,15 +147,9 @@ def errors_as_dictionary(errors: Breakdown, class_names: Sequence[str]) -> dict:
   """The content of a JSON file for the errors: costs in [0, 1], counts, by class and by size."""
   _check_names(len(errors.counts), class_names)
   return {
-    'kinds': {
-      kind: {'cost': _json_number(cost), 'count': int(count)}
-      for kind, cost, count in zip(KINDS, errors.costs, errors.counts.sum(axis=0), strict=True)
-    },
+    'kinds': _by_kind(errors.costs, errors.counts.sum(axis=0)),
     'per_class': {
-      name: {
-        kind: {'cost': _json_number(cost), 'count': int(count)}
-        for kind, cost, count in zip(KINDS, costs, counts, strict=True)
-      }
+      name: _by_kind(costs, counts)
       for name, costs, counts in zip(class_names, errors.class_costs, errors.counts, strict=True)
     },
     'per_size': {
@@ -162,6 +161,13 @@ def errors_as_dictionary(errors: Breakdown, class_names: Sequence[str]) -> dict:
       for i, size in enumerate(SIZES)
     },
     'size_limits': errors.size_limits.tolist(),
+  }
+
+
+def _by_kind(costs: Sequence[float], counts: Sequence[int]) -> dict:
+  return {
+    kind: {'cost': _json_number(cost), 'count': int(count)}
+    for kind, cost, count in zip(KINDS, costs, counts, strict=True)
   }
 
 

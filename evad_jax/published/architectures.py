@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from evad_jax.errors import InputError
-from evad_jax.model import model_rules, start_values
+from evad_jax.model import model_rules, sizes, start_values
 from evad_jax.model.evad import EVAD
 from evad_jax.published import weight_names
 from evad_jax.published.weight_files import Source
@@ -59,31 +59,11 @@ KINDS = {
 }
 
 # Settings that shapes do not determine, of the published sizes by (width, depth).
+_SHAPELESS = ('num_heads', 'prune_blocks', 'feature_blocks', 'detector_heads', 'decoder_heads')
+_SHAPELESS += ('drop_path', 'decoder_drop_path')
 SIZES = {
-  (768, 12): (
-    'ViT-B',
-    dict(
-      num_heads=12,
-      prune_blocks=(3, 6, 9),
-      feature_blocks=(2, 5, 8, 11),
-      detector_heads=8,
-      decoder_heads=6,
-      drop_path=0.1,
-      decoder_drop_path=0.1,
-    ),
-  ),
-  (1024, 24): (
-    'ViT-L',
-    dict(
-      num_heads=16,
-      prune_blocks=(6, 12, 18),
-      feature_blocks=(5, 11, 17, 23),
-      detector_heads=8,
-      decoder_heads=8,
-      drop_path=0.2,
-      decoder_drop_path=0.1,
-    ),
-  ),
+  (size['width'], size['depth']): (name, {key: size[key] for key in _SHAPELESS})
+  for name, size in (('ViT-B', sizes.VIT_B), ('ViT-L', sizes.VIT_L))
 }
 # Settings that must be given for any other size.
 _UNTOLD = {

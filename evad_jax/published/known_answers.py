@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD, normalize_clips
 from evad_jax.model.layers import Dense
 from evad_jax.model.token_pruning import Tokens
 from evad_jax.model.vit import Block, Encoder
-from evad_jax.published import weight_names
 
 TOLERANCE = 1e-4  # of the largest value of an output; float32 on other devices stays below 2e-5
 SLOTS = 8  # time steps of the grid
@@ -55,7 +55,7 @@ def answers(kind: str, settings: dict[str, Any], params: Any) -> Answers:
 def parameters_hash(params: Any) -> str:
   """sha256 over paths, shapes and values of all parameters, in hexadecimal digits."""
   digest = hashlib.sha256()
-  for path, array in weight_names.flatten(params).items():
+  for path, array in by_path(params).items():
     array = np.ascontiguousarray(array, np.float32)
     digest.update(f'{path} {array.shape}\n'.encode())
     digest.update(array)

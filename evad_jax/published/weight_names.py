@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from flax import traverse_util
+
+from evad_jax.distributed.parameter_rules import by_path
 
 Tree = dict  # nested dict of arrays
 
@@ -126,16 +129,6 @@ def _backwards(pattern: str, path: str) -> tuple[str, str]:
 _BACKWARDS = [(*_backwards(pattern, path), layout) for pattern, path, layout in RULES]
 
 
-def to_path(name: str) -> str:
-  """The '/'-separated path of a published tensor in our parameter tree."""
-  return _rule(name, RULES)[0]
-
-
-def to_name(path: str) -> str:
-  """The published name of a parameter; the reverse of `to_path`."""
-  return _rule(path, _BACKWARDS)[0]
-
-
 def _rule(name: str, rules: list) -> tuple[str, Layout]:
   for pattern, target, layout in rules:
     match = re.fullmatch(pattern, name)
@@ -146,26 +139,13 @@ def _rule(name: str, rules: list) -> tuple[str, Layout]:
 
 def to_parameters(tensors: Mapping[str, np.ndarray]) -> Tree:
   """Published tensors by name -> our nested parameter dict. Raises ValueError on unknown names."""
-  tree: Tree = {}
+  arrays = {}
   for name, tensor in tensors.items():
     if name in NOT_PARAMETERS:
       continue
     path, layout = _rule(name, RULES)
-    *parents, leaf = path.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = np.ascontiguousarray(layout.to_ours(tensor))
-  return tree
-
-
-def flatten(tree: Tree, prefix: str = '') -> dict[str, np.ndarray]:
-  """Nested dict -> arrays by their '/'-separated paths, sorted by path."""
-  flat = {}
-  for key in sorted(tree):
-    path = f'{prefix}{key}'
-    flat |= flatten(tree[key], f'{path}/') if isinstance(tree[key], dict) else {path: tree[key]}
-  return flat
+    arrays[path] = np.ascontiguousarray(layout.to_ours(tensor))
+  return traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
@@ -175,7 +155,7 @@ def to_published(params: Tree, patch: int) -> dict[str, np.ndarray]:
   a path that no rule matches.
   """
   tensors = {}
-  for path, array in flatten(params).items():
+  for path, array in by_path(params).items():
     name, layout = _rule(path, _BACKWARDS)
     tensors[name] = layout.to_published(array, patch)
   return tensors

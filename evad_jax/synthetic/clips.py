@@ -10,7 +10,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from evad_jax import boxes as box_arithmetic
 from evad_jax import boxes as box_ops
 from evad_jax.errors import InputError
 from evad_jax.synthetic import stick_figures
@@ -135,7 +134,7 @@ def _sample_person(rng, shape, look: Look, grey: float) -> tuple[Person | None, 
 def _fit_together(masks: list[np.ndarray]) -> bool:
   """Whether everyone is visible enough when drawn in this order."""
   boxes = np.array([tight_box(mask) for mask in masks], np.float32)
-  iou = box_arithmetic.pairwise_iou(boxes, boxes)
+  iou = box_ops.pairwise_iou(boxes, boxes)
   if (iou - np.eye(len(masks)) > MAX_IOU).any():
     return False
   covered = np.zeros_like(masks[0])

@@ -21,12 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from evad_jax import checkout
 from evad_jax.command_line import Parser, positive, run, size
-from evad_jax.cost.measured_cost import Measurement, measure
-from evad_jax.visualization import cost_chart
+from evad_jax.cost.measured_cost import Measurement, make_config, measure
+from evad_jax.visualization import charts
 
 SIZES = ('B', 'L', 'small')
 DTYPES = ('float32', 'bfloat16')
@@ -34,19 +33,6 @@ HEADER = (
   f'{"size":6}{"canvas":>8}  {"type":9}{"batch":>6}{"keep":>6}  {"tokens":28}{"gmac":>9}'
   f'{"counted":>9}{"ms":>10}{"clips/s":>9}{"memory":>14}{"compile":>9}{"peak":>7}'
 )
-
-
-def make_config(
-  size: str, canvas: tuple[int, int], dtype: str, batch: int, keep_rate: float
-) -> ConfigDict:
-  """Returns the configuration of a size, with one canvas."""
-  common = checkout.module('configs.common')
-  config = common.get_config()
-  common.set_size(config, size)
-  config.model.update(keep_rate=keep_rate, dtype=dtype)
-  config.clip.canvases = (canvas,)
-  config.train.batch_size = batch
-  return config
 
 
 def line(m: Measurement) -> str:
@@ -60,20 +46,19 @@ def line(m: Measurement) -> str:
   )
 
 
-def panels(measurements: Sequence[Measurement]) -> list[cost_chart.Panel]:
-  """Multiply-adds and time of a clip against the keep rate."""
+def panels(measurements: Sequence[Measurement]) -> list[charts.Panel]:
+  """Multiply-adds, time and memory of a clip against the keep rate."""
 
-  def of(title: str, cost) -> cost_chart.Panel:
-    lines = {}
-    for m in measurements:
-      name = f'{m.size} {m.canvas} {m.dtype} batch {m.batch}'
-      lines.setdefault(name, []).append((m.keep_rate, cost(m)))
-    return cost_chart.Panel(title, [cost_chart.Line(*item) for item in lines.items()])
+  def name(m: Measurement) -> str:
+    return f'{m.size} {m.canvas} {m.dtype} batch {m.batch}'
 
   return [
-    of('10^9 multiply-adds per clip, forward', lambda m: m.gmac),
-    of('milliseconds per clip', lambda m: 1e3 / m.clips_per_second),
-    of('temporary memory, MB', lambda m: m.temporary_mb),
+    charts.panel(title, measurements, name, cost)
+    for title, cost in (
+      ('10^9 multiply-adds per clip, forward', lambda m: m.gmac),
+      ('milliseconds per clip', lambda m: 1e3 / m.clips_per_second),
+      ('temporary memory, MB', lambda m: m.temporary_mb),
+    )
   ]
 
 
@@ -96,6 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   args = parse_arguments(argv)
+  charts.check_installed(args.plot)
   config = checkout.module('configs.common').get_config()
   jax.config.update('jax_enable_compilation_cache', False)  # compile time is measured
   jax.config.update('jax_default_matmul_precision', config.matmul_precision)
@@ -117,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       print(line(m), flush=True)
     found += measured
   title = f'{what}, {device.device_kind}'
-  cost_chart.write_files(args.json, args.plot, title, found, panels(found))
+  charts.write_files(args.json, args.plot, title, found, panels(found))
 
 
 if __name__ == '__main__':

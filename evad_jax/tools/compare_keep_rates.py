@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evad_jax import command_line
+from evad_jax.visualization import charts
 
 ROUNDS = 5  # calls of each program
 
@@ -85,27 +86,16 @@ def table(rows: Sequence[Row]) -> str:
 
 def write(path: Path | None, plot: Path | None, rows: Sequence[Row]) -> None:
   """Writes the rows and the plot. Raises InputError where a file cannot be written."""
-  from evad_jax.visualization import cost_chart
-
-  def panel(title: str, value) -> cost_chart.Panel:
-    names = dict.fromkeys(row.checkpoint for row in rows)
-    return cost_chart.Panel(
-      title,
-      [
-        cost_chart.Line(
-          name, [(row.keep_rate, value(row)) for row in rows if row.checkpoint == name]
-        )
-        for name in names
-      ],
-    )
-
   panels = [
-    panel('frame-mAP@0.5, %', lambda row: 100 * row.frame_map),
-    panel('clips per second', lambda row: row.clips_per_second),
-    panel('10^9 multiply-adds per clip', lambda row: row.gmac),
+    charts.panel(title, rows, lambda row: row.checkpoint, cost)
+    for title, cost in (
+      ('frame-mAP@0.5, %', lambda row: 100 * row.frame_map),
+      ('clips per second', lambda row: row.clips_per_second),
+      ('10^9 multiply-adds per clip', lambda row: row.gmac),
+    )
   ]
   title = 'one set of parameters at every keep rate'
-  cost_chart.write_files(path, plot, title, rows, panels)
+  charts.write_files(path, plot, title, rows, panels)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   add('--json', type=Path, help='also write the metrics to this file')
   add('--plot', type=Path, help='also plot them, as PNG')
   args, config = parser.parse_with_config(argv)
+  charts.check_installed(args.plot)
   import jax
 
   command_line.keep_programs()

@@ -32,9 +32,9 @@ from typing import Any
 from evad_jax import checkout
 from evad_jax.command_line import Parser, positive, run, size
 from evad_jax.cost import compile_targets, compiled_cost
+from evad_jax.cost.measured_cost import make_config
 from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
-from evad_jax.tools.benchmark import make_config
 
 RATES = {  # operations per second that kernels on an H100 are assumed to reach
   'product': 700e12,

@@ -23,6 +23,7 @@ from typing import Any
 
 from evad_jax import command_line
 from evad_jax.checkpoints import manager, model_settings, parameter_checks
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 from evad_jax.published import (
@@ -99,7 +100,7 @@ def _save(
   }
   with manager.Checkpoints(out) as checkpoints:
     checkpoints.save(0, {'params': found.params}, settings, {}, None)
-  arrays = weight_names.flatten(found.params)
+  arrays = by_path(found.params)
   print(
     f'{out}: {len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} values, '
     f'sha256 of the parameters {settings["parameters_sha256"]}'

@@ -123,15 +123,14 @@ def detect(
   annotated = AnnotatedVideo(
     writer, detector.classes, style, LIVE_FRAMES if settings.live else None
   )
-  bar = tqdm(total=source.num_frames, unit='frame', desc=Path(source.name).name, smoothing=0.1)
-  size = _FrameSize()
-  stream = detector.stream(
-    _counted(annotated.watch(size.seen(stop.ends(source.pictures))), bar), settings
-  )
+  frames = annotated.watch(stop.ends(source.pictures))
+  name, total = Path(source.name).name, source.num_frames
+  bar = tqdm(frames, total=total, unit='frame', desc=name, smoothing=0.1)
+  stream = detector.stream(bar, settings)
   start = time.perf_counter()
   try:
     for people in stream:
-      files.add(people, annotated.seconds(people.frame), size.of_frames)
+      files.add(people, annotated.seconds(people.frame), annotated.size)
       annotated.add(people)
       bar.set_postfix_str(f'{len(people.ids)} people, keep rate {stream.keep_rate}', refresh=False)
   except KeyboardInterrupt:
@@ -159,25 +158,6 @@ def detect(
     interrupted=stop.asked,
     notes=tuple(source.notes()),
   )
-
-
-class _FrameSize:
-  """Records height and width of the frames that pass, in the pixels of the file."""
-
-  def __init__(self):
-    self.of_frames = (0, 0)
-
-  def seen(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
-    for timed in pictures:
-      if self.of_frames == (0, 0):
-        self.of_frames = timed.picture.size
-      yield timed
-
-
-def _counted(frames: Iterable, bar: tqdm) -> Iterator:
-  for frame in frames:
-    yield frame
-    bar.update()
 
 
 def peak_memory() -> int:

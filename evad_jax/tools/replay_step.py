@@ -22,7 +22,7 @@ def replay(directory: Path) -> list[str]:
   from evad_jax import value_rules
   from evad_jax.checkpoints.manager import Checkpoints
   from evad_jax.distributed import sharding
-  from evad_jax.distributed.parameter_rules import path_of
+  from evad_jax.distributed.parameter_rules import by_path
   from evad_jax.files import text_files
   from evad_jax.settings import config_rules, from_config
   from evad_jax.training import keep_rates, non_finite
@@ -44,8 +44,7 @@ def replay(directory: Path) -> list[str]:
   with Checkpoints(directory / 'checkpoints', read_only=True) as checkpoints:
     step = checkpoints.choose(0)
     state = checkpoints.restore(step, sharding.placed(abstract, shardings))
-  leaves, _ = jax.tree_util.tree_flatten_with_path(state.params)
-  bad = [path_of(keys) for keys, leaf in leaves if not np.isfinite(leaf).all()]
+  bad = [path for path, leaf in by_path(state.params).items() if not np.isfinite(leaf).all()]
   batch = sharding.put_batch(non_finite.read_batch(directory), mesh)
   rate = keep_rates.of_step(keep_rates.listed(config), config.seed, step + 1)
   step_fn = setup.compile_step(config, model.clone(keep_rate=rate), optimizer, mesh)

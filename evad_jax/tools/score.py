@@ -44,8 +44,7 @@ from evad_jax.formats.box_table import BoxTable, Counted
 from evad_jax.formats.tube_csv import VideoTruth
 from evad_jax.metrics import ava_map, error_breakdown, report, scored_boxes, video_map
 from evad_jax.tubes.rules import RULES
-from evad_jax.visualization import bar_chart
-from evad_jax.visualization.bar_chart import Bar
+from evad_jax.visualization import charts
 
 ANNOTATION_SUFFIXES = ('.pkl', '.pickle', '.json')
 # Flags without a meaning for a protocol; giving one is an error.
@@ -226,6 +225,7 @@ def _one_threshold(figures: Sequence[str] | None) -> float:
 
 
 def _check(options: argparse.Namespace) -> None:
+  charts.check_installed(options.plot)
   for name in FOREIGN[options.protocol]:
     if getattr(options, name):
       flag = '--' + name.replace('_', '-')
@@ -260,12 +260,12 @@ def _plot(options: argparse.Namespace, result: dict) -> None:
   shown = next((key for key in figures if key.endswith('@0.5')), figures[0])
   threshold = shown.split('@')[1]
   bars = [
-    Bar(name, entry[f'AP@{threshold}'], entry.get('truth_boxes', entry.get('truth_tubes')))
+    charts.Bar(name, entry[f'AP@{threshold}'], entry.get('truth_boxes', entry.get('truth_tubes')))
     for name, entry in result['per_class'].items()
   ]
   mean = result[shown] or 0.0
   title = f'{shown} {100 * mean:.2f}   {", ".join(path.name for path in options.detections)}'
-  bar_chart.write_bar_chart(options.plot, title, mean, bars)
+  charts.write(options.plot, charts.bar_chart(title, mean, bars))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,8 +22,9 @@ from evad_jax import command_line
 from evad_jax.checkpoints import manager, model_settings
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import Record, RecordReader
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
-from evad_jax.published import architectures, known_answers, weight_names
+from evad_jax.published import architectures, known_answers
 
 SHOWN = 5  # examples per fault
 # Some of AVA's 80 classes by their number from 0: weights trained on AVA need this order.
@@ -52,7 +53,7 @@ def check_checkpoint(directory: Path, step: int, settings: dict, params: Any) ->
     model = settings['model']
   checks = [Check(None, source['title'] if source else f'a run of evad_jax, step {step}')]
   checks.append(_check_names(directory, kind, model, params))
-  arrays = weight_names.flatten(params)
+  arrays = by_path(params)
   wrong = [path for path, array in arrays.items() if not np.isfinite(array).all()]
   checks.append(Check(not wrong, f'{len(arrays)} arrays are finite' + _examples('not: ', wrong)))
   if not source:

@@ -26,8 +26,7 @@ from evad_jax.errors import InputError
 from evad_jax.inference.detector import Detector
 from evad_jax.video import video_source
 from evad_jax.video.video_clip import VideoClip, read_clip
-from evad_jax.visualization import picture_parts
-from evad_jax.visualization.drawing import write_picture
+from evad_jax.visualization.drawing import write_animation, write_picture
 from evad_jax.visualization.pruning_animation import pruning_animation
 from evad_jax.visualization.pruning_sheets import PrunedClip, importance_sheet, pruning_sheet
 from evad_jax.visualization.pruning_trace import of_clip, trace_pruning
@@ -73,7 +72,7 @@ def write_all(clip: PrunedClip, directory: Path) -> list[Path]:
   try:
     write_picture(paths[0], pruning_sheet(clip))
     write_picture(paths[1], importance_sheet(clip))
-    picture_parts.write_animation(paths[2], pruning_animation(clip))
+    write_animation(paths[2], pruning_animation(clip))
   except OSError as error:
     raise InputError(
       f'{directory}: cannot be written to ({error.strerror}); choose another --output.'

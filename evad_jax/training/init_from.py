@@ -14,9 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evad_jax.checkpoints import manager, model_settings, parameter_checks
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 from evad_jax.files import atomic_files
-from evad_jax.published import weight_names
 
 # Parameters that may stay freshly initialised, by the kind of checkpoint.
 _DETECTOR_PARTS = r'fpn/.*|person_detector/.*'
@@ -76,13 +76,13 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
   with manager.Checkpoints(directory, read_only=True) as checkpoints:
     step = checkpoints.choose(0) if step is None else step
     settings = checkpoints.settings(step)
-    saved = weight_names.flatten(checkpoints.read_params(step))
+    saved = by_path(checkpoints.read_params(step))
     parameter_checks.check_finite(saved, directory / str(step))
   where = directory / str(step)
   kind = settings.get('source', {}).get('kind', 'detector')
   title = settings.get('source', {}).get('title', f'a run of evad_jax, step {step}')
   notes = _compare_settings(config, settings, kind, where)
-  start = weight_names.flatten(fresh)
+  start = by_path(fresh)
   new_classes = settings.get('classes') and list(settings['classes']) != list(classes)
   loaded, stays, left = _sort(saved, start, kind, bool(new_classes), where)
   if any(re.fullmatch(_LAST_LAYER, path) for path in left):
@@ -90,7 +90,7 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
   values = start | {path: _like(saved[path], start[path]) for path in loaded}
   numbers = sum(math.prod(saved[path].shape) for path in loaded)
   report = Report(f'{where} ({title})', loaded, stays, left, notes, numbers)
-  return jax.tree.unflatten(jax.tree.structure(fresh), _in_order(fresh, values)), report
+  return jax.tree.unflatten(jax.tree.structure(fresh), values.values()), report
 
 
 def _sort(
@@ -159,12 +159,6 @@ def _compare_settings(
 
 def _like(value: np.ndarray, start: jax.Array) -> jax.Array:
   return jax.device_put(value.astype(start.dtype))
-
-
-def _in_order(tree: Any, values: dict[str, Any]) -> list[Any]:
-  """Values by path, in the order of the tree's leaves."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return [values['/'.join(key.key for key in keys)] for keys, _ in leaves]
 
 
 def summary(paths: list[str], every: list[str]) -> str:

@@ -85,7 +85,9 @@ class Watch:
         f'{reasons}; clips: {", ".join(clips)}'
       )
       return
-    directory = _free_place(self._workdir / f'non_finite_step_{step}')
+    # An earlier run may have left a dump of the same step.
+    directory = storage.free(self._workdir / f'non_finite_step_{step}')
+    processes.wait_for_all('dump')  # before any process creates it
     try:
       with storage.told(directory):
         write_dump(directory, self._config, step, state, batch)
@@ -102,16 +104,6 @@ class Watch:
     """Video and timestamp of every clip of the global batch."""
     numbers = multihost_utils.process_allgather(batch.index, tiled=True)
     return [unreadable.name(self._index, i) for i in numbers.tolist() if i >= 0]
-
-
-def _free_place(path: Path) -> Path:
-  """The path, with a number added where an earlier run left a dump of the same step."""
-  place, number = path, 1
-  while place.exists():
-    number += 1
-    place = path.with_name(f'{path.name}-{number}')
-  processes.wait_for_all('dump')  # before any process creates it
-  return place
 
 
 def write_dump(directory: Path, config: ConfigDict, step: int, state: Any, batch: Batch) -> None:

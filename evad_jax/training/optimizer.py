@@ -4,7 +4,7 @@ Two ordered rule lists: the first pattern that matches a parameter's path decide
 no rule covers is an error.
 """
 
-import math
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -36,26 +36,7 @@ DECAY_RULES = (
 )
 
 
-def by_rules(params: Params, rules: parameter_rules.Rules) -> Params:
-  """The value of the first matching rule for every parameter, as a tree like `params`.
-
-  Raises InputError naming a parameter that no rule covers.
-  """
-  return parameter_rules.by_rules(params, rules, 'evad_jax/training/optimizer.py')
-
-
-def step_schedule(
-  base: float, epochs: tuple[float, ...], factors: tuple[float, ...]
-) -> Callable[[Any], Any]:
-  """Epoch -> rate: base times the factor of the last milestone reached."""
-
-  def rate(epoch: Any) -> Any:
-    value = jnp.asarray(base)
-    for milestone, factor in zip(epochs, factors, strict=True):
-      value = jnp.where(epoch >= milestone, base * factor, value)
-    return value
-
-  return rate
+by_rules = functools.partial(parameter_rules.by_rules, where='evad_jax/training/optimizer.py')
 
 
 def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
@@ -65,12 +46,14 @@ def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
   factors.
   """
   if settings.schedule == 'step':
-    after = step_schedule(settings.rate, tuple(settings.milestones), tuple(settings.factors))
+    rates = settings.rate, *(settings.rate * factor for factor in settings.factors)
+    after = optax.join_schedules(list(map(optax.constant_schedule, rates)), settings.milestones)
   elif settings.schedule == 'cosine':
+    span = max(total_epochs - settings.warmup_epochs, 1e-9)
+    decay = optax.cosine_decay_schedule(settings.rate, 1.0)
 
     def after(epoch: Any) -> Any:
-      progress = (epoch - settings.warmup_epochs) / max(total_epochs - settings.warmup_epochs, 1e-9)
-      return settings.rate * 0.5 * (1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1)))
+      return decay((epoch - settings.warmup_epochs) / span)
 
   else:
     raise InputError(
@@ -78,6 +61,7 @@ def learning_rate(settings: Any, total_epochs: float) -> Callable[[Any], Any]:
     )
 
   def rate(epoch: Any) -> Any:
+    # optax.linear_schedule counts down from the target, which rounds differently.
     target = after(settings.warmup_epochs)
     if not settings.warmup_epochs:
       return after(epoch)

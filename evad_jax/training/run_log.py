@@ -1,5 +1,6 @@
 """Logs the metrics of a run: metrics.jsonl and TensorBoard."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from evad_jax.files import atomic_files
 EVALUATION = 'eval/'  # prefix of the names of evaluation metrics
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager):
   """Logs the metrics of a run.
 
   A resumed run drops the lines after the restored step: it writes the same lines again.
@@ -52,12 +53,7 @@ class RunLog:
       self._file.close()
       self._board.close()
 
-  def __enter__(self) -> 'RunLog':
-    """Itself."""
-    return self
-
   def __exit__(self, *exception: Any) -> None:
-    """Closes."""
     self.close()
 
 

@@ -37,7 +37,7 @@ class State(NamedTuple):
   rule: Rule
   frame: int  # the last one seen; -1 before the first
   next_id: int
-  tracks: tuple[Track, ...]  # by id; at most `max_tracks` of the rule
+  tracks: tuple[Track, ...]  # by id; at most max_boxes * (max_missing + 1) of the rule
 
 
 class Links(NamedTuple):
@@ -53,11 +53,6 @@ def start(rule: Rule) -> State:
   if rule.look_ahead:
     raise ValueError(f'the rule {rule.name!r} looks ahead, so it cannot link frame by frame.')
   return State(rule, -1, 0, ())
-
-
-def max_tracks(rule: Rule) -> int:
-  """The most tracks that a state can hold."""
-  return rule.max_boxes * (rule.max_missing + 1)
 
 
 def step(

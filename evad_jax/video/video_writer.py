@@ -5,6 +5,7 @@ file still plays up to its last fragment. Rearranging needs the position of ever
 per hour. Endless videos stay in fragments and need no such memory.
 """
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +46,7 @@ def check_name(path: Path) -> None:
     raise InputError(f'{path}: a video name ends with {", ".join(CONTAINERS)}; rename it.')
 
 
-class VideoWriter:
+class VideoWriter(contextlib.AbstractContextManager):
   """A video file written frame by frame; close it, or use it as a context manager."""
 
   def __init__(self, path: str | os.PathLike, fps: float, endless: bool = False):
@@ -123,10 +124,5 @@ class VideoWriter:
     if self._stream is None:  # nothing was written: remove the empty file
       self.path.unlink(missing_ok=True)
 
-  def __enter__(self) -> 'VideoWriter':
-    """Itself."""
-    return self
-
   def __exit__(self, *exception: Any) -> None:
-    """Closes the file."""
     self.close()

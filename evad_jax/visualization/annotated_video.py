@@ -30,6 +30,7 @@ class AnnotatedVideo:
     self._waiting: collections.deque[tuple[int, TimedPicture]] = collections.deque()
     self._known: tuple[int, list[Figure]] = (0, [])
     self._seconds: dict[int, float] = {}  # of frames not yet passed by a keyframe
+    self.size: tuple[int, int] = (0, 0)  # height and width of the frames, in the file's pixels
     self.count = 0  # frames received
     self.lost = 0  # of them, lost in the file
     self.left_out = 0  # frames dropped before they were drawn
@@ -37,6 +38,8 @@ class AnnotatedVideo:
   def watch(self, pictures: Iterable[TimedPicture]) -> Iterator[Any]:
     """Passes the frames on to the detector and keeps those to be drawn."""
     for timed in pictures:
+      if not self.count:
+        self.size = timed.picture.size
       self.lost += timed.lost
       if self._writer is not None and not timed.lost:
         if len(self._waiting) == self._most_waiting:

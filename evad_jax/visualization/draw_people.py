@@ -10,7 +10,14 @@ from PIL import Image, ImageDraw
 
 from evad_jax.inference.person_tracks import People
 from evad_jax.video import video_writer
-from evad_jax.visualization.drawing import BACKGROUND, Panel, covered, fit, font_of, line_height
+from evad_jax.visualization.drawing import (
+  BACKGROUND,
+  Panel,
+  fit,
+  font_of,
+  least_covered,
+  line_height,
+)
 
 READABLE = 400  # pixels, the smallest short side of an annotated frame
 GOLDEN = 0.618034  # share of the hue circle from one id to the next
@@ -157,8 +164,4 @@ def _place(
   spots = [(x1, y1 - height), (x1, y2), (x1, y1), (x2 - width, y1 - height), (x2 - width, y2)]
   spots.append((x1, y2 - height))
   spots = [spot for spot in spots if 0 <= spot[1] <= size[1] - height] or spots
-  panels = []
-  for x, y in spots:
-    x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
-    panels.append((x, y, min(size[0], x + width), min(size[1], y + height)))
-  return min(panels, key=lambda panel: sum(covered(panel, other) for other in taken))
+  return least_covered(spots, width, height, size, taken)

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evad_jax.visualization import picture_parts, token_painting
-from evad_jax.visualization.drawing import BACKGROUND, TEXT_COLOUR
-from evad_jax.visualization.picture_parts import FAINT_COLOUR, MARK_COLOUR
+from evad_jax.visualization import drawing, token_painting
+from evad_jax.visualization.drawing import BACKGROUND, FAINT_COLOUR, MARK_COLOUR, TEXT_COLOUR
 from evad_jax.visualization.pruning_sheets import GAP, MARGIN, ROW_GAP, PrunedClip, stage_caption
 
 WIDTH = 1160  # target, pixels
@@ -31,7 +30,7 @@ def pruning_animation(clip: PrunedClip) -> list[Image.Image]:
 
 def _picture(clip: PrunedClip, frame: int, columns: int, panel_width: int) -> Image.Image:
   panels = _panels(clip, frame, clip.tile_size(panel_width))
-  line = picture_parts.line_height()
+  line = drawing.line_height()
   row_height = 2 * line + panels[0][2].shape[0] + ROW_GAP
   bottom = MARGIN + -(-len(panels) // columns) * row_height
   size = (2 * MARGIN + columns * (panel_width + GAP) - GAP, bottom + line + 12 + MARGIN // 2)
@@ -40,11 +39,11 @@ def _picture(clip: PrunedClip, frame: int, columns: int, panel_width: int) -> Im
   for i, (caption, count, tile) in enumerate(panels):
     left = MARGIN + i % columns * (panel_width + GAP)
     top = MARGIN - 4 + i // columns * row_height
-    picture_parts.write_line(draw, (left, top), caption, panel_width, TEXT_COLOUR)
-    picture_parts.write_line(draw, (left, top + line), count, panel_width, FAINT_COLOUR)
-    box = picture_parts.paste(picture, tile, left, top + 2 * line + 3, panel_width)
+    drawing.write_line(draw, (left, top), caption, panel_width, TEXT_COLOUR)
+    drawing.write_line(draw, (left, top + line), count, panel_width, FAINT_COLOUR)
+    box = drawing.paste(picture, tile, left, top + 2 * line + 3, panel_width)
     if _in_keyframe(clip, frame):
-      picture_parts.mark(draw, box)
+      drawing.mark(draw, box)
   _draw_clock(draw, clip, frame, bottom)
   return picture
 
@@ -86,4 +85,4 @@ def _draw_clock(draw: ImageDraw.ImageDraw, clip: PrunedClip, frame: int, top: in
   elif _in_keyframe(clip, frame):
     text += ', in the tokens of the keyframe: all are kept'
   text += f'   ({frame + 1} of {count})'
-  picture_parts.write_line(draw, (MARGIN, top + 12), text, width, TEXT_COLOUR)
+  drawing.write_line(draw, (MARGIN, top + 12), text, width, TEXT_COLOUR)

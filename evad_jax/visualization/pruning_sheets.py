@@ -13,9 +13,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from evad_jax.structures import PruningStage
-from evad_jax.visualization import picture_parts, token_painting
-from evad_jax.visualization.drawing import BACKGROUND, TEXT_COLOUR, font_of
-from evad_jax.visualization.picture_parts import FAINT_COLOUR, FONT_SIZE, MARK_COLOUR
+from evad_jax.visualization import drawing, token_painting
+from evad_jax.visualization.drawing import (
+  BACKGROUND,
+  FAINT_COLOUR,
+  FONT_SIZE,
+  MARK_COLOUR,
+  TEXT_COLOUR,
+  font_of,
+)
 
 MARGIN = 14  # pixels around a picture
 GAP = 8  # between tiles; holds the mark of the keyframe
@@ -165,7 +171,7 @@ def _sheet(
   clip: PrunedClip, note: str, rows: Sequence[Row], legend: Image.Image | None = None
 ) -> Image.Image:
   """Draws the title, a note, the rows (the first with headings) and a legend."""
-  line, column = picture_parts.line_height(), _column_width(clip) + GAP
+  line, column = drawing.line_height(), _column_width(clip) + GAP
   tall = rows[0].tiles[0].shape[0]
   heights = [line + tall + (line if row.counts else 0) + ROW_GAP for row in rows]
   width = max(2 * MARGIN + len(rows[0].tiles) * column - GAP, NARROWEST)
@@ -173,10 +179,10 @@ def _sheet(
   height = top + line + sum(heights) + (legend.height + ROW_GAP if legend else 0)
   sheet = Image.new('RGB', (width, height + MARGIN - ROW_GAP), BACKGROUND)
   draw = ImageDraw.Draw(sheet)
-  picture_parts.write_line(draw, (MARGIN, MARGIN - 4), clip.title, room, TEXT_COLOUR)
-  picture_parts.write_line(draw, (MARGIN, MARGIN - 4 + line), note, room, FAINT_COLOUR)
+  drawing.write_line(draw, (MARGIN, MARGIN - 4), clip.title, room, TEXT_COLOUR)
+  drawing.write_line(draw, (MARGIN, MARGIN - 4 + line), note, room, FAINT_COLOUR)
   for number, row in enumerate(rows):
-    picture_parts.write_line(draw, (MARGIN, top), row.caption, room, TEXT_COLOUR)
+    drawing.write_line(draw, (MARGIN, top), row.caption, room, TEXT_COLOUR)
     top += line
     if number == 0:
       _draw_headings(draw, clip, top)
@@ -194,12 +200,12 @@ def _draw_tiles(
   """Draws the tiles of a row, the keyframe's marked, with the counts below them."""
   for slot, tile in enumerate(row.tiles):
     left = MARGIN + slot * column
-    box = picture_parts.paste(sheet, tile, left, top + 2, column - GAP)
+    box = drawing.paste(sheet, tile, left, top + 2, column - GAP)
     if slot == len(row.tiles) // 2:
-      picture_parts.mark(draw, box)
+      drawing.mark(draw, box)
     if row.counts:
       at = (left, box[3] + 3)
-      picture_parts.write_line(draw, at, row.counts[slot], column - GAP, FAINT_COLOUR)
+      drawing.write_line(draw, at, row.counts[slot], column - GAP, FAINT_COLOUR)
 
 
 def _draw_headings(draw: ImageDraw.ImageDraw, clip: PrunedClip, top: int) -> None:
@@ -211,17 +217,17 @@ def _draw_headings(draw: ImageDraw.ImageDraw, clip: PrunedClip, top: int) -> Non
     if frame == clip.keyframe():
       word, colour = 'keyframe', MARK_COLOUR
     at = (MARGIN + slot * (width + GAP), top - 1)
-    picture_parts.write_line(draw, at, f'{word} {clip.number(frame)}', width, colour)
+    drawing.write_line(draw, at, f'{word} {clip.number(frame)}', width, colour)
 
 
 def _heat_legend(octaves: int) -> Image.Image:
   """Draws the scale of the heat map with its ticks, and explains the dark colour."""
-  line = picture_parts.line_height()
+  line = drawing.line_height()
   picture = Image.new('RGB', (SCALE_WIDTH + 290, 2 * line + 20), BACKGROUND)
   draw = ImageDraw.Draw(picture)
 
   def write(x: float, y: float, text: str, colour: tuple) -> None:
-    picture_parts.write_line(draw, (x, y), text, picture.width - x, colour)
+    drawing.write_line(draw, (x, y), text, picture.width - x, colour)
 
   write(0, 0, 'importance, in multiples of the mean of the row', TEXT_COLOUR)
   values = np.linspace(-octaves, octaves, SCALE_WIDTH)

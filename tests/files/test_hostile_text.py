@@ -87,7 +87,7 @@ CSV = {
   'action 10**12': (ava_files.read_truth, 'v,902,0,0,1,1,1000000000000,0', 'action_id is 10+,'),
   'second 2**52': (ava_files.read_truth, 'v,4503599627370496,0,0,1,1,1,0', 'second is 45035'),
   'excluded second': (ava_files.read_exclusions, 'v,4503599627370496', 'second is 45035'),
-  'score 1e400': (detections_csv.read_detections, 'v,902,0,0,1,1,1,1e400', "score is '1e400'"),
+  'score 1e400': (detections_csv.read_with_lines, 'v,902,0,0,1,1,1,1e400', "score is '1e400'"),
   'a name of 1,000 letters': (tube_csv.read_truth, 'v' * 1000 + ',1,1,1,5,5,0,0', '300 characters'),
 }
 

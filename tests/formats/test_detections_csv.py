@@ -7,7 +7,7 @@ from evad_jax.errors import InputError
 from evad_jax.formats.detections_csv import (
   COLUMNS,
   ScoredDetections,
-  read_detections,
+  read_with_lines,
   write_detections,
 )
 
@@ -18,6 +18,10 @@ def found(columns, videos, timestamps, boxes, numbers, scores):
   return ScoredDetections(
     tuple(columns), np.array(videos), np.array(timestamps), boxes, np.array(numbers), scores
   )
+
+
+def read_rows(path):
+  return read_with_lines(path)[0]
 
 
 def test_text_of_a_table(tmp_path):
@@ -41,7 +45,7 @@ def test_round_trip_keeps_every_float32(tmp_path):
   names = [f'v{i % 7}' for i in range(50)]
   table = found(COLUMNS, names, range(50), boxes, [1, 2, 9], scores)
   assert write_detections(tmp_path / 'new' / 'd.csv', table) == 150
-  back = read_detections(tmp_path / 'new' / 'd.csv')
+  back = read_rows(tmp_path / 'new' / 'd.csv')
   np.testing.assert_array_equal(back.video, np.repeat(names, 3))
   np.testing.assert_array_equal(back.frame, np.repeat(np.arange(50), 3))
   np.testing.assert_array_equal(back.boxes.astype(np.float32), np.repeat(boxes, 3, axis=0))
@@ -74,7 +78,7 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 )
 def test_headers_quotes_and_decimal_seconds(tmp_path, text):
   (tmp_path / 'd.csv').write_text(text)
-  table = read_detections(tmp_path / 'd.csv')
+  table = read_rows(tmp_path / 'd.csv')
   assert [column.tolist() for column in table] == [[902], [[0, 0.1, 1, 1]], [12], [0.5], ['v']]
   assert table.frame.dtype == table.label.dtype == np.int64
 
@@ -90,17 +94,17 @@ def test_headers_quotes_and_decimal_seconds(tmp_path, text):
 def test_headers_that_do_not_fit(tmp_path, text, message):
   (tmp_path / 'd.csv').write_text(text)
   with pytest.raises(InputError, match=message):
-    read_detections(tmp_path / 'd.csv')
+    read_rows(tmp_path / 'd.csv')
 
 
 def test_empty_lines_are_skipped_and_an_empty_file_is_an_error(tmp_path):
   path = tmp_path / 'd.csv'
   path.write_text(f'\n{GOOD}\n\n')
-  table = read_detections(path)
+  table = read_rows(path)
   assert (table.video[0], table.frame[0], table.label[0]) == ('1j20qq1JyX4', 902, 12)
   path.write_text('\n')
   with pytest.raises(InputError, match='d.csv is empty'):
-    read_detections(path)
+    read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +126,16 @@ def test_bad_row_names_file_and_line(tmp_path, row, message):
   path = tmp_path / 'detections.csv'
   path.write_text(f'{GOOD}\n{GOOD}\n{row}\n')
   with pytest.raises(InputError) as error:
-    read_detections(path)
+    read_rows(path)
   assert message in str(error.value)
   assert str(error.value).startswith(f'{path}, line 3: ')
 
 
 def test_unreadable_files(tmp_path):
   with pytest.raises(InputError, match='nowhere.csv cannot be read'):
-    read_detections(tmp_path / 'nowhere.csv')
+    read_rows(tmp_path / 'nowhere.csv')
   with pytest.raises(InputError, match='cannot be read'):
-    read_detections(tmp_path)
+    read_rows(tmp_path)
   (tmp_path / 'binary.csv').write_bytes(b'\x89PNG\r\n\x1a\n\x00')
   with pytest.raises(InputError, match='binary.csv is not UTF-8'):
-    read_detections(tmp_path / 'binary.csv')
+    read_rows(tmp_path / 'binary.csv')

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evad_jax.formats.box_table import BoxTable
 from evad_jax.metrics import frame_map, scored_boxes
-from evad_jax.metrics.error_breakdown import KINDS, of_actions, of_rows
+from evad_jax.metrics.error_breakdown import KINDS, of_rows
 from evad_jax.structures import Detections, Targets
 from tests.metrics import slow_map
 from tests.metrics.box_rows import columns
@@ -177,10 +177,8 @@ def test_an_evaluation_equals_its_rows():
   labels[..., 0] = 1  # everybody does something
   targets = Targets(boxes, labels, np.ones((12, 4), bool))
   state = frame_map.update(frame_map.start(), detections, targets, np.ones(12, bool), range(12))
-  tables = frame_map.tables(state, range(12))
-  found = of_actions(tables.actions, tables.truth, scored_classes=[3, 0])
   frame, person, label = np.nonzero(labels[..., [3, 0]])
-  expected = of_rows(
+  found = of_rows(
     BoxTable(
       np.repeat(np.arange(12), 12),
       np.repeat(near.reshape(-1, 4), 2, axis=0),
@@ -192,5 +190,3 @@ def test_an_evaluation_equals_its_rows():
   )
   assert found.mean_ap == frame_map.compute(state, range(12), scored_classes=[3, 0]).mean_ap
   assert found.counts[:, :5].sum() > 50 and found.counts[:, 5].sum() > 0
-  np.testing.assert_array_equal(found.counts, expected.counts)
-  np.testing.assert_allclose(found.class_costs, expected.class_costs, atol=1e-12)

@@ -132,20 +132,20 @@ def test_perfect_detector_scores_exactly_one():
 
 
 @pytest.mark.parametrize('scoring', frame_map.SCORINGS)
-def test_merged_parts_equal_the_whole(scoring):
+def test_batches_in_any_order_equal_the_whole(scoring):
   detections, targets = made_up(2, 24)
-  # A coarse score makes ties, which the order of merging must not decide.
+  # A coarse score makes ties, which the order of batches must not decide.
   detections = detections._replace(action_scores=np.round(detections.action_scores, 1))
   keys = [('video_a' if i < 10 else 'video_b', i) for i in range(24)]
   whole = frame_map.compute(evaluated(detections, targets, keys), keys, scoring)
   assert 0.02 < whole.mean_ap < 0.98
-  halves = [
-    evaluated(part(detections, rows), part(targets, rows), [keys[i] for i in rows])
-    for rows in (np.arange(0, 24, 2), np.arange(23, 0, -2))
-  ]
+  halves = [np.arange(0, 24, 2), np.arange(23, 0, -2)]
   for order in (halves, halves[::-1]):
-    merged = frame_map.compute(frame_map.merge(*order), keys, scoring)
-    np.testing.assert_array_equal(figures(merged), figures(whole))
+    state = frame_map.start()
+    for rows in order:
+      some, true = part(detections, rows), part(targets, rows)
+      state = frame_map.update(state, some, true, np.ones(12, bool), [keys[i] for i in rows])
+    np.testing.assert_array_equal(figures(frame_map.compute(state, keys, scoring)), figures(whole))
 
 
 def test_update_leaves_the_old_state_alone():
@@ -183,7 +183,8 @@ def test_frames_twice_missing_or_unknown_are_errors():
   with pytest.raises(ValueError, match=r"\('w', 7\) was evaluated, but"):
     frame_map.compute(state, [('v', 1), ('v', 2)])
   with pytest.raises(ValueError, match=r"\('v', 1\) was evaluated twice"):
-    frame_map.compute(frame_map.merge(state, state), [('v', 1), ('v', 2), ('w', 7)])
+    twice = state._replace(chunks=2 * state.chunks)
+    frame_map.compute(twice, [('v', 1), ('v', 2), ('w', 7)])
   with pytest.raises(ValueError, match=r'expected frames names frame 4 twice'):
     frame_map.compute(state, [4, 4])
   with pytest.raises(ValueError, match='no frames to evaluate'):
@@ -192,9 +193,7 @@ def test_frames_twice_missing_or_unknown_are_errors():
     frame_map.compute(frame_map.start(), range(2))
 
 
-def test_different_settings_do_not_merge():
-  with pytest.raises(ValueError, match='equal settings'):
-    frame_map.merge(frame_map.start(), frame_map.start(person_threshold=0.5))
+def test_unknown_scorings_are_errors():
   with pytest.raises(InputError, match='nonsense'):
     frame_map.start(['nonsense'])
 
@@ -204,13 +203,6 @@ def test_diverged_model_is_an_error_that_names_the_frame():
   detections.action_scores[2, 1, 0] = np.nan
   with pytest.raises(InputError, match='frame 12 are NaN'):
     evaluated(detections, targets, [10, 11, 12])
-
-
-def test_normalise():
-  targets = Targets(np.array([[[0, 0, 60, 40]], [[10, 10, 20, 30]]], np.float32), None, None)
-  expected = [[[0, 0, 1, 0.5]], [[0.1, 0.25, 0.2, 0.75]]]
-  sizes = np.array([[80, 60], [40, 100]], np.int32)
-  np.testing.assert_allclose(frame_map.normalise(targets, sizes).boxes, expected, rtol=1e-6)
 
 
 def rows_of(detections, targets, classes):

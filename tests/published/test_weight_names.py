@@ -5,14 +5,15 @@ import pytest
 
 from evad_jax.published import weight_names
 from tests import golden_rule
+from tests.published_names import to_name, to_path
 
 
 @pytest.mark.parametrize('size', ['tiny', 'B', 'L'])
 def test_every_name_comes_back(size):
   names = [n for n in golden_rule.published_shapes(size) if n not in weight_names.NOT_PARAMETERS]
-  paths = [weight_names.to_path(name) for name in names]
+  paths = [to_path(name) for name in names]
   assert len(set(paths)) == len(names)
-  assert [weight_names.to_name(path) for path in paths] == names
+  assert [to_name(path) for path in paths] == names
 
 
 def test_tensors_come_back_bit_for_bit():
@@ -40,8 +41,8 @@ def test_tensors_come_back_bit_for_bit():
   ],
 )
 def test_places_that_were_looked_up_by_hand(published, ours):
-  assert weight_names.to_path(published) == ours
-  assert weight_names.to_name(ours) == published
+  assert to_path(published) == ours
+  assert to_name(ours) == published
 
 
 def test_layouts_by_hand():
@@ -60,6 +61,6 @@ def test_layouts_by_hand():
 @pytest.mark.parametrize('name', ['blocks.0.norm3.weight', 'xnorm.weight', 'norm_weight', ''])
 def test_unknown_names_are_errors(name):
   with pytest.raises(ValueError, match='not the name of a tensor'):
-    weight_names.to_path(name)
+    to_path(name)
   with pytest.raises(ValueError, match='not the name of a tensor'):
-    weight_names.to_name(f'encoder/{name}')
+    to_name(f'encoder/{name}')

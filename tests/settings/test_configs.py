@@ -11,6 +11,8 @@ import pytest
 
 from configs import common
 from evad_jax.errors import InputError
+from evad_jax.model import sizes
+from evad_jax.model.evad import EVAD
 from evad_jax.settings import from_config
 from evad_jax.structures import Batch, Targets
 from evad_jax.training import setup
@@ -47,6 +49,11 @@ def abstract_batch(config):
   sizes = array(jnp.int32, 2)
   clips = array(jnp.uint8, config.clip.clip_frames, height, width, 3)
   return Batch(clips, sizes, sizes, targets, array(bool), array(jnp.int32))
+
+
+def test_vit_b_is_the_default_of_the_model():
+  defaults = {key: EVAD.__dataclass_fields__[key].default for key in sizes.VIT_B}
+  assert defaults == sizes.VIT_B and sizes.VIT_L.keys() == sizes.VIT_B.keys()
 
 
 @pytest.mark.parametrize('get_config', variants())

@@ -9,7 +9,6 @@ from PIL import Image
 from evad_jax.cost.measured_cost import Measurement
 from evad_jax.errors import InputError
 from evad_jax.tools import benchmark
-from evad_jax.visualization import cost_chart
 
 SMALL = ['--sizes', 'small', '--canvases', '32x64', '--rounds', '2']
 
@@ -45,8 +44,21 @@ def test_figures_of_a_small_model(forward):
     assert figures['all_mb'] > figures['temporary_mb'] > 0
     assert figures['peak_share'] > 0
   assert pruned['gmac'] < whole['gmac']
-  # Three panels, and a legend of the one model: four rows below them.
-  assert Image.open(forward / 'cost.png').size == (3 * (cost_chart.LEFT + 400) + 20, 420)
+  assert Image.open(forward / 'cost.png').format == 'PNG'
+
+
+def test_panels_of_the_chart():
+  numbers = dict.fromkeys(Measurement._fields, 0)
+  fields = numbers | {'size': 'B', 'canvas': '32x64', 'dtype': 'float32', 'batch': 2}
+  rows = [
+    Measurement(**fields | {'keep_rate': rate, 'gmac': 9.0, 'clips_per_second': 50 / rate})
+    for rate in (1.0, 0.5)
+  ]
+  products, milliseconds, memory = benchmark.panels(rows)
+  name = 'B 32x64 float32 batch 2'
+  assert products.lines == {name: [(1.0, 9.0), (0.5, 9.0)]}
+  assert milliseconds.lines == {name: [(1.0, 20.0), (0.5, 10.0)]}
+  assert memory.lines == {name: [(1.0, 0), (0.5, 0)]}
 
 
 @pytest.fixture(scope='module')

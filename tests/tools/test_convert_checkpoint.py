@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evad_jax.checkpoints.manager import Checkpoints
-from evad_jax.published import known_answers, weight_files, weight_names
+from evad_jax.distributed.parameter_rules import by_path
+from evad_jax.published import known_answers, weight_files
 from evad_jax.published.weight_files import read
 from evad_jax.tools import convert_checkpoint
 from tests import external, golden_case, golden_compare, published_sources
@@ -71,7 +72,7 @@ def test_the_way_back_is_exact_and_needs_no_flags(converted, tmp_path, capsys):
     'boxes': 0,
     'action_logits': 0,
   }
-  flat, wanted = weight_names.flatten(found), weight_names.flatten(params)
+  flat, wanted = by_path(found), by_path(params)
   for path, array in wanted.items():
     np.testing.assert_array_equal(flat[path], array)
 
@@ -205,7 +206,7 @@ def test_vit_l_is_recognised_and_answers(tmp_path):
     source = write(tmp_path / 'l.safetensors', published_sources.golden('L'))
     settings, params = convert(source, tmp_path / 'out', **KEPT)
     assert settings['source']['title'] == 'EVAD detector, ViT-L, 80 actions'
-    assert len(weight_names.flatten(params)) == 792
+    assert len(by_path(params)) == 792
     answers = settings['known_answers']
     assert answers['action_logits']['shape'] == [12, 1, 100, 80]
     assert all(np.isfinite(answer['entries']).all() for answer in answers.values())

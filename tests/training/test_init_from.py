@@ -10,9 +10,10 @@ import pytest
 
 from evad_jax.checkpoints.manager import Checkpoints
 from evad_jax.distributed import sharding
+from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
-from evad_jax.published import known_answers, weight_names
+from evad_jax.published import known_answers
 from evad_jax.settings import from_config
 from evad_jax.tools import convert_checkpoint
 from evad_jax.training import init_from, setup
@@ -55,8 +56,8 @@ def load(directory, classes=CLASSES, **changes):
   params, report = init_from.load(config, fresh, classes)
   assert jax.tree.structure(params) == jax.tree.structure(fresh)
   with Checkpoints(directory, read_only=True) as checkpoints:
-    saved = weight_names.flatten(checkpoints.read_params(0))
-  return [weight_names.flatten(tree) for tree in (params, fresh)] + [saved], report
+    saved = by_path(checkpoints.read_params(0))
+  return [by_path(tree) for tree in (params, fresh)] + [saved], report
 
 
 def assert_started(trees, report):

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from configs import common
 from evad_jax.errors import InputError
-from evad_jax.published import weight_names
 from evad_jax.training import optimizer as optimizers
 from evad_jax.training.optimizer import DECAY_RULES, RATE_RULES, by_rules
 from tests import external
 from tests.micro_evad import micro_model, random_parameters
+from tests.published_names import to_path
 
 GOLDEN = external.GOLDEN
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=external.missing(GOLDEN))
@@ -55,6 +55,17 @@ def test_schedules_by_hand(changes, table):
     np.testing.assert_allclose(jax.jit(rate)(epoch), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize('schedule', ['step', 'cosine'])
+def test_schedules_over_a_run_by_numpy(schedule):
+  rate = optimizers.learning_rate(settings(**STEPS, schedule=schedule), total_epochs=12)
+  epochs = np.arange(12 * 417 + 9) * np.float32(1 / 417)  # a few steps more than the run has
+  after = np.select([epochs >= 8, epochs >= 5], [0.01, 0.1], 1.0)
+  if schedule == 'cosine':
+    after = (1 + np.cos(np.pi * np.minimum((epochs - 2) / 10, 1))) / 2
+  wanted = np.where(epochs < 2, 0.1 + 0.9 * epochs / 2, after)
+  np.testing.assert_allclose(jax.jit(jax.vmap(rate))(epochs), wanted, rtol=1e-6, atol=2e-7)
+
+
 def test_unknown_schedule_is_an_error():
   with pytest.raises(InputError, match="config.optimizer.schedule='linear' is not one of"):
     optimizers.learning_rate(settings(schedule='linear'), total_epochs=10)
@@ -81,7 +92,7 @@ def test_published_parameter_groups(case):
   for group in groups.values():
     for name in group['params']:
       tree = 0
-      for key in reversed(weight_names.to_path(name).split('/')):
+      for key in reversed(to_path(name).split('/')):
         tree = {key: tree}
       (rate,) = jax.tree.leaves(by_rules(tree, RATE_RULES))
       (decays,) = jax.tree.leaves(by_rules(tree, DECAY_RULES))

@@ -102,7 +102,7 @@ def test_online_equals_offline(rows, name, max_missing):
   for frame in range(12):
     here = np.flatnonzero(frames == frame)
     state, links = online.step(state, frame, boxes[here], scores[here])
-    assert len(state.tracks) <= online.max_tracks(rule)
+    assert len(state.tracks) <= rule.max_boxes * (rule.max_missing + 1)
     for row, number, score in zip(here, links.ids.tolist(), links.scores, strict=True):
       if number >= 0:
         assert number not in ended
@@ -128,7 +128,7 @@ def test_a_stream_needs_no_more_memory_than_it_says():
     low = rng.random((9, 2)) * 300
     state, _ = online.step(state, frame, np.concatenate([low, low + 20], 1), rng.random(9))
     most = max(most, len(state.tracks))
-  assert most == online.max_tracks(rule) == 12
+  assert most == rule.max_boxes * (rule.max_missing + 1) == 12
   assert state.next_id > 1000
 
 

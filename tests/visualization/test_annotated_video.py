@@ -33,7 +33,7 @@ def told(monkeypatch):
 
 def pictures(count):
   for number in range(count):
-    picture = SimpleNamespace(rgb=lambda number=number: number)
+    picture = SimpleNamespace(rgb=lambda number=number: number, size=(240, 320 + number))
     yield TimedPicture(number / 10, picture)
 
 
@@ -63,7 +63,7 @@ def test_frames_are_drawn_between_keyframes():
   wanted += [[(5, 0.4)], [(5, 0.4)], [(6, 0.5)], [(6, 0.5)], [(6, 0.5)], [(6, 0.5)]]  # and is gone
   assert [frame for frame, _ in writer.frames] == list(enumerate(wanted))
   assert [seconds for _, seconds in writer.frames] == pytest.approx(np.arange(11) / 10)
-  assert video.left_out == 0
+  assert video.left_out == 0 and video.size == (240, 320)  # of the first
 
 
 def test_the_oldest_are_left_out_where_too_many_wait():

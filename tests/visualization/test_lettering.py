@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from evad_jax.visualization import bar_chart, contact_sheet, draw_people, lettering
+from evad_jax.visualization import charts, contact_sheet, draw_people, lettering
 from evad_jax.visualization.lettering import OPENCV, Font
 
 
@@ -91,14 +91,13 @@ def test_fonts_of_the_machine_are_asked_last(monkeypatch):
 
 
 def pictures(name):
-  """A frame, a tile and a bar that have the name of a class on them."""
+  """A frame, a tile and a row of a chart that have the name of a class on them."""
   frame = np.full((240, 320, 3), 90, np.uint8)
   figure = draw_people.Figure(3, np.array([0.2, 0.3, 0.6, 0.9]), (f'{name} 0.50',))
   box, scores = np.array([[0.2, 0.3, 0.6, 0.9]]), np.array([[0.5]])
   tile = contact_sheet.Tile(frame, box, np.ones((1, 1)), box, scores)
-  bar = bar_chart.draw('classes', 0.5, [bar_chart.Bar(name, 0.5, 3)])
   sheet = contact_sheet.contact_sheet([tile], [name])
-  return [draw_people.annotate(frame, [figure]), np.asarray(sheet), np.asarray(bar)]
+  return [draw_people.annotate(frame, [figure]), np.asarray(sheet), charts._lettering(name)]
 
 
 @pytest.mark.parametrize('name', ['\u8d70\u8def', '\u00fc\u00ef', '\u0445\u043e', '\u05d9\u05d4'])

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from evad_jax.structures import PruningStage
-from evad_jax.visualization import drawing, picture_parts, pruning_animation, pruning_sheets
-from evad_jax.visualization.picture_parts import MARK_COLOUR
+from evad_jax.visualization import drawing, pruning_animation, pruning_sheets
+from evad_jax.visualization.drawing import MARK_COLOUR
 from evad_jax.visualization.pruning_sheets import GAP, MARGIN, PrunedClip
 from evad_jax.visualization.token_painting import GONE_COLOUR
 
@@ -103,7 +103,7 @@ def test_any_size_is_readable(written, size, slots):
 
 def test_an_animation_has_all_frames_though_they_are_equal(tmp_path, written):
   pictures = pruning_animation.pruning_animation(hand_made())
-  picture_parts.write_animation(tmp_path / 'new' / 'x.gif', pictures, milliseconds=120)
+  drawing.write_animation(tmp_path / 'new' / 'x.gif', pictures, milliseconds=120)
   with Image.open(tmp_path / 'new' / 'x.gif') as animation:
     assert animation.n_frames == 4
     for frame in range(4):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evad_jax.inference import postprocess
+from evad_jax.inference import predict
 from evad_jax.structures import Outputs
 
 
@@ -16,7 +16,7 @@ def test_detections_are_of_the_last_stage_clipped_and_divided_by_the_picture():
     np.concatenate([wrong, boxes]),
     np.concatenate([-actions, actions]),
   )
-  found = postprocess.detections(outputs, np.array([[20, 40]], np.int32))
+  found = predict.detections(outputs, np.array([[20, 40]], np.int32))
   wanted = [[[0, 5 / 20, 39 / 40, 19 / 20], [0.25, 0.2, 0.5, 0.4]]]
   np.testing.assert_allclose(found.boxes, wanted, rtol=1e-6)
   np.testing.assert_allclose(found.person_scores, [[0.75, 0.2]], rtol=1e-6)
