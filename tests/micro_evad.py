@@ -1,11 +1,11 @@
 """EVAD so small that a test can compile it, with random weights and batches to go with it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from configs import common
 from evad_jax.distributed.parameter_rules import path_of
+from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
 from evad_jax.structures import Batch, Targets
 
@@ -54,8 +54,6 @@ def micro_config(**model_changes):
 
 def random_parameters(model, seed=0):
   """No parameter is zero, so that none can be left out unnoticed; compiles nothing."""
-  clips, sizes = jnp.zeros((1, FRAMES, SIDE, SIDE, 3)), jnp.full((1, 2), SIDE)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), clips, sizes, train=False))
   rng = np.random.default_rng(seed)
 
   def draw(key_path, leaf):
@@ -71,7 +69,7 @@ def random_parameters(model, seed=0):
       noise *= 0.1
     return noise.astype(leaf.dtype)
 
-  return jax.tree_util.tree_map_with_path(draw, shapes)['params']
+  return jax.tree_util.tree_map_with_path(draw, start_values.abstract_params(model))
 
 
 def random_targets(rng, sizes, max_boxes=3, actions=ACTIONS):

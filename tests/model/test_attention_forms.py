@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from evad_jax.errors import InputError
-from evad_jax.model import attention
+from evad_jax.model import attention, start_values
 from evad_jax.model.attention import BLOCKED_FROM, attend, form_for
 from evad_jax.model.blocked_attention import attend_blocked
 from evad_jax.model.fused_attention import attend_fused, permute_tokens, swapped_column_sums
@@ -141,9 +141,7 @@ def forward_text(form):
   model = micro_model(attention=form)
   clips = jax.ShapeDtypeStruct((1, 8, 144, 144, 3), jnp.float32)
   sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  params = jax.eval_shape(
-    lambda clips, sizes: model.init(jax.random.key(0), clips, sizes, train=False), clips, sizes
-  )
+  params = {'params': start_values.abstract_params(model)}
   call = jax.jit(functools.partial(model.apply, train=False))
   return call.lower(params, clips, sizes).compile().as_text()
 

@@ -10,6 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 from evad_jax.cost.measured_cost import compilers_count
 from evad_jax.errors import InputError
+from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
 from evad_jax.model.multiply_adds import count_tokens, multiply_adds, roi_multiply_adds
 from tests.micro_evad import micro_model
@@ -48,9 +49,7 @@ def products_of(jaxpr):
 def program(model, frames, canvas):
   clips = jax.ShapeDtypeStruct((1, frames, *canvas, 3), jnp.float32)
   sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  params = jax.eval_shape(
-    lambda clips, sizes: model.init(jax.random.key(0), clips, sizes, train=False), clips, sizes
-  )
+  params = {'params': start_values.abstract_params(model)}
   return jax.make_jaxpr(functools.partial(model.apply, train=False))(params, clips, sizes).jaxpr
 
 

@@ -16,6 +16,12 @@ TOKENS = 448
 
 
 @functools.cache
+def start(encoder):
+  clips, mask = jnp.zeros((1, FRAMES, HEIGHT, WIDTH, 3)), jnp.ones((1, TOKENS // 4), bool)
+  return jax.jit(functools.partial(encoder.init, train=False))(jax.random.key(0), clips, mask)
+
+
+@functools.cache
 def gradients(form, dtype, remat):
   """Gradients, for tubelets and blocks, of a sum over the encoder's outputs, at start values."""
   encoder = Encoder(
@@ -35,7 +41,7 @@ def gradients(form, dtype, remat):
   )
   clips = jnp.asarray(np.random.default_rng(0).normal(size=(1, FRAMES, HEIGHT, WIDTH, 3)), dtype)
   mask = jnp.arange(TOKENS // 4)[None] < TOKENS // 4 - 14  # a row of a slot is padding
-  params = jax.jit(functools.partial(encoder.init, train=False))(jax.random.key(0), clips, mask)
+  params = start(encoder.clone(attention='plain', remat=False, dtype=jnp.float32))
 
   def loss(params):
     tokens, maps = encoder.apply(params, clips, mask, train=False)
