@@ -85,7 +85,7 @@ def test_flags_and_keys_of_the_configuration_in_any_order(words):
     ('--mes=2', r"'--mes' is not a flag; did you mean --mesh\?"),
     ('more', "'more' is not a flag"),
     ('--config=no.py:L', '--config=no.py:L: there is no file no.py; configs/demo.py is one'),
-    ('--config.trian.epochs=2', "there is no key 'trian'; .*train"),
+    ('--config.trian.epochs=2', "there is no key 'trian'; .*train"),  # codespell:ignore
     ('--config.train.epochs=many', "epochs.*'many'"),
   ],
 )
