@@ -2,8 +2,10 @@
 
 Every process of the run shares one fresh cache of programs, and none takes an accelerator's memory.
 With `-m accelerator` the platform is the machine's own, and memory is taken as it is needed.
+Arrays of two types or ranks do not mix unless the code says how.
 """
 
+import functools
 import os
 import shutil
 import tempfile
@@ -12,6 +14,7 @@ from importlib import metadata
 import pytest
 
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
+_EXPLICIT = {'JAX_NUMPY_DTYPE_PROMOTION': 'strict', 'JAX_NUMPY_RANK_PROMOTION': 'raise'}
 
 
 def selects(markers, name):
@@ -24,16 +27,16 @@ def selects(markers, name):
 def platform(markers):
   """Variables of the environment for a run of the tests that `-m` selects, unless they are set."""
   if selects(markers, 'accelerator'):
-    return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+    return _EXPLICIT | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
   if selects(markers, 'slow') or selects(markers, 'compiled'):
-    return {'JAX_PLATFORMS': 'cpu'}
+    return _EXPLICIT | {'JAX_PLATFORMS': 'cpu'}
   # The default run compiles more than it computes: LLVM's optimizations would be half of its time,
   # and the newer of the two generators of code in jaxlib before 0.12 half of the rest.
   flags = ['--xla_backend_optimization_level=0']
   major, minor = map(int, metadata.version('jaxlib').split('.')[:2])
   if (major, minor) < (0, 12):
     flags.append('--xla_cpu_use_fusion_emitters=false')  # unknown flags end the process
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
+  return _EXPLICIT | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
 
 
 # Files that take longest begin first, so that no process waits for one at the end.
@@ -68,3 +71,28 @@ def _programs_once():
   from tests import programs_once
 
   programs_once.share()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _flax_mixes_types():
+  # Its norms and its attention compute in float32 on 16-bit arrays, and promote them implicitly.
+  import flax.linen as nn
+  import jax
+  from flax.linen import normalization
+
+  def promoting(function):
+    @functools.wraps(function)
+    def call(*arguments, **options):
+      with jax.numpy_dtype_promotion('standard'):
+        return function(*arguments, **options)
+
+    return call
+
+  with pytest.MonkeyPatch.context() as patch:
+    for module, name in (
+      (normalization, '_compute_stats'),
+      (normalization, '_normalize'),
+      (nn, 'dot_product_attention'),
+    ):
+      patch.setattr(module, name, promoting(getattr(module, name)))
+    yield

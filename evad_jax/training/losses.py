@@ -52,7 +52,8 @@ def normalizers(
   """
   persons = targets.box_mask.sum().astype(float)
   clips = targets.box_mask.shape[0] if example_mask is None else example_mask.sum()
-  weighted = persons + NO_OBJECT_WEIGHT * (clips * num_proposals - persons)
+  proposals = jnp.asarray(clips * num_proposals, float)
+  weighted = persons + NO_OBJECT_WEIGHT * (proposals - persons)
   return Normalizers(jnp.maximum(persons, 1), jnp.where(weighted > 0, weighted, 1))
 
 
