@@ -1,4 +1,4 @@
-"""Tests run on the CPU, unless those for an accelerator are asked for; types and ranks never mix."""
+"""Tests run on the CPU, unless an accelerator is asked for; types and ranks never mix."""
 
 import jax
 import numpy as np
