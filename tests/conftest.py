@@ -5,7 +5,6 @@ With `-m accelerator` the platform is the machine's own, and memory is taken as 
 Arrays of two types or ranks do not mix unless the code says how.
 """
 
-import functools
 import os
 import shutil
 import tempfile
@@ -66,33 +65,9 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _programs_once():
+def _changed_libraries():
   # Imports JAX, which has to wait for the variables above.
-  from tests import programs_once
+  from tests import flax_types, programs_once
 
+  flax_types.promote()
   programs_once.share()
-
-
-@pytest.fixture(scope='session', autouse=True)
-def _flax_mixes_types():
-  # Its norms and its attention compute in float32 on 16-bit arrays, and promote them implicitly.
-  import flax.linen as nn
-  import jax
-  from flax.linen import normalization
-
-  def promoting(function):
-    @functools.wraps(function)
-    def call(*arguments, **options):
-      with jax.numpy_dtype_promotion('standard'):
-        return function(*arguments, **options)
-
-    return call
-
-  with pytest.MonkeyPatch.context() as patch:
-    for module, name in (
-      (normalization, '_compute_stats'),
-      (normalization, '_normalize'),
-      (nn, 'dot_product_attention'),
-    ):
-      patch.setattr(module, name, promoting(getattr(module, name)))
-    yield
