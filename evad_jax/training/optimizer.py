@@ -128,11 +128,11 @@ def make_optimizer(
 
 
 def _adam(settings: Any) -> optax.GradientTransformation:
-  """optax's Adam, also where types are not promoted: it takes a float to the power of a count."""
+  """optax's Adam, which raises a float to the power of an integer count."""
   adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
 
   def update(*arguments: Any) -> Any:
-    # Here and not in the tests, whose programs of their own take the rule from the environment.
+    # Strict promotion may come from the environment: programs that tests start inherit it.
     with jax.numpy_dtype_promotion('standard'):
       return adam.update(*arguments)
 
