@@ -2,6 +2,7 @@
 
 All processes of the run share one fresh cache of programs, and none reserves an accelerator's
 memory. With `-m accelerator` the platform is the machine's own, and memory is allocated on demand.
+Arrays of two dtypes or ranks do not mix unless the code says how.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from importlib import metadata
 import pytest
 
 _DIRECTORY = 'JAX_COMPILATION_CACHE_DIR'
+_EXPLICIT = {'JAX_NUMPY_DTYPE_PROMOTION': 'strict', 'JAX_NUMPY_RANK_PROMOTION': 'raise'}
 
 
 def selects(markers, name):
@@ -27,16 +29,16 @@ def selects(markers, name):
 def platform(markers):
   """Environment variables for a run of the tests that `-m` selects; those that are set win."""
   if selects(markers, 'accelerator'):
-    return {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+    return _EXPLICIT | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
   if any(selects(markers, name) for name in ('slow', 'compiled', 'timing')):
-    return {'JAX_PLATFORMS': 'cpu'}
+    return _EXPLICIT | {'JAX_PLATFORMS': 'cpu'}
   # The default run compiles more than it computes: LLVM's optimizations would take half of its
   # time, and the newer of the two code generators of jaxlib before 0.12 half of the rest.
   flags = ['--xla_backend_optimization_level=0']
   major, minor = map(int, metadata.version('jaxlib').split('.')[:2])
   if (major, minor) < (0, 12):
     flags.append('--xla_cpu_use_fusion_emitters=false')  # unknown flags end the process
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
+  return _EXPLICIT | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)}
 
 
 # The longest files start first, so that no process waits for one at the end.
@@ -85,8 +87,9 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _programs_once():
+def _changed_libraries():
   # Imports JAX, which has to wait for the variables above.
-  from tests import programs_once
+  from tests import flax_types, programs_once
 
+  flax_types.promote()
   programs_once.share()

@@ -57,7 +57,7 @@ def outputs_and_gradients(call, q, k, v, direction, mask, weight):
 
   def loss(q, k, v):
     out, importance = call(q, k, v, key_mask=mask, query_weight=weight)
-    real = 1 if mask is None else mask[:, None, :, None]
+    real = 1 if mask is None else mask[:, None, :, None].astype(jnp.float32)
     return (out.astype(jnp.float32) * direction.astype(jnp.float32) * real).sum(), (out, importance)
 
   run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))

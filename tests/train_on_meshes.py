@@ -15,6 +15,7 @@ from evad_jax.distributed import sharding
 from evad_jax.settings import from_config
 from evad_jax.training import setup
 from evad_jax.training.train_step import initial_state
+from tests import flax_types
 from tests.micro_evad import micro_config, random_batch, random_parameters
 
 # Devices (data, model), and whether parameters are split over the data axis too.
@@ -57,6 +58,7 @@ def losses(step, state, batch, key, count):
 
 if __name__ == '__main__':
   assert len(jax.devices()) == 8
+  flax_types.promote()
   # Compilation takes nearly all of the time.
   runs = [(name, dtype) for dtype in STEPS for name in MESHES]
   with ThreadPoolExecutor(2) as threads:

@@ -142,7 +142,8 @@ class SelfAttention(nn.Module):
       x, key_mask = (_lengthen(y, spare) for y in (x, key_mask))
       query_weight = None if query_weight is None else _lengthen(query_weight, spare)
     qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')(x)
-    qkv += jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    qkv += bias[None, None]
     query, key, value = (  # each (B, heads, N, d)
       y.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2) for y in jnp.split(qkv, 3, axis=-1)
     )

@@ -26,7 +26,8 @@ def extend_boxes(boxes: Array, extension: tuple[float, float], sizes: Array) -> 
   boxes (B, P, 4) xyxy pixels, sizes (B, 2) height and width -> (B, P, 4), without gradient.
   """
   boxes = jax.lax.stop_gradient(boxes)
-  margin = (boxes[..., 2:] - boxes[..., :2] + 1) * jnp.asarray(extension, boxes.dtype) / 2
+  extension = jnp.asarray(extension, boxes.dtype)[None, None]
+  margin = (boxes[..., 2:] - boxes[..., :2] + 1) * extension / 2
   boxes = jnp.concatenate([boxes[..., :2] - margin, boxes[..., 2:] + margin], axis=-1)
   sizes = sizes.astype(boxes.dtype)
   return box_ops.clip(boxes, sizes[:, None, 0], sizes[:, None, 1])

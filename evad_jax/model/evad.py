@@ -28,8 +28,8 @@ PADDINGS = ('masked', 'released')
 
 def pixel_mask(sizes: Array, height: int, width: int, cell: int = 1) -> Array:
   """(B, 2) image sizes -> (B, height/cell, width/cell) bool, True where a cell has a real pixel."""
-  rows = jnp.arange(0, height, cell) < sizes[:, :1]
-  columns = jnp.arange(0, width, cell) < sizes[:, 1:]
+  rows = jnp.arange(0, height, cell, dtype=sizes.dtype)[None] < sizes[:, :1]
+  columns = jnp.arange(0, width, cell, dtype=sizes.dtype)[None] < sizes[:, 1:]
   return rows[:, :, None] & columns[:, None, :]
 
 

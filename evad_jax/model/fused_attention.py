@@ -86,7 +86,7 @@ def swapped_column_sums(
   place = jnp.eye(PIECES, query.shape[-1] + EXTRA, query.shape[-1], dtype=query.dtype)
   columns = jnp.einsum('bhpn,pd->bhnd', jnp.stack(pieces, axis=2), place)
   ours = jnp.pad(query, behind) + columns
-  theirs = jnp.pad(key, behind) + carrier * place.sum(axis=0)
+  theirs = jnp.pad(key, behind) + carrier * place.sum(axis=0)[None, None, None]
   if kernel == 'pallas':
     return jnp.exp(_pallas(theirs, ours, ours, None, scale)[1])
   return jnp.exp(_by_lengths(theirs, ours, ours, None, kernel, scale)[1])

@@ -29,7 +29,8 @@ LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
   """The type for softmax, losses and boxes: float32, or float64 if that is the compute type."""
-  return jnp.promote_types(dtype, jnp.float32)
+  dtype = jnp.dtype(dtype)
+  return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 _summed_in = contextvars.ContextVar('gradient_dtype', default='float32')
@@ -99,7 +100,7 @@ class Dense(nn.Module):
     out = _product(x.reshape(-1, x.shape[-1]), kernel, self.dtype, _summed_in.get())
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-      out += bias.astype(self.dtype)
+      out += bias.astype(self.dtype)[None]
     return out.reshape(*x.shape[:-1], self.features)
 
 
@@ -142,7 +143,7 @@ def _gelu_gradient(x: Array, gradient: Array) -> tuple[Array]:
   wide = x.astype(at_least_float32(x.dtype))
   density = jnp.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
   slope = jax.scipy.stats.norm.cdf(wide) + wide * density
-  return ((slope * gradient).astype(x.dtype),)
+  return ((slope * gradient.astype(wide.dtype)).astype(x.dtype),)
 
 
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)

@@ -25,7 +25,7 @@ Array = jax.Array
 def sample_places(
   low: Array,  # (...) lower end of each box on this axis, in pixels of the map
   high: Array,  # (...)
-  length: int | Array,  # pixels of the map on this axis; (...) where boxes have maps of their own
+  length: int | Array,  # pixels of the map; (...) int32 where boxes have maps of their own
   bins: int,
   samples: int,  # per bin
 ) -> tuple[Array, Array]:  # (..., bins, samples), (..., bins, samples) bool
@@ -36,10 +36,14 @@ def sample_places(
   """
   # Summed in the published order: coordinates are tens of pixels; rounding shows in the weights.
   bin_size = ((high - low) / bins)[..., None, None]
-  start = low[..., None, None] + jnp.arange(bins, dtype=low.dtype)[:, None] * bin_size
-  middle = (jnp.arange(samples, dtype=low.dtype) + 0.5) * bin_size / samples
+  axes = tuple(range(low.ndim))
+  bin_number = jnp.expand_dims(jnp.arange(bins, dtype=low.dtype)[:, None], axes)
+  sample_number = jnp.expand_dims(jnp.arange(samples, dtype=low.dtype)[None], axes)
+  start = low[..., None, None] + bin_number * bin_size
+  middle = (sample_number + 0.5) * bin_size / samples
   place = start + middle
-  length = jnp.asarray(length)[..., None, None]
+  if not isinstance(length, int):
+    length = length.astype(low.dtype)[..., None, None]
   inside = (place >= -1) & (place <= length)
   return jnp.clip(place, 0, length - 1), inside
 
@@ -47,24 +51,27 @@ def sample_places(
 def sample_weights(
   low: Array,  # (...)
   high: Array,  # (...)
-  length: int | Array,  # () or (...)
+  length: int | Array,  # pixels of the map; (...) int32 where boxes have maps of their own
   bins: int,
   samples: int,
-  start: int | Array = 0,  # () or (...), where the map begins on a larger one
+  start: Array | None = None,  # (...) int32, where the map begins on a larger one
   pixels: int | None = None,  # of that larger one; None: of the map itself
 ) -> Array:  # (..., bins, pixels)
   """Mean tent weights of the samples of every bin along one axis; see `sample_places`."""
   place, inside = sample_places(low, high, length, bins, samples)
-  pixel = jnp.arange(length if pixels is None else pixels)
-  pixel = (pixel - jnp.asarray(start)[..., None, None, None]).astype(low.dtype)
-  tent = jnp.maximum(0, 1 - jnp.abs(place[..., None] - pixel))  # (..., bins, samples, pixels)
+  pixel = jnp.arange(length if pixels is None else pixels, dtype=jnp.int32)
+  pixel = jnp.expand_dims(pixel, tuple(range(place.ndim)))
+  if start is not None:
+    pixel = pixel - start[..., None, None, None]
+  distance = jnp.abs(place[..., None] - pixel.astype(low.dtype))
+  tent = jnp.maximum(0, 1 - distance)  # (..., bins, samples, pixels)
   return jnp.where(inside[..., None], tent, 0).mean(axis=-2)
 
 
 def sample_pixels(
   low: Array,  # (...)
   high: Array,  # (...)
-  length: Array,  # (...)
+  length: Array,  # (...) int32
   bins: int,
   samples: int,
 ) -> tuple[Array, Array]:  # (..., bins, 2 * samples) int32 pixels and their weights
@@ -73,7 +80,8 @@ def sample_pixels(
   first = jnp.floor(place).astype(jnp.int32)
   second = jnp.minimum(first + 1, length[..., None, None] - 1)
   share = jnp.where(inside, 1 / samples, 0).astype(place.dtype)
-  weights = jnp.stack([share * (1 - (place - first)), share * (place - first)], axis=-1)
+  beyond = place - first.astype(place.dtype)
+  weights = jnp.stack([share * (1 - beyond), share * beyond], axis=-1)
   pixels = jnp.stack([first, second], axis=-1)
   shape = (*place.shape[:-1], 2 * samples)
   return pixels.reshape(shape), weights.reshape(shape)
@@ -186,7 +194,9 @@ def own_spans(
   boxes = boxes / strides[..., None] - 0.5
   spans = []
   for axis in (0, 1):
-    length, start = (jnp.asarray(x[:, axis])[levels] for x in (sheet.sizes, sheet.places))
+    length, start = (
+      jnp.asarray(x[:, axis], jnp.int32)[levels] for x in (sheet.sizes, sheet.places)
+    )
     spans.append(Span(boxes[..., 1 - axis], boxes[..., 3 - axis], length, start))
   return tuple(spans)
 
@@ -214,7 +224,8 @@ def sheet_by_gathers(
   for i, j in itertools.product(range(2 * samples), repeat=2):
     pixel = y[..., :, None, i] * features.shape[2] + x[..., None, :, j]
     weight = y_weights[..., :, None, i] * x_weights[..., None, :, j]  # (B, P, bins, bins)
-    out = out + weight[..., None] * jax.vmap(lambda f, p: f[p])(flat, pixel)
+    found = jax.vmap(lambda f, p: f[p])(flat, pixel)
+    out = out + weight[..., None] * found.astype(weight.dtype)
   return out.astype(flat.dtype)
 
 
@@ -247,7 +258,8 @@ def rows_added(gradient: Array, rows: Span, columns: Span, shape: jax.ShapeDtype
     for x in (gradient, span_weights(rows, height), span_weights(columns, width))
   )
   added = sum(  # (B, P, bins, y, C)
-    y_weights[:, :, i, None, :, None] * gradient[:, :, i, :, None] for i in range(bins)
+    y_weights[:, :, i, None, :, None] * gradient[:, :, i, :, None].astype(y_weights.dtype)
+    for i in range(bins)
   ).astype(gradient.dtype)
   added = added.reshape(b, -1, height, channels)
   x_weights = x_weights.astype(gradient.dtype).reshape(b, -1, width)

@@ -25,7 +25,7 @@ def apply_deltas(boxes: Array, deltas: Array) -> Array:
   """Moves centres by dx*w, dy*h and scales sizes by exp(d): (..., 4) xyxy, (..., 4) -> xyxy."""
   size = boxes[..., 2:] - boxes[..., :2]
   centre = boxes[..., :2] + 0.5 * size
-  deltas = deltas / jnp.asarray(DELTA_WEIGHTS, deltas.dtype)
+  deltas = deltas / jnp.broadcast_to(jnp.asarray(DELTA_WEIGHTS, deltas.dtype), deltas.shape)
   centre = centre + deltas[..., :2] * size
   size = size * jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE))
   return box_ops.from_cxcywh(jnp.concatenate([centre, size], axis=-1))
@@ -129,8 +129,8 @@ def grid_boxes(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float3
   columns = math.ceil(math.sqrt(shape[0]))
   rows = math.ceil(shape[0] / columns)
   place = jnp.arange(shape[0])
-  cx = (place % columns + 0.5) / columns
-  cy = (place // columns + 0.5) / rows
+  cx = ((place % columns).astype(float) + 0.5) / columns
+  cy = ((place // columns).astype(float) + 0.5) / rows
   size = jnp.broadcast_to(jnp.asarray([0.35, 0.5]), (shape[0], 2))
   return jnp.concatenate([cx[:, None], cy[:, None], size], axis=1).astype(dtype)
 
@@ -170,7 +170,7 @@ class PersonDetector(nn.Module):
     )
     # Scaled before conversion to corners: the gradients of two opposite corners then cancel exactly
     # where a centre does not matter. Scaling later leaves a rounding error, which Adam magnifies.
-    boxes = box_ops.to_pixels(normalised.astype(wide), sizes[:, None])
+    boxes = box_ops.to_pixels(normalised.astype(wide)[None], sizes[:, None])
     boxes = box_ops.from_cxcywh(boxes)  # (B, P, 4)
     x = jnp.broadcast_to(features.astype(self.dtype), (batch, *features.shape))
     sheet = sheet_of(pyramid)

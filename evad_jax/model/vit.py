@@ -88,7 +88,8 @@ class TubeletEmbedding(nn.Module):
       x = clips.reshape(b, frames // f, f, height // p, p, width // p, p, channels)
       x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)  # (B, t, h, w, f, p, p, 3)
       x = x.reshape(-1, f * p * p * channels) @ kernel
-    return x.reshape(b, frames // f, height // p, width // p, self.width) + bias
+    x = x.reshape(b, frames // f, height // p, width // p, self.width)
+    return x + bias[None, None, None, None]
 
 
 def keyframe_first(x: Array) -> Array:

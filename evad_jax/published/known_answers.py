@@ -144,7 +144,7 @@ class _Decoder(nn.Module):
   @nn.compact
   def __call__(self, tokens: Tokens) -> jax.Array:
     x = Dense(self.width, use_bias=False, name='projection')(tokens.x)
-    x += self.param('mask_token', nn.initializers.zeros, (self.width,))
+    x += self.param('mask_token', nn.initializers.zeros, (self.width,))[None, None]
     tokens = tokens._replace(x=x)
     for i in range(self.depth):
       tokens = Block(self.num_heads, name=f'block_{i}')(tokens, train=False)

@@ -52,7 +52,8 @@ def normalizers(
   """
   persons = targets.box_mask.sum().astype(float)
   clips = targets.box_mask.shape[0] if example_mask is None else example_mask.sum()
-  weighted = persons + NO_OBJECT_WEIGHT * (clips * num_proposals - persons)
+  proposals = jnp.asarray(clips * num_proposals, float)
+  weighted = persons + NO_OBJECT_WEIGHT * (proposals - persons)
   return Normalizers(jnp.maximum(persons, 1), jnp.where(weighted > 0, weighted, 1))
 
 
@@ -84,7 +85,7 @@ def box_losses(
   # Unmatched rows become the unit box on both sides: finite values, and gradients of zero.
   unit = jnp.asarray([0, 0, 1, 1], boxes.dtype)
   predicted = jnp.where(mask[..., None], _of_matched(boxes, proposal), unit)
-  true = jnp.where(mask[..., None], targets.boxes, unit).astype(boxes.dtype)
+  true = jnp.where(mask[..., None], targets.boxes.astype(boxes.dtype), unit)
   ours, theirs = (box_ops.normalise(some, sizes[:, None]) for some in (predicted, true))
   l1 = jnp.abs(ours - theirs).sum()
   giou = box_ops.pairwise_giou(predicted[..., None, :], true[..., None, :])[..., 0, 0]

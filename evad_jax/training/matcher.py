@@ -34,6 +34,7 @@ def matching_costs(
   sizes: Array,  # (..., 2) height and width
 ) -> Array:  # (..., P, G)
   """2 * (-person probability) + 5 * L1 of the normalised boxes + 2 * (-GIoU), for every pair."""
+  target_boxes = target_boxes.astype(boxes.dtype)
   person = jax.nn.softmax(person_logits, axis=-1)[..., 0]
   ours, theirs = (box_ops.normalise(some, sizes[..., None, :]) for some in (boxes, target_boxes))
   l1 = jnp.abs(ours[..., :, None, :] - theirs[..., None, :, :]).sum(-1)

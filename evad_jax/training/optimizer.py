@@ -101,7 +101,7 @@ def make_optimizer(
     layer_scales(params, settings.layer_decay),
   )
   transforms = [
-    optax.scale_by_adam(settings.b1, settings.b2, settings.eps),
+    _adam(settings),
     optax.add_decayed_weights(settings.weight_decay, mask=by_rules(params, DECAY_RULES)),
     optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales)),
     optax.scale_by_learning_rate(schedule),
@@ -109,6 +109,18 @@ def make_optimizer(
   if settings.clip_norm:
     transforms.insert(0, optax.clip_by_global_norm(settings.clip_norm))
   return optax.chain(*transforms)
+
+
+def _adam(settings: Any) -> optax.GradientTransformation:
+  """optax's Adam, which raises a float to the power of an integer count."""
+  adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
+
+  def update(*arguments: Any) -> Any:
+    # Strict promotion may come from the environment: programs that tests start inherit it.
+    with jax.numpy_dtype_promotion('standard'):
+      return adam.update(*arguments)
+
+  return adam._replace(update=update)
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:

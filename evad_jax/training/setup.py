@@ -59,7 +59,13 @@ def schedule(config: ConfigDict, index: RecordIndex) -> Any:
   rate = optimizers.learning_rate(config.optimizer, config.train.epochs)
   epochs_per_step = config.train.batch_size / len(index)
   scale = config.train.batch_size / config.optimizer.rate_batch_size
-  return lambda step: scale * rate(step * epochs_per_step)
+
+  def of_step(step: Any) -> Any:
+    if isinstance(step, jax.Array):
+      step = step.astype(float)
+    return scale * rate(step * epochs_per_step)
+
+  return of_step
 
 
 def open_batches(

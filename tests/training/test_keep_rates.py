@@ -132,7 +132,8 @@ class Stub(nn.Module):
       return nn.Dense(4 * size, name=name)(x).reshape(1, len(x), 4, size)
 
     actions = 10 * self.keep_rate * head(ACTIONS, 'actions')
-    return Outputs(head(2, 'person_logits'), start + head(4, 'boxes'), actions)
+    boxes = start[None, None] + head(4, 'boxes')
+    return Outputs(head(2, 'person_logits'), boxes, actions)
 
 
 def test_a_step_adds_the_distance_in_the_action_losss_measure():

@@ -80,7 +80,7 @@ def test_steps_that_are_left_out_do_not_shift_the_learning_rate(monkeypatch):
   config.optimizer.update(weight_decay=0.0, clip_norm=0.0, head_multiplier=1.0, eps=1e-12)
   params = {'encoder': {'block_0': {'kernel': jnp.zeros(3)}}, 'fpn': {'bias': jnp.zeros(2)}}
   optimizer = optimizers.make_optimizer(
-    config.optimizer, params, lambda step: jnp.float32(1e-3) * (step + 1)
+    config.optimizer, params, lambda step: 1e-3 * (step + 1).astype(float)
   )
   good = micro_evad.random_batch(8, 0)
   bad = good._replace(targets=good.targets._replace(labels=good.targets.labels * np.nan))

@@ -35,9 +35,8 @@ class Stub(nn.Module):
       return jnp.moveaxis(dense(x).reshape(len(x), stages, self.num_proposals, size), 1, 0)
 
     start = jnp.array([[2, 2, 12, 20], [10, 2, 22, 20], [2, 2, 22, 20], [5, 8, 15, 18.0]])
-    return Outputs(
-      head(1, 2, 'person_logits'), start + 2 * head(1, 4, 'boxes'), head(1, ACTIONS, 'actions')
-    )
+    boxes = start[None, None] + 2 * head(1, 4, 'boxes')
+    return Outputs(head(1, 2, 'person_logits'), boxes, head(1, ACTIONS, 'actions'))
 
 
 @pytest.fixture(scope='module', autouse=True)
