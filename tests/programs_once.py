@@ -9,7 +9,14 @@ from evad_jax.training import setup
 # Settings that no step depends on; steps that differ in any other are different programs.
 _FREE = {
   'data': ('directory', 'synthetic', 'workers', 'eval_split'),
-  'train': ('epochs', 'log_every', 'checkpoint_every', 'eval_every', 'keep_checkpoints'),
+  'train': (
+    'epochs',
+    'log_every',
+    'checkpoint_every',
+    'eval_every',
+    'keep_checkpoints',
+    'non_finite',
+  ),
   'eval': ('sheet_clips', 'batch_size'),
 }
 _STEPS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)  # at which two learning rates are compared

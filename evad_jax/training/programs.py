@@ -26,6 +26,7 @@ class Programs:
   ):
     """Compiles nothing yet: jit does at the first step."""
     self.config, self.mesh = config, mesh
+    self.skips = config.train.non_finite == 'skip'  # a step does not wait for those before it
     self.rates = keep_rates.listed(config)
     self.models = {rate: model.clone(keep_rate=rate) for rate in self.rates}
     self.step_fns = {
@@ -45,8 +46,7 @@ class Programs:
     step_fn, shape = self.step_fns[rate], batch.clips.shape
     if (shape, rate) in self.compiled:
       progress.count(self.models[rate], shape)
-      state, metrics, self.sound = step_fn(state, self.sound, batch, self.key)
-      return state, metrics
+      return self._taken(step_fn(state, self.sound, batch, self.key))
     self.compiled.add((shape, rate))
     begin = time.perf_counter()
     result = jax.block_until_ready(step_fn(state, self.sound, batch, self.key))
@@ -56,5 +56,10 @@ class Programs:
         f'compiled for clips of {shape[2]} x {shape[3]}, keep rate {rate}, in {duration(seconds)}'
       )
       progress.interval.exclude(seconds)
-    state, metrics, self.sound = result
+    return self._taken(result)
+
+  def _taken(self, result: tuple) -> tuple[TrainState, StepMetrics]:
+    state, metrics, sound = result
+    if not self.skips:
+      self.sound = sound
     return state, metrics

@@ -166,23 +166,20 @@ def compile_step(
   if not chained:
     shardings = (state, split, everywhere), (state, everywhere)
   else:
-    step = functools.partial(chained_step, step, config.train.non_finite == 'skip')
+    step = functools.partial(chained_step, step)
     shardings = (state, everywhere, split, everywhere), (state, everywhere, everywhere)
   step = layers.summing_gradients_in(config.mesh.gradient_dtype, sharding.within(mesh, step))
   return jax.jit(step, in_shardings=shardings[0], out_shardings=shardings[1], donate_argnums=0)
 
 
 def chained_step(
-  step: Callable, skips: bool, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
+  step: Callable, state: TrainState, sound: jax.Array, batch: Batch, key: jax.Array
 ) -> tuple[TrainState, StepMetrics, jax.Array]:
-  """A step that changes nothing unless all steps before it were finite, or `skips`.
+  """A step that changes nothing unless all steps before it were finite.
 
   So the host can check a step while the next one is computed, and still has the state that the
   step began with. sound: () bool, whether all steps so far were finite; returned with this step.
   """
-  new, metrics = step(state, batch, key)
-  if skips:
-    return new, metrics, sound
-  new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state)
+  new, metrics = step(state, batch, key, sound)
   finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
   return new, metrics, sound & finite

@@ -108,9 +108,14 @@ def _split(x: Array, parts: int) -> Array:
   return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
-def unless_non_finite(old: Any, new: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:
-  """`new`, or `old` where loss or gradient norm is non-finite; both trees have one structure."""
-  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+def unless_non_finite(
+  old: Any, new: Any, loss: Array, grad_norm: Array, sound: Array | bool = True
+) -> Any:
+  """`new`, or `old` where loss or gradient norm is non-finite or `sound` is False.
+
+  Both trees have one structure.
+  """
+  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & sound
   return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
 
@@ -118,6 +123,7 @@ def train_step(
   state: TrainState,
   batch: Batch,
   key: Array,  # of the run; the step is folded in here
+  sound: Array | None = None,  # () bool; where it is False, nothing changes and no step counts
   *,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
@@ -168,7 +174,8 @@ def train_step(
     ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
   new_state = TrainState(state.step, params, opt_state, ema_params)
   grad_norm = optax.tree.norm(grads)
-  new_state = unless_non_finite(state, new_state, loss, grad_norm)
-  step = state.step + 1
+  sound = jnp.array(True) if sound is None else sound
+  new_state = unless_non_finite(state, new_state, loss, grad_norm, sound)
+  step = state.step + sound.astype(jnp.int32)
   new_state = new_state._replace(step=step, opt_state=at_step(new_state.opt_state, step))
   return new_state, StepMetrics(loss, terms, grad_norm, distance)
