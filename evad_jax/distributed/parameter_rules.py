@@ -17,8 +17,17 @@ def path_of(key_path: tuple) -> str:
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-  """Leaves by their paths, in the order of jax.tree.leaves."""
-  return {path_of(keys): leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
+  """Leaves by their paths, in the order of jax.tree.leaves.
+
+  Raises InputError for two leaves of one path, as a key with a '/' can make them.
+  """
+  found: dict[str, Any] = {}
+  for keys, leaf in jax.tree.leaves_with_path(tree):
+    path = path_of(keys)
+    if path in found:
+      raise InputError(f'Two parameters are named {path!r}; take another checkpoint.')
+    found[path] = leaf
+  return found
 
 
 def by_rules(params: Params, rules: Rules, where: str) -> Params:

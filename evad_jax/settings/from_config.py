@@ -36,7 +36,9 @@ def make_model(config: ConfigDict) -> EVAD:
       'proposal of its own; raise the one or lower the other.'
     )
   with _section('model'):
-    return EVAD(dtype=DTYPES[dtype], **arguments)
+    # Lists, as settings read from JSON have them, become tuples: programs are found by the model.
+    fixed = {key: tuple(x) if isinstance(x, list) else x for key, x in arguments.items()}
+    return EVAD(dtype=DTYPES[dtype], **fixed)
 
 
 def canvases(config: ConfigDict) -> tuple[tuple[int, int], ...]:

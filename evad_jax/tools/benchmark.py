@@ -47,7 +47,7 @@ def line(m: Measurement) -> str:
 
 
 def panels(measurements: Sequence[Measurement]) -> list[charts.Panel]:
-  """Multiply-adds, time and memory of a clip against the keep rate."""
+  """Multiply-adds and time per clip, and memory of a batch, against the keep rate."""
 
   def name(m: Measurement) -> str:
     return f'{m.size} {m.canvas} {m.dtype} batch {m.batch}'

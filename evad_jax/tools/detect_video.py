@@ -125,8 +125,8 @@ def detect(
   )
   frames = annotated.watch(stop.ends(source.pictures))
   name, total = Path(source.name).name, source.num_frames
-  bar = tqdm(frames, total=total, unit='frame', desc=name, smoothing=0.1)
-  stream = detector.stream(bar, settings)
+  bar = tqdm(total=total, unit='frame', desc=name, smoothing=0.1)
+  stream = detector.stream(_counted(frames, bar), settings)
   start = time.perf_counter()
   try:
     for people in stream:
@@ -158,6 +158,13 @@ def detect(
     interrupted=stop.asked,
     notes=tuple(source.notes()),
   )
+
+
+def _counted(frames: Iterable, bar: tqdm) -> Iterator:
+  """The frames; the bar, which outlasts them, counts them."""
+  for frame in frames:
+    yield frame
+    bar.update()
 
 
 def peak_memory() -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from av.container import Flags
 from av.format import Flags as FormatFlags
 from av.stream import Discard, Disposition
+from av.video.reformatter import VideoReformatter
 
 from evad_jax.errors import InputError
 from evad_jax.video import orientation
@@ -59,7 +60,8 @@ class Picture(NamedTuple):
 
   def rgb(self) -> np.ndarray:
     """(H, W, 3) uint8, upright, with square pixels."""
-    stored = self.frame.to_ndarray(format='rgb24')
+    # Threads for one conversion cost more than they save; callers have their own.
+    stored = VideoReformatter().reformat(self.frame, format='rgb24', threads=1).to_ndarray()
     square = orientation.with_square_pixels(stored, self.pixel)
     return orientation.turn(square, self.orientation)
 

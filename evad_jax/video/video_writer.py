@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from evad_jax.errors import InputError
 from evad_jax.files import storage
@@ -68,6 +68,7 @@ class VideoWriter(contextlib.AbstractContextManager):
       raise InputError(f'{self.path}: cannot be written ({error}).') from error
     self._fps = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
     self._stream: Any = None
+    self._reformatter = VideoReformatter()  # its tables are made once
     self._time = -1
     self.num_frames = 0
 
@@ -109,8 +110,12 @@ class VideoWriter(contextlib.AbstractContextManager):
   def _converted(self, frame: np.ndarray) -> av.VideoFrame:
     """Converts RGB to YUV that players convert back to the same RGB."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
-    return picture.reformat(
-      format='yuv420p', dst_colorspace=self._matrix, dst_color_range=ColorRange.MPEG
+    return self._reformatter.reformat(
+      picture,
+      format='yuv420p',
+      dst_colorspace=self._matrix,
+      dst_color_range=ColorRange.MPEG,
+      threads=1,
     )
 
   def close(self) -> None:

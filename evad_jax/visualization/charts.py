@@ -19,8 +19,11 @@ from evad_jax.visualization import drawing
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
+  from matplotlib.offsetbox import OffsetBox
 
 FONT_SIZE = 14  # pixels
+DPI = 100
+NAME_WIDTH = 300  # of a class, pixels, at most
 
 
 class Bar(NamedTuple):
@@ -53,14 +56,16 @@ def check_installed(path: Path | None) -> None:
   if path and importlib.util.find_spec('matplotlib') is None:
     raise InputError(
       'matplotlib is needed for charts and is not installed; install it with '
-      "`python -m pip install 'evad_jax[plots]'`, or leave --plot out."
+      '`python -m pip install matplotlib`, or leave --plot out.'
     )
 
 
 def bar_chart(title: str, mean: float, bars: Sequence[Bar]) -> 'Figure':
   """Draws the bars in falling order, with the mean as a line and ground-truth counts."""
   shown = sorted((bar for bar in bars if bar.value is not None), key=lambda bar: -bar.value)
-  figure = _figure(title, 7.2, 1.4 + 0.22 * len(shown))
+  names = [_fitted(bar.name, NAME_WIDTH) for bar in shown]
+  room = max([drawing.font_of(FONT_SIZE).getlength(name) for name in names], default=0)
+  figure = _figure(title, 5.8 + room / DPI, 1.4 + 0.22 * len(shown))
   axes = figure.subplots()
   rows, percent = range(len(shown)), [100 * bar.value for bar in shown]
   drawn = axes.barh(rows, percent, 0.7)
@@ -72,7 +77,7 @@ def bar_chart(title: str, mean: float, bars: Sequence[Bar]) -> 'Figure':
   if len(shown) < len(bars):
     note += f'\n{len(bars) - len(shown)} classes without ground truth are not shown'
   axes.set(xlabel=note, xlim=(0, 100), ylim=(max(len(shown), 1) - 0.5, -0.5))
-  _name_rows(axes, [bar.name for bar in shown])
+  _name_rows(axes, names)
   return figure
 
 
@@ -83,23 +88,16 @@ def cost_chart(title: str, panels: Sequence[Panel]) -> 'Figure':
   """
   names = list(dict.fromkeys(name for kind in panels for name in kind.lines))
   colours = {name: f'C{number}' for number, name in enumerate(names)}
-  figure = _figure(title, 4.5 * len(panels), 3.8 + 0.22 * len(names))
-  handles = {}
+  figure = _figure(title, 4.5 * len(panels), 3.8 + 0.22 * len(names), colours)
   for axes, kind in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
     for name, points in kind.lines.items():
       rates, costs = zip(*sorted(points), strict=True)
-      handles[name] = axes.plot(rates, costs, 'o-', color=colours[name])[0]
+      axes.plot(rates, costs, 'o-', color=colours[name])
     ticks = sorted({rate for points in kind.lines.values() for rate, _ in points})
     axes.set_title(kind.title, loc='left', fontsize='medium')
     axes.set(xlabel='keep rate', xlim=(0, 1.05), xticks=ticks)
     axes.set_ylim(bottom=0)
     axes.grid(axis='y')
-  if names:
-    legend = figure.legend(
-      [handles[name] for name in names], names, loc='outside lower left', frameon=False
-    )
-    for text in legend.get_texts():
-      text.set_parse_math(False)
   return figure
 
 
@@ -135,27 +133,65 @@ def write_files(
     ) from error
 
 
-def _figure(title: str, width: float, height: float) -> 'Figure':
-  """An empty figure of this size in inches; no '$' in the title starts a formula."""
+def _figure(
+  title: str, width: float, height: float, legend: Mapping[str, str] | None = None
+) -> 'Figure':
+  """An empty figure of this size in inches, with a title above and a legend (name -> colour) below.
+
+  Both may be in any script; what is too long is truncated.
+  """
+  from matplotlib import lines, offsetbox
   from matplotlib.figure import Figure
 
-  figure = Figure((width, height), layout='constrained')
-  figure.suptitle(title, x=0.01, ha='left', fontsize='medium', wrap=True, parse_math=False)
+  figure = Figure((width, height), dpi=DPI, layout='constrained')
+  room = DPI * width - 60
+  rows = []
+  for name, colour in (legend or {}).items():
+    handle = offsetbox.DrawingArea(20, 10)
+    handle.add_artist(lines.Line2D([0, 10, 20], [4, 4, 4], color=colour, marker='o'))
+    rows.append(
+      offsetbox.HPacker(children=[handle, _words(_fitted(name, room))], align='center', sep=6)
+    )
+  parts = [('upper left', [_words(_fitted(title, room))]), ('lower left', rows)]
+  for place, children in parts[: 1 + bool(rows)]:
+    box = offsetbox.VPacker(children=children, sep=2)
+    figure.add_artist(
+      offsetbox.AnchoredOffsetbox(
+        place,
+        child=box,
+        frameon=False,
+        bbox_to_anchor=(0, 0, 1, 1),
+        bbox_transform=figure.transFigure,
+      )
+    )
+  line = 1.4 * drawing.line_height(FONT_SIZE) / DPI / height
+  figure.get_layout_engine().set(rect=(0, len(rows) * line, 1, 1 - (len(rows) + 1) * line))
   return figure
 
 
-def _name_rows(axes: 'Axes', names: Sequence[str]) -> None:
-  """Names the rows of a chart; those with letters that matplotlib's font lacks, by pictures."""
+def _fitted(text: str, width: float) -> str:
+  return drawing.fit(text, width, drawing.font_of(FONT_SIZE))
+
+
+def _words(text: str) -> 'OffsetBox':
+  """The text as it is, without formulas; a picture of it where matplotlib's font lacks a letter."""
   from matplotlib import font_manager, offsetbox
 
   font = font_manager.get_font(font_manager.findfont(None))
-  texts = [name if all(font.get_char_index(ord(x)) for x in name) else '' for name in names]
-  axes.set_yticks(range(len(names)), texts, parse_math=False)
-  for row in [row for row, text in enumerate(texts) if not text]:
-    picture = offsetbox.OffsetImage(_lettering(names[row]), zoom=1, dpi_cor=False)
+  if all(font.get_char_index(ord(x)) for x in text):
+    return offsetbox.TextArea(text, textprops={'parse_math': False})
+  return offsetbox.OffsetImage(_lettering(text), zoom=1, dpi_cor=False)
+
+
+def _name_rows(axes: 'Axes', names: Sequence[str]) -> None:
+  """Names the rows of a chart, to the left of its axis."""
+  from matplotlib import offsetbox
+
+  axes.set_yticks(range(len(names)), [''] * len(names))
+  for row, name in enumerate(names):
     axes.add_artist(
       offsetbox.AnnotationBbox(
-        picture,
+        _words(name),
         (0, row),
         (-6, 0),
         xycoords=('axes fraction', 'data'),

@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs import ava
 from evad_jax.distributed import sharding
-from evad_jax.distributed.parameter_rules import path_of
+from evad_jax.distributed.parameter_rules import by_path, path_of
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
 from evad_jax.settings import from_config
@@ -150,3 +150,8 @@ def test_model_axis_must_divide_the_devices():
   for size in (0, count + 1):
     with pytest.raises(InputError, match=f'config.mesh.model={size} must divide'):
       sharding.make_mesh(size)
+
+
+def test_two_parameters_of_one_path_are_an_error():
+  with pytest.raises(InputError, match="Two parameters are named 'a/b'"):
+    by_path({'a': {'b': 1.0}, 'a/b': 2.0})

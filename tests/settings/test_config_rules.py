@@ -1,6 +1,7 @@
 """Impossible values of a configuration: named before data are opened or anything compiles."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_missing_keys_are_named():
     config_rules.check(config)
   with pytest.raises(InputError, match='config has no name'):
     config_rules.check(ConfigDict())
+
+
+def test_a_configuration_read_from_json_makes_the_same_model():
+  config = micro_config()
+  again = from_config.make_model(ConfigDict(json.loads(json.dumps(config.to_dict()))))
+  assert again == from_config.make_model(config)
+  assert start_values.abstract_params(again)  # found by the model, so it has to be hashable
