@@ -8,8 +8,8 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs import ava
-from evad_jax.distributed import sharding
-from evad_jax.distributed.parameter_rules import by_path, path_of
+from evad_jax.distributed import parameter_rules, sharding
+from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
 from evad_jax.settings import from_config
@@ -154,4 +154,4 @@ def test_model_axis_must_divide_the_devices():
 
 def test_two_parameters_of_one_path_are_an_error():
   with pytest.raises(InputError, match="Two parameters are named 'a/b'"):
-    by_path({'a': {'b': 1.0}, 'a/b': 2.0})
+    parameter_rules.by_path({'a': {'b': 1.0}, 'a/b': 2.0})
