@@ -44,7 +44,8 @@ class ScoredDetections(NamedTuple):
 def write_detections(path: str | os.PathLike, found: ScoredDetections) -> int:
   """Writes a row for every box and class, box by box, and returns the number of rows.
 
-  Nine digits keep every float32 exactly. The write is atomic.
+  Scores have all digits: shortened ones would rank otherwise than those that were scored, where two
+  tubes are nearly equal. The write is atomic.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def _text_rows(found: ScoredDetections) -> Iterator[tuple]:
     # Four digits, as in AVA's own files; readers parse the number.
     head = (video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box.tolist()))
     for number, score in zip(numbers, scores.tolist(), strict=True):
-      yield *head, number, f'{score:.9g}'
+      yield *head, number, score
 
 
 def read_with_lines(path: str | os.PathLike) -> tuple[BoxTable, Lines]:
