@@ -34,11 +34,11 @@ def test_text_of_a_table(tmp_path):
     '"clip, one",0007,0,0.25,0.5,1,3,0.75\n'
     '"clip, one",0007,0,0.25,0.5,1,80,0.5\n'
     'b,1234,0.1,0.2,0.3,0.4,3,1e-07\n'
-    'b,1234,0.1,0.2,0.3,0.4,80,1\n'
+    'b,1234,0.1,0.2,0.3,0.4,80,1.0\n'
   )
 
 
-def test_round_trip_keeps_every_float32(tmp_path):
+def test_round_trip_keeps_every_score(tmp_path):
   rng = np.random.default_rng(0)
   boxes = np.sort(rng.random((50, 2, 2)), axis=1).reshape(50, 4).astype(np.float32)
   scores = (rng.random((50, 3)) ** 8).astype(np.float32)
@@ -50,7 +50,7 @@ def test_round_trip_keeps_every_float32(tmp_path):
   np.testing.assert_array_equal(back.frame, np.repeat(np.arange(50), 3))
   np.testing.assert_array_equal(back.boxes.astype(np.float32), np.repeat(boxes, 3, axis=0))
   np.testing.assert_array_equal(back.label, np.tile([1, 2, 9], 50))
-  np.testing.assert_array_equal(back.score.astype(np.float32), scores.ravel())
+  np.testing.assert_array_equal(back.score, scores.ravel().astype(np.float64))
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
