@@ -9,28 +9,31 @@ import numpy as np
 from evad_jax.errors import InputError
 
 
-def clip_frame_numbers(keyframe: int, num_frames: int, clip_frames: int, stride: int) -> np.ndarray:
+def clip_frame_numbers(
+  keyframe: int | np.ndarray, num_frames: int, clip_frames: int, stride: int
+) -> np.ndarray:
   """Returns the frame numbers of the clip around a keyframe.
 
   Args:
-    keyframe: frame number in [0, num_frames).
+    keyframe: frame number in [0, num_frames), or an array (K,) of them.
     num_frames: of the video.
     clip_frames: T.
     stride: between neighbouring clip frames, in frames of the video.
 
   Returns:
-    (T,) int64, non-decreasing, in [0, num_frames); entry T // 2 is the keyframe.
+    (T,) or (K, T) int64, non-decreasing, in [0, num_frames); entry T // 2 is the keyframe.
 
   Raises:
     InputError: the keyframe is not a frame of the video.
   """
-  if not 0 <= keyframe < num_frames:
+  keyframe = np.asarray(keyframe, np.int64)
+  if not ((keyframe >= 0) & (keyframe < num_frames)).all():
     raise InputError(
       f'keyframe {keyframe} is not in a video of {num_frames} frames; '
       'correct the annotation and prepare the data again'
     )
   offsets = (np.arange(clip_frames, dtype=np.int64) - clip_frames // 2) * stride
-  return np.clip(keyframe + offsets, 0, num_frames - 1)
+  return np.clip(keyframe[..., None] + offsets, 0, num_frames - 1)
 
 
 def stored_positions(needed: np.ndarray, stored: np.ndarray, video: str) -> np.ndarray:
