@@ -2,8 +2,8 @@
 
   python -m data_prep.unlabelled --videos DIR --output data/mine
 
-Every video below DIR is used; its name is its path there, without the suffix. --frames takes
-folders of numbered pictures instead. By default whole videos are stored, so that training may draw
+Every video below DIR is used; its name is its path there. --frames takes folders of
+numbered pictures instead. By default whole videos are stored, so that training may draw
 any clip. With --clips-per-video only so many clips of each are stored, evenly spread, which saves
 space where videos are long.
 
@@ -93,9 +93,6 @@ def find_all(videos: str | None, frames: str | None, problems: Problems) -> dict
     fault = fault_of_name(name)
     if fault:
       problems.report('unusable name', name, f'left out (it {fault}; rename it)')
-    elif name in found:
-      detail = f'{source.path.name} is left out, {found[name].path.name} has the same name'
-      problems.report('duplicate name', name, detail)
     else:
       found[name] = source
   if not found:
@@ -116,12 +113,11 @@ def _directories(root: Path, problems: Problems) -> Iterator[tuple[Path, list[st
 
 
 def _video_files(root: Path, problems: Problems) -> Iterator[tuple[str, VideoFile]]:
-  """Yields names and videos; of one name, the preferred suffix first."""
+  """Yields names and videos."""
   for directory, files in _directories(root, problems):
     paths = [directory / name for name in files]
-    paths = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    for path in sorted(paths, key=lambda p: (VIDEO_SUFFIXES.index(p.suffix.lower()), p)):
-      name = path.relative_to(root).with_suffix('').as_posix()
+    for path in (path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES):
+      name = path.relative_to(root).as_posix()
       if path.is_file():
         yield name, VideoFile(path)
       else:
