@@ -102,13 +102,22 @@ def find_all(videos: str | None, frames: str | None, problems: Problems) -> dict
 
 
 def _directories(root: Path, problems: Problems) -> Iterator[tuple[Path, list[str]]]:
-  """Every directory below a root, itself included, and the names of its files."""
+  """Every directory below a root, itself included, and the names of its files.
+
+  Links are followed; what two of them lead to comes up once.
+  """
+  seen = set()
 
   def told(error: OSError) -> None:
     problems.report('unreadable directory', error.filename, f'left out ({error.strerror})')
 
-  for path, below, files in os.walk(root, onerror=told):
+  for path, below, files in os.walk(root, onerror=told, followlinks=True):
+    real = os.path.realpath(path)
     below[:] = sorted(name for name in below if not name.startswith('.'))
+    if real in seen:
+      below.clear()
+      continue
+    seen.add(real)
     yield Path(path), [name for name in files if not name.startswith('.')]
 
 
@@ -141,7 +150,9 @@ def expected_lengths(found: dict[str, Frames], workers: int, problems: Problems)
   """The number of frames of every video by its header, 0 if unknown; reports those without one."""
   lengths = {}
   with ThreadPoolExecutor(workers) as pool:
-    looks = tqdm(pool.map(_expected_length, found.values()), 'headers', len(found), unit='video')
+    looks = tqdm(
+      pool.map(_expected_length, found.values()), 'headers', len(found), False, unit='video'
+    )
     for name, length in zip(found, looks, strict=True):
       if isinstance(length, InputError):
         problems.report('undecodable video', name, f'left out ({length})')

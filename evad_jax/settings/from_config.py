@@ -14,7 +14,6 @@ from evad_jax.model.evad import EVAD
 from evad_jax.model.model_rules import DTYPES
 from evad_jax.settings import automatic, config_rules
 
-
 UNLABELLED = 'unlabelled'  # the data set of data_prep/unlabelled.py
 
 
