@@ -127,7 +127,7 @@ def _video_files(root: Path, problems: Problems) -> Iterator[tuple[str, VideoFil
     paths = [directory / name for name in files]
     for path in (path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES):
       name = path.relative_to(root).as_posix()
-      if path.is_file():
+      if os.path.isfile(path):
         yield name, VideoFile(path)
       else:
         problems.report('missing video', name, f'{path} leads to no file; left out')

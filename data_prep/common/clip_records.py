@@ -60,7 +60,7 @@ class Spread(NamedTuple):
       return np.arange(num_frames) if last < 0 else before + np.arange(last + 1)
     if last < 0:
       return np.arange(0, num_frames, self.frame_stride)[: self.clip_frames // 2 + 1][-1:]
-    return before + np.unique((2 * np.arange(self.clips) + 1) * last // (2 * self.clips))
+    return before + np.unique((2 * np.arange(self.clips) + 1) * (last + 1) // (2 * self.clips))
 
 
 class Source(NamedTuple):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from configs import common
 from data_prep.common.clip_records import Settings, Spread, plan_runs
 from evad_jax.data import augment, multi_scale_crop, unreadable
 from evad_jax.data.clip_sampling import stored_clips
@@ -24,7 +23,6 @@ from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.record_writer import write_dataset_metadata, write_split
 from evad_jax.data.records import Record, RecordReader
 from evad_jax.errors import InputError
-from evad_jax.settings import from_config
 from evad_jax.synthetic import data_set
 from evad_jax.synthetic.clips import Settings as SyntheticSettings
 from tests.data.toy_records import encoded_frame, make_record, write_toy
@@ -97,10 +95,10 @@ def frames_of(view):
 def test_starts_are_uniform_over_a_video_in_several_records(videos):
   chosen, generator = choose(videos), np.random.default_rng(0)
   assert (videos.record_video == 'video_0').sum() == 4
-  views = [chosen(0, generator) for _ in range(4600)]
+  views = [chosen(0, generator) for _ in range(1380)]
   starts = collections.Counter(frames_of(view)[0] for view in views)
   assert sorted(starts) == list(range(30 - 4 * 2 + 1))  # 0 to F - T * stride
-  assert all(140 < count < 265 for count in starts.values())  # 200 +- 4 standard deviations
+  assert all(28 < count < 92 for count in starts.values())  # 60 +- 4 standard deviations
   for view in views[:200]:
     start = frames_of(view)[0]
     assert frames_of(view) == [start, start + 2, start + 4, start + 6]
@@ -216,7 +214,7 @@ def test_threads_and_worker_processes_do_not_matter(videos):
   one = first(6, videos)
   assert_equal(one, first(6, videos, threads=8, prefetch=8))
   assert_equal(one, first(6, videos, threads=0, prefetch=0))
-  assert_equal(one, first(6, videos, workers=2))
+  assert_equal(one[:3], first(3, videos, workers=1))
 
 
 def test_resuming_at_every_step_gives_the_tail(videos):
@@ -339,10 +337,13 @@ def test_an_unreadable_clip_stops_or_is_masked(tmp_path, copies):
   settings = dataclasses.replace(CLIPS, copies=copies)
   with pytest.raises(InputError, match="video 'video_1': the JPEG of frame"):
     first(4, index, settings)
-  for batch in first(4, index, settings, unreadable='skip'):
+  masked = 0
+  for batch in first(copies, index, settings, unreadable='skip'):  # an epoch
     bad = unreadable.numbers_in(batch.index)
     assert set(index.videos[bad]) <= {'video_1'} and len(bad) == (~batch.example_mask).sum()
-    assert not batch.clips[~batch.example_mask].any() and len(bad) == copies
+    assert not batch.clips[~batch.example_mask].any()
+    masked += len(bad)
+  assert masked == copies
   (batch, _) = held_out(index, unreadable='skip')
   assert batch.example_mask.tolist() == [True, False, True]
 
@@ -351,20 +352,3 @@ def test_an_empty_split_is_refused(videos):
   none = np.zeros(0, np.int64)
   with pytest.raises(InputError, match="split 'train' has no examples; prepare it"):
     videos_of(dataclasses.replace(videos, example_record=none, keyframes=none), CLIPS)
-
-
-def test_from_a_configuration(videos):
-  config = common.get_config()
-  config.data.directory = str(videos.directory)
-  config.clip.update(clip_frames=4, frame_stride=2, flip_probability=0.0)
-  with pytest.raises(InputError, match='crops all clips to one square canvas'):
-    from_config.pretraining_clips(config)
-  config.clip.canvases = ((32, 32),)
-  config.pretrain_data.copies = 2
-  assert from_config.pretraining_clips(config) == dataclasses.replace(CLIPS, copies=2)
-  assert len(from_config.open_clips(config, 'train')) == len(videos)
-  with pytest.raises(InputError, match='its videos have no labels: only pre-training can use it'):
-    from_config.open_split(config, 'train')
-  config.pretrain_data.scales = (0.0,)
-  with pytest.raises(InputError, match='config.pretrain_data.scales='):
-    from_config.pretraining_clips(config)

@@ -40,6 +40,7 @@ def records_of(output: Path, split: str = 'train') -> list:
 
 
 def test_whole_videos_are_stored_as_the_decoder_shows_them(tmp_path):
+  (tmp_path / 'in' / 'deep' / 'er').mkdir(parents=True)
   path = numbered.write(tmp_path / 'in' / 'deep' / 'er' / 'v.mp4', 160)
   manifest = prepare(tmp_path / 'in', tmp_path / 'out')
   assert manifest['problems'] == [] and manifest['splits'].keys() == {'train'}
@@ -68,12 +69,13 @@ def test_short_videos(tmp_path, length):
 
 
 def test_a_few_clips_are_spread_evenly(tmp_path):
+  (tmp_path / 'in').mkdir()
   numbered.write(tmp_path / 'in' / 'v.mp4', 49)
   prepare(tmp_path / 'in', tmp_path / 'out', '--clips-per-video', '2')
-  # Starts go from 0 to 41: the middles of its halves.
+  # Starts go from 0 to 41; these are the middles of the halves.
   records = records_of(tmp_path / 'out')
   stored = [record.frame_numbers.tolist() for record in records]
-  assert stored == [[start, start + 2, start + 4, start + 6] for start in (10, 30)]
+  assert stored == [[start, start + 2, start + 4, start + 6] for start in (10, 31)]
   for record in records:
     pictures = [numbered.number_of(simplejpeg.decode_jpeg(jpeg)) for jpeg in record.frames]
     assert pictures == record.frame_numbers.tolist()
