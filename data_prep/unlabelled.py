@@ -2,10 +2,10 @@
 
   python -m data_prep.unlabelled --videos DIR --output data/mine
 
-Every video below DIR is used; its name is its path there. --frames takes folders of
-numbered pictures instead. By default whole videos are stored, so that training may draw
-any clip. With --clips-per-video only so many clips of each are stored, evenly spread, which saves
-space where videos are long.
+Every video below DIR is used; its name is its path there. --frames takes folders of numbered
+pictures instead. By default whole videos are stored, so that training may draw any clip. With
+--clips-per-video only so many clips of each are stored, evenly spread, which saves space where
+videos are long.
 
 --test-fraction holds out videos for evaluation, as the split `test`. Name and --seed alone decide,
 so a video stays in its split when others are added. --test-list names them instead, one per line.

@@ -138,6 +138,8 @@ def faulty(tmp_path_factory) -> Path:
   (root / 'empty.webm').write_bytes(b'')
   _write_sound(root / 'sound.mp4')
   (root / 'link.mkv').symlink_to(root / 'nowhere.mkv')
+  (root / 'sub' / 'circle').symlink_to(root)
+  (root / 'twice').symlink_to(root / 'sub')
   (root / '._good.mp4').write_bytes(b'written by a file manager')
   (root / '.hidden').mkdir()
   (root / '.hidden' / 'v.mp4').write_bytes(b'also left out')
