@@ -52,6 +52,15 @@ def get_config() -> ConfigDict:
   config.clip.max_boxes = 64  # most people on a keyframe; at most model.num_proposals
   config.clip.reduced_decoding = False  # decode large frames smaller: faster, but other pixels
 
+  # Pre-training alone: its clips have clip_frames, frame_stride, one square canvas and
+  # flip_probability (published: 0) of config.clip, and are cropped.
+  config.pretrain_data = ConfigDict()
+  # Sides of a crop as fractions of the frame's short side, falling; neighbours may be combined.
+  config.pretrain_data.scales = (1.0, 0.875, 0.75, 0.66)
+  config.pretrain_data.copies = 1  # crops of each decoded clip, to spare decoding
+  # An epoch has one clip of every video; above 0: of every piece of about so many frames.
+  config.pretrain_data.piece_frames = 0
+
   config.model = vit_b()
   config.model.num_actions = 80
 

@@ -1,4 +1,4 @@
-"""The data passed between modules: Batch, Targets, Outputs, Detections, PruningStage.
+"""The data passed between modules: Batch, Targets, ClipBatch, Outputs, Detections, PruningStage.
 
 Plain named tuples of arrays: NumPy in the input pipeline and in the metrics, JAX inside jit (named
 tuples are pytrees). Axis letters as in docs/architecture.md: B batch, T frames, H W canvas pixels,
@@ -28,6 +28,14 @@ class Batch(NamedTuple):
   targets: Targets
   example_mask: Array  # (B,) bool, False for the padding of the last batch of an evaluation
   index: Array  # (B,) int32, the example's index within its split
+
+
+class ClipBatch(NamedTuple):
+  """One batch of clips for pre-training; boxes play no part."""
+
+  clips: Array  # (B, T, H, W, 3) uint8 RGB, crops that fill the canvas
+  example_mask: Array  # (B,) bool, False for padding and for unreadable clips
+  index: Array  # (B,) int32, the example whose record the clip is from; see data/unreadable.py
 
 
 class Outputs(NamedTuple):

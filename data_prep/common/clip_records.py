@@ -40,6 +40,29 @@ class Settings(NamedTuple):
   keyframes_per_record: int = RUN
 
 
+class Spread(NamedTuple):
+  """The keyframes of a video without annotation: their clips lie inside it."""
+
+  expected: int  # frames of the video by its header, for planning alone; 0 if unknown
+  clips: int  # so many, evenly spread; 0: all
+  clip_frames: int
+  frame_stride: int
+
+  def keyframes(self, num_frames: int) -> np.ndarray:
+    """(K,) int64, increasing.
+
+    Of a video shorter than a clip, all its frames; or one, whose record holds the clip that starts
+    with the first frame.
+    """
+    before = self.clip_frames // 2 * self.frame_stride
+    last = num_frames - self.clip_frames * self.frame_stride  # start of a clip
+    if not self.clips:
+      return np.arange(num_frames) if last < 0 else before + np.arange(last + 1)
+    if last < 0:
+      return np.arange(0, num_frames, self.frame_stride)[: self.clip_frames // 2 + 1][-1:]
+    return before + np.unique((2 * np.arange(self.clips) + 1) * (last + 1) // (2 * self.clips))
+
+
 class Source(NamedTuple):
   """One video to prepare for one split."""
 
@@ -51,9 +74,12 @@ class Source(NamedTuple):
   tubes: tuple[Tube, ...] = ()  # boxes in [0, 1]; only where all frames with boxes are keyframes
   size: tuple[int, int] = (1, 1)  # height, width that its annotation's boxes refer to
   every_frame: bool = False  # all frames of the video become keyframes, not only `keyframes`
+  spread: Spread | None = None  # chooses keyframes in place of `keyframes`
 
   def keyframes_until(self, num_frames: int) -> np.ndarray:
     """(K,) int64, all keyframes if the video has that many frames."""
+    if self.spread:
+      return self.spread.keyframes(num_frames)
     if self.every_frame:
       return np.arange(num_frames)
     return self.keyframes[self.keyframes < num_frames]
@@ -79,12 +105,12 @@ def plan_runs(keyframes: np.ndarray, num_frames: int, settings: Settings) -> lis
 
 def needed_frames(keyframes: np.ndarray, num_frames: int, settings: Settings) -> np.ndarray:
   """(F,) the frames of all clips, increasing."""
-  clips = [_clip(keyframe, num_frames, settings) for keyframe in keyframes]
-  return np.unique(np.concatenate(clips)) if clips else np.zeros(0, np.int64)
+  return np.unique(_clips(keyframes, num_frames, settings))
 
 
-def _clip(keyframe: int, num_frames: int, settings: Settings) -> np.ndarray:
-  return clip_frame_numbers(int(keyframe), num_frames, settings.clip_frames, settings.frame_stride)
+def _clips(keyframes: np.ndarray, num_frames: int, settings: Settings) -> np.ndarray:
+  """(K, T) frame numbers."""
+  return clip_frame_numbers(keyframes, num_frames, settings.clip_frames, settings.frame_stride)
 
 
 class FrameStore(contextlib.AbstractContextManager):
@@ -148,6 +174,8 @@ def video_records(
   """
   with FrameStore(directory, settings) as store:
     try:
+      if source.spread and source.spread.clips:
+        source = _with_keyframes(source, stopped)
       num_frames, faults = _fill(store, source, settings, report, stopped)
     except InputError as error:
       report('undecodable video', f'left out ({error})')
@@ -162,6 +190,16 @@ def video_records(
       yield _record(head, run, store, source.boxes)
 
 
+def _with_keyframes(source: Source, stopped: Callable[[], bool]) -> Source:
+  """Counts the frames by decoding, so that only those of a few clips are encoded and stored."""
+  num_frames = 0
+  for _ in source.frames.frames():
+    num_frames += 1
+    if stopped():
+      raise Stopped
+  return source._replace(keyframes=source.spread.keyframes(num_frames), spread=None)
+
+
 def _fill(
   store: FrameStore, source: Source, settings: Settings, report: Report, stopped
 ) -> tuple[int, list[str]]:
@@ -171,7 +209,7 @@ def _fill(
     The number of frames, and what is wrong with those that could not be read.
   """
   needed = set(needed_frames(source.keyframes, UNKNOWN_END, settings).tolist())
-  if source.every_frame:
+  if source.every_frame or source.spread:
     needed = range(UNKNOWN_END)
   number, frame, faults = -1, None, []
   for number, frame in enumerate(source.frames.frames(report)):
@@ -213,7 +251,8 @@ def _usable_keyframes(
 ) -> np.ndarray:
   """(K,) the keyframes that exist and whose clips are complete."""
   existing = source.keyframes_until(num_frames)
-  whole = [all(n in store for n in _clip(k, num_frames, settings)) for k in existing]
+  clips = _clips(existing, num_frames, settings)
+  whole = [all(number in store for number in clip.tolist()) for clip in clips]
   if faults:
     gone = existing[~np.array(whole, bool)].tolist()
     named = ', '.join(map(str, gone[:MOST_NAMED])) + ', ...' * (len(gone) > MOST_NAMED)

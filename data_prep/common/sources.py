@@ -219,7 +219,9 @@ def planned_frames(source: Source, settings: Settings) -> int:
 
 
 def _planned_end(source: Source) -> int:
-  """Number of frames of the video, as far as the annotation shows."""
+  """Number of frames of the video, as far as annotation or header show."""
+  if source.spread:
+    return source.spread.expected
   return max(source.num_frames, int(source.keyframes[-1]) + 1)
 
 

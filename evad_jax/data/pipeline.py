@@ -27,7 +27,7 @@ from evad_jax.data.clips import FILLER, ClipSettings, Item, MakeBatch
 from evad_jax.data.record_index import RecordIndex
 from evad_jax.data.records import RecordReader
 from evad_jax.errors import InputError
-from evad_jax.structures import Batch, Targets
+from evad_jax.structures import Batch, ClipBatch
 
 
 class ExampleSource:
@@ -71,7 +71,7 @@ class ExampleSource:
 
 
 class BatchIterator(contextlib.AbstractContextManager):
-  """Iterator of Batch that owns threads and processes: close it, or use it in a `with` block.
+  """Iterator of batches that owns threads and processes: close it, or use it in a `with` block.
 
   It closes itself when it ends, fails or is deleted. A closed one has no more batches.
   """
@@ -86,7 +86,7 @@ class BatchIterator(contextlib.AbstractContextManager):
     """Itself."""
     return self
 
-  def __next__(self) -> Batch:
+  def __next__(self) -> Batch | ClipBatch:
     """Returns the next batch as NumPy arrays; raises InputError where an example is unusable."""
     if not self._owned:
       raise StopIteration
@@ -149,7 +149,7 @@ def train_batches(
     InputError: the split is empty, a picture fits no canvas, or batch_size is not divisible;
       iterating raises it for unusable examples.
   """
-  local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
+  local_batch, skip = share_of_batch(batch_size, process_count), unreadable == 'skip'
   by_canvas = buckets(index, settings)
   seeds = np.random.SeedSequence(seed).generate_state(2 * len(by_canvas) + 1).tolist()
   memory = RecycledMemory()
@@ -167,7 +167,7 @@ def train_batches(
     datasets.append(dataset[process_index::process_count].map(make_batch))
   schedule = Schedule([len(numbers) for _, numbers in by_canvas], seeds[-1])
   dataset = grain.MapDataset.select_from_datasets(datasets, schedule)
-  return _iterate(dataset[start_step:], workers, threads, prefetch)
+  return iterate(dataset[start_step:], workers, threads, prefetch)
 
 
 def eval_batches(
@@ -188,7 +188,7 @@ def eval_batches(
   after its last example are padding (example_mask False, index -1). Arguments and errors as in
   `train_batches`.
   """
-  local_batch, skip = _local_batch(batch_size, process_count), unreadable == 'skip'
+  local_batch, skip = share_of_batch(batch_size, process_count), unreadable == 'skip'
   datasets, memory = [], RecycledMemory()
   for canvas, numbers in buckets(index, settings):
     length = math.ceil(len(numbers) / batch_size) * batch_size
@@ -197,10 +197,10 @@ def eval_batches(
     make_batch = MakeBatch(settings, canvas, len(index.classes), skip, memory)
     datasets.append(dataset[process_index::process_count].map(make_batch))
   dataset = grain.MapDataset.concatenate(datasets)
-  return _iterate(dataset, min(workers, len(dataset)), threads, prefetch)
+  return iterate(dataset, min(workers, len(dataset)), threads, prefetch)
 
 
-def _iterate(dataset: grain.MapDataset, workers: int, threads: int, prefetch: int) -> BatchIterator:
+def iterate(dataset: grain.MapDataset, workers: int, threads: int, prefetch: int) -> BatchIterator:
   """Dataset of batches -> iterator of batches, made in threads or worker processes."""
   batches = dataset.to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -218,7 +218,8 @@ def _draw_flip(item: Item, generator: np.random.Generator, *, probability: float
   return item._replace(flip=bool(generator.random() < probability))
 
 
-def _local_batch(batch_size: int, process_count: int) -> int:
+def share_of_batch(batch_size: int, process_count: int) -> int:
+  """Clips of a global batch that each process makes; InputError where they cannot be shared."""
   if batch_size < 1 or batch_size % process_count:
     raise InputError(
       f'batch size {batch_size} cannot be shared equally by {process_count} processes; '
@@ -232,11 +233,7 @@ def buckets(index: RecordIndex, settings: ClipSettings) -> list[tuple[tuple[int,
 
   A picture that fits no canvas is reported before the first step, not hours later.
   """
-  if not len(index):
-    raise InputError(
-      f'{index.directory}: split {index.split!r} has no examples; prepare it with '
-      f'`{index.prepare_command}`'
-    )
+  require_examples(index)
   place = canvases_of(
     index.heights,
     index.widths,
@@ -247,7 +244,16 @@ def buckets(index: RecordIndex, settings: ClipSettings) -> list[tuple[tuple[int,
   return [(settings.canvases[i], np.flatnonzero(place == i)) for i in np.unique(place)]
 
 
-def _as_plain_arrays(batch: Batch) -> Batch:
+def require_examples(index: RecordIndex) -> None:
+  """Raises InputError for a split without an example."""
+  if not len(index):
+    raise InputError(
+      f'{index.directory}: split {index.split!r} has no examples; prepare it with '
+      f'`{index.prepare_command}`'
+    )
+
+
+def _as_plain_arrays(batch: Batch | ClipBatch) -> Batch | ClipBatch:
   """Views as plain ndarray: worker processes return a subclass, backed by shared memory."""
-  plain = {name: np.asarray(array) for name, array in batch._asdict().items() if name != 'targets'}
-  return Batch(**plain, targets=Targets(*map(np.asarray, batch.targets)))
+  parts = (_as_plain_arrays(x) if isinstance(x, tuple) else np.asarray(x) for x in batch)
+  return type(batch)(*parts)

@@ -71,7 +71,7 @@ class RecordReader:
     if not 0 <= i < len(self):
       raise IndexError(f'example {i} of {len(self)}')
     number, keyframe = int(self.index.example_record[i]), int(self.index.keyframes[i])
-    record = self._stored(number)
+    record = self.stored(number)
     position = np.searchsorted(record.keyframes, keyframe)
     if keyframe not in record.keyframes[position : position + 1]:
       raise self._wrong(number, f'the index lists keyframe {keyframe}, which it lacks')
@@ -79,11 +79,11 @@ class RecordReader:
 
   def read_record(self, record: int) -> Record:
     """Reads record number `record` of the split with all its frames; errors as in `[]`."""
-    found = self._stored(record)
+    found = self.stored(record)
     return found._replace(frames=list(found.frames))
 
-  def _stored(self, record: int) -> Record:
-    """Reads a record, checked against itself and the index; its frames are not copied yet."""
+  def stored(self, record: int) -> Record:
+    """The same, but every frame is copied out of the message each time that it is taken."""
     index = self.index
     shard, offset = int(index.record_shard[record]), int(index.record_offset[record])
     path = index.shard_path(shard)

@@ -37,6 +37,11 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     'unreadable': one_of(*unreadable.POLICIES),
   },
   'clip': model_rules.CLIP,
+  'pretrain_data': {
+    'scales': rows(_rate, 1, 16),
+    'copies': whole(1, 1000),
+    'piece_frames': whole(0, _MANY),
+  },
   'model': model_rules.MODEL,
   'loss': {'action_weight': number(0)},
   'optimizer': {

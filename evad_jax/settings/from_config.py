@@ -7,11 +7,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evad_jax.data.clips import ClipSettings
+from evad_jax.data.pretraining import PretrainingClips
 from evad_jax.data.records import RecordIndex
 from evad_jax.errors import InputError
 from evad_jax.model.evad import EVAD
 from evad_jax.model.model_rules import DTYPES
 from evad_jax.settings import automatic, config_rules
+
+UNLABELLED = 'unlabelled'  # the data set of data_prep/unlabelled.py
 
 
 @contextlib.contextmanager
@@ -63,11 +66,38 @@ def clip_settings(config: ConfigDict, *, keyframe_only: bool = False) -> ClipSet
     return ClipSettings(keyframe_only=keyframe_only, **arguments)
 
 
+def pretraining_clips(config: ConfigDict) -> PretrainingClips:
+  """How clips for pre-training are cut, cropped and resized."""
+  config_rules.check_section(config.pretrain_data.to_dict(), 'pretrain_data')
+  found = canvases(config)
+  if len(found) != 1 or found[0][0] != found[0][1]:
+    raise InputError(
+      f'config.clip.canvases has {", ".join(map(str, found))}, but pre-training crops all clips to '
+      'one square canvas, such as (224, 224).'
+    )
+  clip = config.clip
+  with _section('pretrain_data'):
+    return PretrainingClips(
+      clip.clip_frames,
+      clip.frame_stride,
+      found[0][0],
+      flip_probability=clip.flip_probability,
+      **config.pretrain_data.to_dict(),
+    )
+
+
+def open_clips(config: ConfigDict, split: str) -> RecordIndex:
+  """The index of a prepared split, whatever its classes."""
+  return RecordIndex.open(config.data.directory, split, prepare_command=config.data.prepare_command)
+
+
 def open_split(config: ConfigDict, split: str) -> RecordIndex:
   """The index of a prepared split, checked against the model's number of actions."""
-  index = RecordIndex.open(
-    config.data.directory, split, prepare_command=config.data.prepare_command
-  )
+  index = open_clips(config, split)
+  if index.name == UNLABELLED:
+    raise InputError(
+      f'{config.data.directory}: its videos have no labels: only pre-training can use it.'
+    )
   if len(index.classes) != config.model.num_actions:
     raise InputError(
       f'{config.data.directory} has {len(index.classes)} classes, but config.model.num_actions is '

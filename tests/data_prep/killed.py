@@ -9,10 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # The process kills itself at the n-th call of a function, before or after it.
 KILLED = """
-import os, signal, sys, threading
+import importlib, os, signal, sys, threading
 from pathlib import Path
-from data_prep import custom
-from data_prep.common import preparation
 from evad_jax.data import record_writer
 owner, name = {'rename': (Path, 'replace'), 'write': (record_writer.ShardWriter, 'write'),
                'delete': (Path, 'unlink')}[sys.argv[1]]
@@ -32,13 +30,15 @@ def deadly(*arguments, **more):
   return result
 
 setattr(owner, name, deadly)
-custom.main(sys.argv[4:])
+importlib.import_module(f'data_prep.{sys.argv[4]}').main(sys.argv[5:])
 """
 
 
-def run(function: str, moment: str, count: int, arguments: list[str]) -> int:
+def run(
+  function: str, moment: str, count: int, arguments: list[str], command: str = 'custom'
+) -> int:
   """Prepares with these arguments, to be killed; returns the status, negative after a signal."""
-  words = [sys.executable, '-c', KILLED, function, moment, str(count), *arguments]
+  words = [sys.executable, '-c', KILLED, function, moment, str(count), command, *arguments]
   process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
   assert process.returncode in (0, -signal.SIGKILL), process.stderr
   return process.returncode

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
+from data_prep import unlabelled
+from evad_jax.data.pretraining import PretrainingClips
 from evad_jax.errors import InputError
 from evad_jax.model import sizes
 from evad_jax.model.evad import EVAD
@@ -17,6 +19,7 @@ from evad_jax.settings import from_config
 from evad_jax.structures import Batch, Targets
 from evad_jax.training import setup
 from evad_jax.training.train_step import train_step
+from tests.video.tiny_videos import write_video
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SIZES = ('B', 'L', 'small')  # for configurations that come in sizes
@@ -152,3 +155,27 @@ def test_canvases_are_pairs_of_multiples(canvases, words):
   config.clip.canvases = canvases
   with pytest.raises(InputError, match=words):
     from_config.clip_settings(config)
+
+
+def test_clips_for_pretraining():
+  config = common.get_config()
+  config.clip.update(clip_frames=4, frame_stride=2, flip_probability=0.0)
+  with pytest.raises(InputError, match='crops all clips to one square canvas'):
+    from_config.pretraining_clips(config)
+  config.clip.canvases = ((32, 32),)
+  config.pretrain_data.copies = 2
+  assert from_config.pretraining_clips(config) == PretrainingClips(4, 2, 32, copies=2)
+  config.pretrain_data.scales = (0.0,)
+  with pytest.raises(InputError, match='config.pretrain_data.scales='):
+    from_config.pretraining_clips(config)
+
+
+def test_videos_without_labels_train_no_detector(tmp_path):
+  unlabelled.main(
+    ['--videos', str(write_video(tmp_path / 'v.mp4', 9).parent), '--output', str(tmp_path / 'out')]
+  )
+  config = common.get_config()
+  config.data.directory = str(tmp_path / 'out')
+  assert len(from_config.open_clips(config, 'train')) == 9
+  with pytest.raises(InputError, match='its videos have no labels: only pre-training can use it'):
+    from_config.open_split(config, 'train')
