@@ -1,7 +1,5 @@
 """A masked autoencoder so small that a test can compile it, with weights of the golden rule."""
 
-import re
-
 import numpy as np
 
 from evad_jax.model.masked_autoencoder import MaskedAutoencoder
@@ -34,14 +32,16 @@ def published_tensors(model):
   return {name: golden_rule.make_weight(name, shape) for name, shape in names.items()}
 
 
+def evad_name(name):
+  """EVAD's name of a tensor of VideoMAE."""
+  bare = name.removeprefix('encoder.')
+  return bare if bare != name else f'det_head.{name}'
+
+
 def parameters(model):
   """The same in our tree."""
-  tensors = published_tensors(model).items()
-  ours = {
-    re.sub('^encoder[.]', '', n) if n.startswith('encoder.') else f'det_head.{n}': t
-    for n, t in tensors
-  }
-  return weight_names.to_parameters(ours)
+  tensors = published_tensors(model)
+  return weight_names.to_parameters({evad_name(name): t for name, t in tensors.items()})
 
 
 def grey_clips(batch, clip=CLIP, seed=0):

@@ -157,8 +157,8 @@ def _blocks_told(saved: dict[str, Any], start: dict[str, Any]) -> list[str]:
   theirs, ours = len(_decoder_blocks(saved)), len(_decoder_blocks(start))
   if theirs == ours:
     return []
-  rest = f'the last {ours - theirs} are fresh' if theirs < ours else 'the rest is left over'
-  return [f'its decoder has {theirs} blocks for the {ours} of the model: {rest}']
+  rest = 'the others are fresh' if theirs < ours else 'the rest is left over'
+  return [f'the decoder blocks of the checkpoint are {theirs}, those of the model {ours}: {rest}']
 
 
 def _compare_settings(

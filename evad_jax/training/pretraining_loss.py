@@ -7,13 +7,17 @@ is the published sum over a count.
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from evad_jax.model import masking, tubelet_pixels
 from evad_jax.model.layers import at_least_float32
-from evad_jax.model.masked_autoencoder import Predictions, normalize_by_channel
+from evad_jax.model.masked_autoencoder import (
+  MaskedAutoencoder,
+  Predictions,
+  normalize_by_channel,
+)
+from evad_jax.model.masking import Places
 
 Array = jax.Array
 
@@ -47,24 +51,41 @@ def pixel_targets(
 def pretraining_loss_terms(
   params: Any,
   clips: Array,  # (B, T, H, W, 3) uint8
-  key: Array,  # of the masks of this batch
+  key: Array,  # of the masks of these clips
   example_mask: Array | None,  # (B,) bool, clips that count; None: all
   *,
-  model: nn.Module,  # a MaskedAutoencoder
+  model: MaskedAutoencoder,
   mask_ratio: float,  # hidden part of a time step's tokens; published: 0.9
   decoder_mask: str = 'none',  # or 'running_cell' (v2)
   standardised: bool = True,  # targets
   count: Array | None = None,  # clips that count in the whole batch; None: in these clips
 ) -> tuple[Array, PixelTerms]:
-  """The loss, (), and its terms; the masks are drawn here, one for each clip.
-
-  A sum over the given clips divided by `count`: with the count of the whole batch, the terms and
-  gradients of microbatches add up to its own. Without any clip that counts, all are 0.
+  """The loss, (), and its terms, with one mask for each clip, drawn here.
 
   Raises InputError where clips, masks and model do not fit together.
   """
   grid = tubelet_pixels.grid_of(clips.shape[1:4], model.tubelet, model.patch)
   places = masking.draw(key, len(clips), grid, mask_ratio, decoder_mask)
+  return terms_at(
+    params, clips, places, example_mask, model=model, standardised=standardised, count=count
+  )
+
+
+def terms_at(
+  params: Any,
+  clips: Array,  # (B, T, H, W, 3) uint8
+  places: Places,
+  example_mask: Array | None,  # (B,) bool, clips that count; None: all
+  *,
+  model: MaskedAutoencoder,
+  standardised: bool = True,
+  count: Array | None = None,  # clips that count in the whole batch; None: in these clips
+) -> tuple[Array, PixelTerms]:
+  """The loss, (), and its terms, for given masks.
+
+  A sum over the given clips divided by `count`: with the count of the whole batch, terms and
+  gradients of microbatches add up to its own. Without any clip that counts, all are 0.
+  """
   wide = at_least_float32(model.dtype)
   normal = normalize_by_channel(clips, model.dtype)
   predictions = model.apply({'params': params}, normal, places)

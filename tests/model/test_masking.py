@@ -53,7 +53,9 @@ def test_a_tube_hides_the_same_places_of_every_time_step():
   for ids in (places.visible, places.predicted):
     assert ids.dtype == np.int32 and (np.diff(ids, axis=1) > 0).all()
     steps = ids.reshape(50, 8, -1)
-    np.testing.assert_array_equal(steps - 196 * np.arange(8)[:, None], np.tile(steps[:, :1], (8, 1)))
+    np.testing.assert_array_equal(
+      steps - 196 * np.arange(8)[:, None], np.tile(steps[:, :1], (8, 1))
+    )
   assert len({row.tobytes() for row in places.visible}) == 50  # one map per clip
 
 
