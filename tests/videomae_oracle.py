@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evad_jax.model import masking
+from evad_jax.model import masking, tubelet_pixels
 from evad_jax.model.masked_autoencoder import DEVIATION, MEAN, MaskedAutoencoder
 from evad_jax.published import weight_names
 from evad_jax.training import pretraining_loss
@@ -145,11 +145,16 @@ def errors(found, wanted):
 
 
 def case(size, batch=2):
-  """Model, T H W, tensors, clips and places of a case."""
+  """Model, T H W, tensors and clips of a case."""
+  model, clip, _ = SIZES[size]
+  return model, clip, published_tensors(model), grey_clips(batch, clip)
+
+
+def drawn_places(size, batch=2):
+  """Masks of a case, as NumPy arrays."""
   model, clip, ratio = SIZES[size]
-  grid = (clip[0] // model.tubelet, clip[1] // model.patch, clip[2] // model.patch)
-  places = jax.device_get(masking.draw(jax.random.key(0), batch, grid, ratio))
-  return model, clip, published_tensors(model), grey_clips(batch, clip), places
+  grid = tubelet_pixels.grid_of(clip, model.tubelet, model.patch)
+  return jax.device_get(masking.draw(jax.random.key(0), batch, grid, ratio))
 
 
 def main():
@@ -158,7 +163,8 @@ def main():
   parser.add_argument('--batch', type=int, default=2)
   parser.add_argument('--write', help='file for the numbers of transformers')
   args = parser.parse_args()
-  model, clip, tensors, clips, places = case(args.size, args.batch)
+  model, clip, tensors, clips = case(args.size, args.batch)
+  places = drawn_places(args.size, args.batch)
   kept = {
     'visible': places.visible.astype(np.int16),
     'predicted': places.predicted.astype(np.int16),

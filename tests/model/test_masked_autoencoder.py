@@ -22,10 +22,9 @@ GOLDEN = Path(__file__).resolve().parents[1] / 'golden' / 'videomae_micro.npz'
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('float64', 1e-12)])
 def test_equals_transformers(dtype, tolerance):
   golden = np.load(GOLDEN)
-  model, _, tensors, clips, places = videomae_oracle.case('micro')
-  places = places._replace(
-    visible=golden['visible'].astype(np.int32), predicted=golden['predicted'].astype(np.int32)
-  )
+  model, _, tensors, clips = videomae_oracle.case('micro')
+  visible, predicted = (golden[key].astype(np.int32) for key in ('visible', 'predicted'))
+  places = Places(visible, predicted, visible[:, :0])
   found = videomae_oracle.ours(model, tensors, clips, places, dtype)
   for key in ('logits', 'loss'):
     assert found[key].dtype == dtype
@@ -41,9 +40,9 @@ def test_equals_transformers_here(size):
   transformers = pytest.importorskip('transformers')
   if not transformers.__version__.startswith('4.'):
     pytest.skip('transformers 5 does not read q_bias and v_bias')
-  case = videomae_oracle.case(size, batch=1)
+  model, clip, tensors, clips = videomae_oracle.case(size, batch=1)
+  places = videomae_oracle.drawn_places(size, batch=1)
   for dtype, tolerance in (('float32', 1e-5), ('float64', 1e-12)):
-    model, clip, tensors, clips, places = case
     wanted = videomae_oracle.theirs(model, clip, tensors, clips, places, dtype)
     errors = videomae_oracle.errors(
       videomae_oracle.ours(model, tensors, clips, places, dtype), wanted

@@ -1,4 +1,4 @@
-"""Pre-training on one device and on eight is the same, whatever the mesh; one CPU simulates them."""
+"""One device and eight pre-train alike, whatever the mesh; one CPU simulates them."""
 
 import json
 import os
