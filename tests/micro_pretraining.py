@@ -47,4 +47,4 @@ def parameters(model):
 def grey_clips(batch, clip=CLIP, seed=0):
   """uint8 (B, T, H, W, 3): blocks and noise."""
   made = [golden_rule.make_clip(seed + i, *clip).transpose(1, 2, 3, 0) for i in range(batch)]
-  return np.clip(np.round(128 + 50 * np.stack(made)), 0, 255).astype(np.uint8)
+  return np.clip(np.round(128 + 25 * np.stack(made)), 0, 255).astype(np.uint8)
