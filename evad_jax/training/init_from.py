@@ -51,13 +51,13 @@ class Report(NamedTuple):
 
   def text(self) -> str:
     """The report for people; complete parts of the model appear by name alone."""
-    every = [*self.loaded, *self.fresh]
+    every, saved = [*self.loaded, *self.fresh], [*self.loaded, *self.left_over]
     lines = [
       f'Starting from {self.source}',
       f'  loaded {len(self.loaded)} arrays, {self.numbers:,} numbers: '
       f'{summary(self.loaded, every)}',
       f'  fresh {len(self.fresh)}: {summary(self.fresh, every)}',
-      f'  left over {len(self.left_over)}: {summary(self.left_over, self.left_over)}',
+      f'  left over {len(self.left_over)}: {summary(self.left_over, saved)}',
     ]
     return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
 

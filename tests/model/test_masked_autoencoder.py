@@ -112,12 +112,12 @@ def test_a_detector_has_the_same_names_and_shapes():
 
 
 def test_start_values_by_the_published_rule():
-  model = micro_model(width=96, num_heads=3)
+  model = micro_model(width=96, num_heads=3, depth=1, decoder_depth=1)
   params = by_path(start_values.start_params(model, 0))
   bounds = {
     'encoder/tubelets/projection/kernel': 96**-0.5,
     'encoder/tubelets/projection/bias': 96**-0.5,
-    'encoder/block_1/attention/qkv/kernel': (6 / (4 * 96)) ** 0.5,  # of q, k, v together
+    'encoder/block_0/attention/qkv/kernel': (6 / (4 * 96)) ** 0.5,  # of q, k, v together
     'encoder/block_0/mlp/fc1/kernel': (6 / (5 * 96)) ** 0.5,
     'context_refinement/projection/kernel': 96**-0.5,
     'context_refinement/block_0/attention/out/kernel': (6 / (2 * 24)) ** 0.5,
