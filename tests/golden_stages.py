@@ -16,6 +16,7 @@ from evad_jax.metrics.frame_map import passing_proposals
 from evad_jax.model import fpn, roi_align
 from evad_jax.model.evad import EVAD
 from evad_jax.model.position_embedding import position_table
+from evad_jax.model.tubelet_pixels import grid_of
 from evad_jax.structures import Detections, Outputs
 from tests.golden_case import Case, build_model
 
@@ -86,7 +87,7 @@ def _stages(
   model: EVAD, params: dict, clips: Array, sizes: Array
 ) -> tuple[dict[str, Array], Detections]:
   outputs, trace, sown = traced_apply(model, params, clips, sizes)
-  t, h, w = trace.result('encoder/tubelets').shape[1:4]
+  t, h, w = grid_of(clips.shape[1:4], model.tubelet, model.patch)
   pretrain_grid = (model.pretrain_size // model.patch,) * 2
 
   def table(width: int) -> np.ndarray:

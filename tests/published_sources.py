@@ -53,8 +53,8 @@ def pretraining(prefix='encoder.', seed=0, **changes):
   rest = {
     'decoder.norm.weight': np.ones(width, np.float32),
     'decoder.norm.bias': np.zeros(width, np.float32),
-    'decoder.head.weight': np.ones((12, width), np.float32),
-    'decoder.head.bias': np.zeros(12, np.float32),
+    'decoder.head.weight': np.ones((384, width), np.float32),  # 2 * 8 * 8 * 3
+    'decoder.head.bias': np.zeros(384, np.float32),
   }
   return encoder(prefix, seed, **changes) | decoder | rest
 

@@ -43,6 +43,7 @@ MODEL_RULES = (
   (r'fpn/.*', WHOLE),
   (r'person_detector/.*', WHOLE),
   (r'context_refinement/(mask_token|projection/kernel|action_head_\d+/.*)', WHOLE),
+  (r'context_refinement/(norm|head)/.*', WHOLE),  # of pre-training
 )
 
 

@@ -82,6 +82,13 @@ def _product_gradients(dtype, sums, kept, gradient):
 _product.defvjp(_product_forward, _product_gradients)
 
 
+def _uniform(bound: float | None, otherwise: nn.initializers.Initializer) -> Callable:
+  """Start values uniform in [-bound, bound], or by another rule where there is no bound."""
+  if bound is None:
+    return otherwise
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
 class Dense(nn.Module):
   """Like nn.Dense, with Xavier init, computed on one flat axis of rows.
 
@@ -93,10 +100,12 @@ class Dense(nn.Module):
   features: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  bound: float | None = None  # kernel starts uniform in [-bound, bound]; None: Xavier
 
   @nn.compact
   def __call__(self, x: Array) -> Array:  # (..., D) -> (..., features)
-    kernel = self.param('kernel', xavier, (x.shape[-1], self.features))
+    start = _uniform(self.bound, xavier)
+    kernel = self.param('kernel', start, (x.shape[-1], self.features))
     out = _product(x.reshape(-1, x.shape[-1]), kernel, self.dtype, _summed_in.get())
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
@@ -110,11 +119,13 @@ class Affine(nn.Module):
   rows: int
   features: int
   dtype: jnp.dtype = jnp.float32
+  bound: float | None = None  # both start uniform in [-bound, bound]; None: as Dense
 
   @nn.compact
   def __call__(self) -> tuple[Array, Array]:  # (rows, features), (features,)
-    kernel = self.param('kernel', xavier, (self.rows, self.features))
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    kernel = self.param('kernel', _uniform(self.bound, xavier), (self.rows, self.features))
+    zeros = nn.initializers.zeros_init()
+    bias = self.param('bias', _uniform(self.bound, zeros), (self.features,))
     return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 

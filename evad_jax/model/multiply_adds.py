@@ -6,11 +6,15 @@ after resizing them, ours before, with the same result at a lower cost (model/fp
 are here.
 """
 
+import math
 from typing import NamedTuple
 
 from evad_jax.errors import InputError
+from evad_jax.model import masking
 from evad_jax.model.evad import EVAD
+from evad_jax.model.masked_autoencoder import MaskedAutoencoder
 from evad_jax.model.token_pruning import num_kept
+from evad_jax.model.tubelet_pixels import grid_of
 
 BINS = 7  # of RoIAlign, along each side
 
@@ -66,6 +70,33 @@ def multiply_adds(
     'pyramid': _pyramid(model, tokens, published),
     'person stages': model.num_stages * _stage(model),
     'decoder': _decoder(model, tokens.leaving[-1]),
+  }
+
+
+def pretraining_multiply_adds(
+  model: MaskedAutoencoder,
+  clip: tuple[int, int, int],
+  mask_ratio: float,
+  decoder_mask: str = 'none',
+  *,
+  published: bool = True,
+) -> dict[str, int]:
+  """Multiply-adds of one clip of pre-training by part; clip: T, H, W.
+
+  published: with every token's tubelet projected, and pixels predicted for visible tokens too where
+  these have a mask token. Ours does neither. Raises InputError as `masking.count`.
+  """
+  grid = grid_of(clip, model.tubelet, model.patch)
+  counts = masking.count(grid, mask_ratio, decoder_mask)
+  visible, asked = counts.visible, counts.predicted + counts.spare
+  pixels, c = model.tubelet * model.patch**2 * 3, model.decoder_width
+  projected = math.prod(grid) if published else visible
+  return {
+    'tubelets': projected * pixels * model.width,
+    'encoder': model.depth * _block(visible, visible, model.width),
+    'projection': visible * model.width * c,
+    'decoder': model.decoder_depth * _block(visible + asked, visible + asked, c),
+    'pixels': (asked if published else counts.predicted) * c * pixels,
   }
 
 

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evad_jax.errors import InputError
 from evad_jax.model.attention import SelfAttention, keep_attention
 from evad_jax.model.layers import Affine, DropPath, LayerNorm, Mlp
 from evad_jax.model.position_embedding import position_table
 from evad_jax.model.token_pruning import Tokens, num_kept, prune
+from evad_jax.model.tubelet_pixels import cut, grid_of, pixels_at
 
 Array = jax.Array
 
@@ -64,32 +64,30 @@ class TubeletEmbedding(nn.Module):
   tubelet: int  # frames
   patch: int  # pixels
   dtype: jnp.dtype = jnp.float32
+  bound: float | None = None  # kernel and bias start uniform in [-bound, bound]; None: as Dense
 
   @nn.compact
-  def __call__(self, clips: Array) -> Array:  # (B, T, H, W, 3) -> (B, t, h, w, D)
-    b, frames, height, width, channels = clips.shape
+  def __call__(self, clips: Array, places: Array | None = None) -> Array:
+    """(B, T, H, W, 3) -> (B, N, D), in time order; or (B, V, D), those at places (B, V) alone."""
+    b, _, _, width, channels = clips.shape
     f, p = self.tubelet, self.patch
-    if frames % (2 * f) or height % p or width % p:
-      raise InputError(
-        f'A clip of {frames} x {height} x {width} (frames, height, width) does not divide into '
-        f'an even number of tubelets of {f} x {p} x {p}.'
-      )
-    kernel, bias = Affine(f * p * p * channels, self.width, self.dtype, name='projection')()
-    if jax.default_backend() == 'tpu':
+    t, h, w = grid_of(clips.shape[1:4], f, p)
+    size = f * p * p * channels
+    kernel, bias = Affine(size, self.width, self.dtype, self.bound, name='projection')()
+    if places is not None:
+      x = pixels_at(clips, places, f, p).reshape(-1, size) @ kernel
+    elif jax.default_backend() == 'tpu':
       # Moves the pixels of a row to lanes at once, then convolves along the row: a third of the
       # cycles of the full transpose.
-      x = clips.reshape(b, frames // f, f, height // p, p, width, channels)
+      x = clips.reshape(b, t, f, h, p, width, channels)
       x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, width, f * p * channels)
       kernel = kernel.reshape(f, p, p, channels, -1).transpose(2, 0, 1, 3, 4)
       kernel = kernel.reshape(p, f * p * channels, -1)
       axes = ('NWC', 'WIO', 'NWC')
       x = jax.lax.conv_general_dilated(x, kernel, (p,), 'VALID', dimension_numbers=axes)
     else:
-      x = clips.reshape(b, frames // f, f, height // p, p, width // p, p, channels)
-      x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)  # (B, t, h, w, f, p, p, 3)
-      x = x.reshape(-1, f * p * p * channels) @ kernel
-    x = x.reshape(b, frames // f, height // p, width // p, self.width)
-    return x + bias[None, None, None, None]
+      x = cut(clips, f, p).reshape(-1, size) @ kernel
+    return x.reshape(b, -1, self.width) + bias[None, None]
 
 
 def keyframe_first(x: Array) -> Array:
@@ -115,6 +113,7 @@ class Encoder(nn.Module):
   remat: bool
   attention: str = 'auto'  # implementation, one of attention.FORMS
   dtype: jnp.dtype = jnp.float32
+  tubelet_bound: float | None = None  # of the start values of the tubelets' projection
 
   @nn.compact
   def __call__(
@@ -123,14 +122,23 @@ class Encoder(nn.Module):
     token_mask: Array | None,  # (B, S) bool, True where a token of a time step has a real pixel
     *,
     train: bool,
+    visible: Array | None = None,  # (B, V), indices in time order of the only tokens that enter
   ) -> tuple[Tokens, list[Array]]:  # final norm applied to x; maps (B, h, w, D)
-    x = TubeletEmbedding(self.width, self.tubelet, self.patch, self.dtype, name='tubelets')(clips)
-    b, t, h, w, _ = x.shape
+    """With `visible`, the others cost nothing, and there is no keyframe: no pruning, no maps."""
+    b, (t, h, w) = len(clips), grid_of(clips.shape[1:4], self.tubelet, self.patch)
+    x = TubeletEmbedding(
+      self.width, self.tubelet, self.patch, self.dtype, self.tubelet_bound, name='tubelets'
+    )(clips, visible)
     table = position_table((t, h, w), self.pretrain_grid, self.width)
-    x = x.reshape(b, t, h * w, -1) + jnp.asarray(table, x.dtype).reshape(1, t, h * w, -1)
-    mask = None if token_mask is None else jnp.tile(token_mask, (1, t))  # (B, N)
-    places = jnp.broadcast_to(jnp.arange((t - 1) * h * w, dtype=jnp.int32), (b, (t - 1) * h * w))
-    tokens = Tokens(keyframe_first(x), places, mask)
+    if visible is None:
+      x = x.reshape(b, t, h * w, -1) + jnp.asarray(table, x.dtype).reshape(1, t, h * w, -1)
+      mask = None if token_mask is None else jnp.tile(token_mask, (1, t))  # (B, N)
+      others = (t - 1) * h * w
+      places = jnp.broadcast_to(jnp.arange(others, dtype=jnp.int32), (b, others))
+      tokens = Tokens(keyframe_first(x), places, mask)
+    else:
+      x += jnp.asarray(table, x.dtype)[visible]
+      tokens = Tokens(x, jnp.zeros((b, 0), jnp.int32), None)
 
     def call(block: Block, tokens: Tokens) -> Tokens:
       return block(tokens, train=train)

@@ -15,12 +15,15 @@ import numpy as np
 from evad_jax.errors import InputError
 from evad_jax.model import model_rules, sizes, start_values
 from evad_jax.model.evad import EVAD
+from evad_jax.model.masked_autoencoder import MaskedAutoencoder
 from evad_jax.published import weight_names
 from evad_jax.published.weight_files import Source
 
 _ENCODER = r'(patch_embed|blocks|norm)\..*'
+_PIXELS = r'det_head\.decoder\.(norm|head)\.(weight|bias)'  # the prediction of pixels
 _DECODER = (
   r'det_head\.(mask_token|encoder_to_decoder\.weight|decoder\.blocks\.\d+\.(norm|attn|mlp).*)'
+  rf'|{_PIXELS}'
 )
 
 
@@ -30,7 +33,7 @@ class Kind(NamedTuple):
   title: str
   holds: str  # pattern of the EVAD names of its tensors
   may_leave_over: str = ''  # pattern of names in the file
-  may_lack: str = ''  # pattern of EVAD names
+  may_lack: str = ''  # pattern of EVAD names: all of them or none
 
 
 KINDS = {
@@ -42,7 +45,7 @@ KINDS = {
   'pretraining': Kind(
     'VideoMAE or VideoMAE v2 encoder with its pre-training decoder',
     holds=f'{_ENCODER}|{_DECODER}',
-    may_leave_over=r'decoder\.(norm|head)\.(weight|bias)',  # the prediction of pixels
+    may_lack=_PIXELS,  # a detector does without
   ),
   'encoder': Kind(
     'VideoMAE or VideoMAE v2 encoder',
@@ -236,12 +239,12 @@ def _told_by_shapes(path: Path, shapes: dict[str, tuple]) -> dict[str, int]:
 
 def expected_shapes(kind: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """EVAD names and published shapes of all tensors that a source of this kind holds."""
-  if kind != 'detector':  # the parts that it lacks are made small
-    unused = dict(prune_blocks=(), feature_blocks=(0, 1, 2, 3), decoder_heads=1) | settings
-    settings = unused | {'num_stages': 1}
-    if kind != 'pretraining':
-      settings |= {'decoder_depth': 1}
-  params = start_values.abstract_params(EVAD(**settings | {'keep_rate': 1.0}))
+  if kind == 'detector':
+    model = EVAD(**settings | {'keep_rate': 1.0})
+  else:
+    keys = ENCODER_SETTINGS + DECODER_SETTINGS * (kind == 'pretraining')
+    model = MaskedAutoencoder(**dict(decoder_depth=1) | {key: settings[key] for key in keys})
+  params = start_values.abstract_params(model)
   # Only shapes matter: arrays without memory.
   hollow = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), params)
   tensors = weight_names.to_published(hollow, settings['patch'])
@@ -275,8 +278,10 @@ def _check(
   expected: dict[str, tuple],
 ) -> None:
   """Raises InputError listing everything that does not match."""
-  may_lack = KINDS[kind].may_lack
-  missing = [n for n in expected if n not in named and not re.fullmatch(may_lack, n)]
+  spared = {n for n in expected if re.fullmatch(KINDS[kind].may_lack, n)}
+  if spared & named.keys():  # all or none
+    spared = set()
+  missing = [n for n in expected if n not in named and n not in spared]
   strangers = [name for n, given in named.items() if n not in expected for name in given]
   twice = [f'{n} by {" and ".join(given)}' for n, given in named.items() if len(given) > 1]
   wrong = [

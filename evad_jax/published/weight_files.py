@@ -21,6 +21,7 @@ from evad_jax.errors import InputError
 from evad_jax.files import atomic_files, storage
 
 CONTAINERS = ('model_state', 'model', 'module')  # of EVAD; of VideoMAE; of VideoMAE as trained
+COMPILED = '_orig_mod.'  # before every name in the file of a model that PyTorch had compiled
 FLOATS = ('float32', 'float16', 'bfloat16')  # exact in float32
 # NumPy's dtypes by their names in that format; it has others that NumPy lacks.
 SAFETENSORS = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
@@ -49,6 +50,9 @@ def read(path: str | os.PathLike) -> Source:
   if not path.is_file():
     raise InputError(f'{path}: there is no such file; give a .pth or .safetensors file.')
   source = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+  if all(name.startswith(COMPILED) for name in source.tensors):
+    plain = {name.removeprefix(COMPILED): tensor for name, tensor in source.tensors.items()}
+    source = source._replace(tensors=plain)
   _check_numbers(source)
   return source
 

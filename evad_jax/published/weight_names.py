@@ -109,6 +109,11 @@ RULES = [
   (r'det_head\.encoder_to_decoder\.weight', r'context_refinement/projection/kernel', _linear),
   *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/block_{}/', _BLOCK),
   *_under(r'det_head\.decoder\.blocks\.(\d+)\.', 'context_refinement/action_head_{}/', _HEAD),
+  # Of pre-training alone: the prediction of pixels, which ours orders as the published does.
+  (r'det_head\.decoder\.norm\.weight', r'context_refinement/norm/scale', _same),
+  (r'det_head\.decoder\.norm\.bias', r'context_refinement/norm/bias', _same),
+  (r'det_head\.decoder\.head\.weight', r'context_refinement/head/kernel', _linear),
+  (r'det_head\.decoder\.head\.bias', r'context_refinement/head/bias', _same),
 ]
 
 # Buffers of the published loss: weights of person and no object. Written when converting back.

@@ -28,6 +28,9 @@ MAY_STAY_FRESH = {
 }
 # The pre-training decoder may have more or fewer blocks than the decoder that it initialises.
 _DECODER_BLOCK = r'context_refinement/(block_\d+)/.*'
+# What predicts pixels, which a detector does not.
+_PIXEL_HEAD = r'context_refinement/(norm|head)/.*'
+_MASK_TOKEN = 'context_refinement/mask_token'
 # Other classes need a fresh last layer.
 _LAST_LAYER = r'context_refinement/action_head_\d+/action_logits/.*'
 # Settings that change what the parameters mean: of the encoder, the decoder and the detector.
@@ -48,13 +51,13 @@ class Report(NamedTuple):
 
   def text(self) -> str:
     """The report for people; complete parts of the model appear by name alone."""
-    every = [*self.loaded, *self.fresh]
+    every, saved = [*self.loaded, *self.fresh], [*self.loaded, *self.left_over]
     lines = [
       f'Starting from {self.source}',
       f'  loaded {len(self.loaded)} arrays, {self.numbers:,} numbers: '
       f'{summary(self.loaded, every)}',
       f'  fresh {len(self.fresh)}: {summary(self.fresh, every)}',
-      f'  left over {len(self.left_over)}: {summary(self.left_over, self.left_over)}',
+      f'  left over {len(self.left_over)}: {summary(self.left_over, saved)}',
     ]
     return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
 
@@ -64,10 +67,14 @@ class Report(NamedTuple):
     atomic_files.write_json(path, self._asdict())
 
 
-def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Report]:
+def load(
+  config: ConfigDict, fresh: Any, classes: list[str], *, fresh_mask_token: bool = False
+) -> tuple[Any, Report]:
   """Returns the initial parameters: those of config.init_from where it has them, else `fresh`.
 
-  fresh: initial values of all parameters. classes: of the training data.
+  fresh: initial values of all parameters, of a detector or of a model for pre-training. classes: of
+  the training data. fresh_mask_token: leaves over the mask token of pre-training, as the published
+  code does.
 
   Raises InputError where the checkpoint is missing, was made with settings that change the meaning
   of its parameters, or has or lacks arrays that its kind does not allow; it lists all of them.
@@ -85,6 +92,11 @@ def load(config: ConfigDict, fresh: Any, classes: list[str]) -> tuple[Any, Repor
   start = by_path(fresh)
   new_classes = settings.get('classes') and list(settings['classes']) != list(classes)
   loaded, stays, left = _sort(saved, start, kind, bool(new_classes), where)
+  if fresh_mask_token and kind == 'pretraining':
+    loaded.remove(_MASK_TOKEN)
+    stays, left = sorted([*stays, _MASK_TOKEN]), sorted([*left, _MASK_TOKEN])
+  if kind == 'pretraining':
+    notes += _blocks_told(saved, start)
   if any(re.fullmatch(_LAST_LAYER, path) for path in left):
     notes.append('the last layers of the action heads are fresh: the classes differ')
   values = start | {path: _like(saved[path], start[path]) for path in loaded}
@@ -97,12 +109,13 @@ def _sort(
   saved: dict[str, Any], start: dict[str, Any], kind: str, new_classes: bool, where: Path
 ) -> tuple[list[str], list[str], list[str]]:
   """Paths that are loaded, that stay fresh, and that are left over."""
-  blocks = {m[1] for path in saved if (m := re.fullmatch(_DECODER_BLOCK, path))}
-  ours = {m[1] for path in start if (m := re.fullmatch(_DECODER_BLOCK, path))}
+  blocks, ours = _decoder_blocks(saved), _decoder_blocks(start)
 
   def excused(path: str, absent_from: set[str]) -> bool:
+    if kind != 'pretraining':
+      return False
     block = re.fullmatch(_DECODER_BLOCK, path)
-    return kind == 'pretraining' and bool(block) and block[1] not in absent_from
+    return block[1] not in absent_from if block else bool(re.fullmatch(_PIXEL_HEAD, path))
 
   def last_layer(path: str) -> bool:
     return kind == 'detector' and bool(re.fullmatch(_LAST_LAYER, path))
@@ -132,6 +145,20 @@ def _sort(
       'config.model to the size of the checkpoint.'
     )
   return loaded, fresh, left
+
+
+def _decoder_blocks(arrays: dict[str, Any]) -> set[str]:
+  """Names of the decoder's blocks, from the paths of their arrays."""
+  return {m[1] for path in arrays if (m := re.fullmatch(_DECODER_BLOCK, path))}
+
+
+def _blocks_told(saved: dict[str, Any], start: dict[str, Any]) -> list[str]:
+  """A note where the checkpoint's decoder is not as deep as the one that it initialises."""
+  theirs, ours = len(_decoder_blocks(saved)), len(_decoder_blocks(start))
+  if theirs == ours:
+    return []
+  rest = 'the others are fresh' if theirs < ours else 'the rest is left over'
+  return [f'the decoder blocks of the checkpoint are {theirs}, those of the model {ours}: {rest}']
 
 
 def _compare_settings(

@@ -12,6 +12,7 @@ from evad_jax.distributed import parameter_rules, sharding
 from evad_jax.distributed.parameter_rules import path_of
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
+from evad_jax.model.masked_autoencoder import MaskedAutoencoder
 from evad_jax.settings import from_config
 from evad_jax.training import setup
 from tests.micro_evad import micro_config
@@ -55,6 +56,24 @@ def test_parameters_of_vit_l(vit_l, path, split, fully):
   mesh = AbstractMesh((4, 2), sharding.AXES)
   for fully_sharded, wanted in ((False, split), (True, fully)):
     specs = sharding.parameter_specs(vit_l, mesh, fully_sharded)
+    assert by_path(specs, lambda x: isinstance(x, P))[path] == wanted
+
+
+@pytest.mark.parametrize(
+  'path, split, fully',
+  [
+    ('encoder/block_0/mlp/fc1/kernel', P(None, 'model'), P('data', 'model')),
+    ('context_refinement/block_3/mlp/fc2/kernel', P('model', None), P('model', 'data')),
+    ('context_refinement/projection/kernel', P(), P('data', None)),  # (768, 384)
+    ('context_refinement/norm/scale', P(), P()),
+    ('context_refinement/head/kernel', P(), P(None, 'data')),  # (384, 1536)
+  ],
+)
+def test_parameters_of_pre_training(path, split, fully):
+  params = start_values.abstract_params(MaskedAutoencoder())
+  mesh = AbstractMesh((4, 2), sharding.AXES)
+  for fully_sharded, wanted in ((False, split), (True, fully)):
+    specs = sharding.parameter_specs(params, mesh, fully_sharded)
     assert by_path(specs, lambda x: isinstance(x, P))[path] == wanted
 
 

@@ -12,7 +12,15 @@ from evad_jax.cost.measured_cost import compilers_count
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
 from evad_jax.model.evad import EVAD
-from evad_jax.model.multiply_adds import count_tokens, multiply_adds, roi_multiply_adds
+from evad_jax.model.masked_autoencoder import MaskedAutoencoder
+from evad_jax.model.masking import Places, count
+from evad_jax.model.multiply_adds import (
+  count_tokens,
+  multiply_adds,
+  pretraining_multiply_adds,
+  roi_multiply_adds,
+)
+from tests import micro_pretraining
 from tests.micro_evad import micro_model
 
 VIT_L = {
@@ -97,3 +105,58 @@ def test_tokens_of_the_published_model():
 def test_a_canvas_that_does_not_divide_is_an_error():
   with pytest.raises(InputError, match='300x288 .* multiples of 32'):
     count_tokens(EVAD(), 16, (300, 288))
+
+
+PUBLISHED_CLIP = (16, 224, 224)
+SMALL = {'width': 384, 'num_heads': 6, 'decoder_width': 192, 'decoder_heads': 3}
+LARGE = {key: VIT_L[key] for key in ('width', 'depth', 'num_heads')}
+LARGE |= {key: VIT_L[key] for key in VIT_L if key.startswith('decoder')}
+
+
+@pytest.mark.parametrize(
+  'settings, ratio, decoder_mask, encoder, decoder, total',
+  [
+    ({}, 0.9, 'none', 14.1, 18.7, 35.4),
+    ({}, 0.75, 'none', 36.1, 18.7, 57.4),
+    ({}, 0.9, 'running_cell', 14.1, 9.4, 25.8),
+    ({'decoder_depth': 6}, 0.9, 'none', 14.1, 28.0, 44.8),
+    (SMALL, 0.9, 'none', 3.6, 6.6, 11.5),
+    (LARGE, 0.9, 'none', 49.6, 89.4, 142.6),
+    (LARGE | {'decoder_depth': 4}, 0.9, 'running_cell', 49.6, 15.5, 68.3),
+  ],
+)
+def test_pre_training_of_published_sizes(settings, ratio, decoder_mask, encoder, decoder, total):
+  model = MaskedAutoencoder(**settings)
+  found = pretraining_multiply_adds(model, PUBLISHED_CLIP, ratio, decoder_mask)
+  assert found['encoder'] / 1e9 == pytest.approx(encoder, abs=0.05)
+  assert found['decoder'] / 1e9 == pytest.approx(decoder, abs=0.05)
+  assert sum(found.values()) / 1e9 == pytest.approx(total, abs=0.05)
+
+
+def test_the_unmasked_encoder_costs_thirteen_times_as_much():
+  whole = multiply_adds(EVAD(keep_rate=1.0), 16, (224, 224))
+  whole = whole['tubelets'] + whole['encoder']
+  assert whole / 1e9 == pytest.approx(180.3, abs=0.05)
+  ours = pretraining_multiply_adds(MaskedAutoencoder(), PUBLISHED_CLIP, 0.9, published=False)
+  assert ours['encoder'] / 1e9 == pytest.approx(14.1, abs=0.05)
+  assert whole / (ours['tubelets'] + ours['encoder']) == pytest.approx(12.65, abs=0.01)
+
+
+@pytest.mark.parametrize(
+  'model, clip, ratio, decoder_mask',
+  [
+    (micro_pretraining.micro_model(), micro_pretraining.CLIP, 0.75, 'none'),
+    (micro_pretraining.micro_model(), (8, 24, 16), 0.75, 'running_cell'),
+    (MaskedAutoencoder(), PUBLISHED_CLIP, 0.9, 'none'),
+    (MaskedAutoencoder(), PUBLISHED_CLIP, 0.9, 'running_cell'),
+  ],
+)
+def test_pre_training_equals_the_products_of_its_program(model, clip, ratio, decoder_mask):
+  model = model.clone(attention='plain')
+  grid = (clip[0] // model.tubelet, clip[1] // model.patch, clip[2] // model.patch)
+  places = (jax.ShapeDtypeStruct((1, n), jnp.int32) for n in count(grid, ratio, decoder_mask))
+  params = {'params': start_values.abstract_params(model)}
+  clips = jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)
+  program = jax.make_jaxpr(model.apply)(params, clips, Places(*places)).jaxpr
+  parts = pretraining_multiply_adds(model, clip, ratio, decoder_mask, published=False)
+  assert products_of(program) == sum(parts.values())

@@ -13,7 +13,9 @@ from evad_jax.distributed import sharding
 from evad_jax.distributed.parameter_rules import by_path
 from evad_jax.errors import InputError
 from evad_jax.model import start_values
+from evad_jax.model.masked_autoencoder import MaskedAutoencoder
 from evad_jax.published import known_answers
+from evad_jax.published.architectures import DECODER_SETTINGS, ENCODER_SETTINGS
 from evad_jax.settings import from_config
 from evad_jax.tools import convert_checkpoint
 from evad_jax.training import init_from, setup
@@ -48,12 +50,12 @@ def converted(tmp_path_factory):
   return found
 
 
-def load(directory, classes=CLASSES, **changes):
+def load(directory, classes=CLASSES, fresh_mask_token=False, **changes):
   """(paths -> (started, fresh, saved)), and the report."""
   config = micro_evad.micro_config(**changes)
   config.init_from = str(directory)
   fresh = micro_evad.random_parameters(micro_evad.micro_model(**changes), seed=2)
-  params, report = init_from.load(config, fresh, classes)
+  params, report = init_from.load(config, fresh, classes, fresh_mask_token=fresh_mask_token)
   assert jax.tree.structure(params) == jax.tree.structure(fresh)
   with Checkpoints(directory, read_only=True) as checkpoints:
     saved = by_path(checkpoints.read_params(0))
@@ -89,17 +91,49 @@ def test_the_decoder_of_pre_training_starts_the_refinement(converted):
   assert {path.split('/')[1] for path in loaded} == {'block_0', 'mask_token', 'projection'}
   fresh = {path.split('/')[1] for path in report.fresh if path.startswith('context_refinement')}
   assert fresh == {'action_head_0'}
+  assert {path.split('/')[1] for path in report.left_over} == {'norm', 'head'}
   assert not report.notes
+
+
+def test_the_mask_token_may_stay_fresh_as_in_the_published_code(converted):
+  trees, report = load(converted['pretraining'], fresh_mask_token=True)
+  assert_started(trees, report)
+  token = 'context_refinement/mask_token'
+  assert token in report.fresh and token in report.left_over
 
 
 def test_more_and_fewer_decoder_blocks_are_told(converted):
   trees, report = load(converted['deeper'])
   assert_started(trees, report)
-  assert {path.split('/')[1] for path in report.left_over} == {'block_1', 'block_2'}
+  left = {path.split('/')[1] for path in report.left_over}
+  assert left == {'block_1', 'block_2', 'norm', 'head'}
+  told = 'the decoder blocks of the checkpoint are 3, those of the model 1: the rest is left over'
+  assert report.notes == [told]
   trees, report = load(converted['pretraining'], decoder_depth=2)
   assert_started(trees, report)
   fresh = {path.split('/')[1] for path in report.fresh if path.startswith('context_refinement')}
   assert fresh == {'action_head_0', 'action_head_1', 'block_1'}
+  told = 'the decoder blocks of the checkpoint are 1, those of the model 2: the others are fresh'
+  assert report.notes == [told]
+
+
+def test_pre_training_goes_on_from_pre_training(converted):
+  config = micro_evad.micro_config()
+  model = MaskedAutoencoder(
+    **{key: config.model[key] for key in ENCODER_SETTINGS + DECODER_SETTINGS}
+  )
+  fresh = start_values.start_params(model, 0)
+  for kind in ('pretraining', 'encoder'):
+    config.init_from = str(converted[kind])
+    params, report = init_from.load(config, fresh, [])
+    with Checkpoints(converted[kind], read_only=True) as checkpoints:
+      saved = by_path(checkpoints.read_params(0))
+    assert sorted(saved) == report.loaded and not report.left_over and not report.notes
+    assert bool(report.fresh) == (kind == 'encoder')
+    assert jax.tree.structure(params) == jax.tree.structure(fresh)
+    found = by_path(params)
+    for path in report.loaded:
+      np.testing.assert_array_equal(found[path], saved[path])
 
 
 def test_a_detector_starts_everything(converted):
@@ -144,7 +178,8 @@ def test_the_report_names_whole_parts_and_lists_all(converted, tmp_path):
   text = report.text()
   count = sum(path.startswith('encoder/') for path in report.loaded)
   assert f'encoder ({count})' in text and 'person_detector (' in text and 'fpn (16)' in text
-  assert 'context_refinement/mask_token' in text and 'left over 0: none' in text
+  assert 'context_refinement/mask_token' in text
+  assert 'left over 4: context_refinement/head (2), context_refinement/norm (2)' in text
   report.write(tmp_path / 'x' / 'init_from.json')
   assert json.loads((tmp_path / 'x' / 'init_from.json').read_text())['loaded'] == report.loaded
 
