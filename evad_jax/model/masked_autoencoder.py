@@ -31,8 +31,9 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def normalize_by_channel(clips: Array, dtype: jnp.dtype = jnp.float32) -> Array:
   """uint8 RGB (..., 3) -> (x / 255 - MEAN) / DEVIATION of `dtype`."""
   wide = at_least_float32(dtype)
-  x = clips.astype(wide) / 255 - jnp.asarray(MEAN, wide)
-  return (x / jnp.asarray(DEVIATION, wide)).astype(dtype)
+  axes = (None,) * (clips.ndim - 1)
+  x = clips.astype(wide) / 255 - jnp.asarray(MEAN, wide)[axes]
+  return (x / jnp.asarray(DEVIATION, wide)[axes]).astype(dtype)
 
 
 def cut_normal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -130,7 +131,7 @@ class PixelDecoder(nn.Module):
     mask_token = self.param('mask_token', cut_normal, (self.width,)).astype(self.dtype)
     codes = jnp.asarray(position_table(grid, self.pretrain_grid, self.width), self.dtype)  # (N, C)
     asked = jnp.concatenate([places.spare, places.predicted], axis=1)
-    x = jnp.concatenate([x + codes[places.visible], mask_token + codes[asked]], axis=1)
+    x = jnp.concatenate([x + codes[places.visible], mask_token[None, None] + codes[asked]], axis=1)
     nothing = jnp.zeros((len(x), 0), jnp.int32)  # is pruned here
 
     def call(block: Block, x: Array) -> Array:

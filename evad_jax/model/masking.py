@@ -89,8 +89,8 @@ def running_cell(phase: Array, grid: Grid) -> Array:
   """
   t, h, w = grid
   row, column = np.indices((h, w)) % 2
-  turned = phase[:, None] + jnp.arange(t) + 1  # (B, t)
-  entry = (2 * row + column).ravel() + turned[..., None]  # (B, t, h*w)
+  turned = phase[:, None] + jnp.arange(t)[None] + 1  # (B, t)
+  entry = (2 * row + column).ravel()[None, None] + turned[..., None]  # (B, t, h*w)
   return (entry % 4 >= 2).reshape(len(phase), -1)
 
 
@@ -98,7 +98,7 @@ def _in_time(cells: Array, grid: Grid) -> Array:
   """Places of a time step, (B, n) -> the tokens there in all time steps, (B, t*n), ascending."""
   t, h, w = grid
   steps = jnp.arange(t, dtype=jnp.int32)[:, None] * (h * w)
-  return (jnp.sort(cells, axis=1)[:, None] + steps).reshape(len(cells), -1)
+  return (jnp.sort(cells, axis=1)[:, None] + steps[None]).reshape(len(cells), -1)
 
 
 def _with_turn(places: Array, turns: Array, number: int) -> Array:

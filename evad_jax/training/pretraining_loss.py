@@ -98,10 +98,10 @@ def terms_at(
     dtype=wide,
   )
   counts = jnp.ones(len(clips), bool) if example_mask is None else example_mask
-  count = counts.sum() if count is None else count
+  count = jnp.maximum(counts.sum() if count is None else count, 1).astype(wide)
 
   def mean(squares: Array) -> Array:
-    return jnp.where(counts, squares.mean(axis=(1, 2)), 0).sum() / jnp.maximum(count, 1)
+    return jnp.where(counts, squares.mean(axis=(1, 2)), 0).sum() / count
 
   error = mean((predictions.pixels.astype(wide) - targets) ** 2)
   return error, PixelTerms(error, mean(targets**2))

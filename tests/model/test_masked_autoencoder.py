@@ -19,7 +19,10 @@ from tests.micro_pretraining import GRID, RATIO, SETTINGS, grey_clips, micro_mod
 GOLDEN = Path(__file__).resolve().parents[1] / 'golden' / 'videomae_micro.npz'
 
 
-@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('float64', 1e-12)])
+@pytest.mark.parametrize(
+  'dtype, tolerance',
+  [pytest.param('float32', 1e-5, marks=pytest.mark.slow), ('float64', 1e-12)],
+)
 def test_equals_transformers(dtype, tolerance):
   golden = np.load(GOLDEN)
   model, _, tensors, clips = videomae_oracle.case('micro')

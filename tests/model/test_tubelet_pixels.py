@@ -43,7 +43,7 @@ def test_flat_tubelets_become_zero():
 def test_some_tubelets_are_filled_in():
   clips = np.random.default_rng(2).integers(0, 256, (2, 4, 4, 4, 3), np.uint8)
   places = jnp.array([[1, 7], [5, 0]])
-  pixels = jnp.full((2, 2, 24), 300.0) + jnp.arange(2)[:, None]
+  pixels = jnp.full((2, 2, 24), 300.0) + jnp.arange(2.0)[None, :, None]
   found = tubelet_pixels.cut(tubelet_pixels.fill_in(clips, pixels, places, 2, 2), 2, 2)
   wanted = np.array(tubelet_pixels.cut(clips, 2, 2), np.float32)
   for clip, row in enumerate(places):

@@ -57,7 +57,10 @@ def published(width, depth, narrow, decoder_depth):
 
 @pytest.mark.parametrize(
   'size, decoder_depth, arrays, millions',
-  [(sizes.VIT_B, 4, 218, 94.2), (sizes.VIT_L, 12, 478, 343.0)],
+  [
+    (sizes.VIT_B, 4, 218, 94.2),
+    pytest.param(sizes.VIT_L, 12, 478, 343.0, marks=pytest.mark.slow),
+  ],
 )
 def test_names_and_shapes_of_published_sizes(size, decoder_depth, arrays, millions):
   keys = ('width', 'depth', 'num_heads', 'decoder_width', 'decoder_heads')

@@ -132,7 +132,11 @@ def test_the_right_pixels_make_the_clip():
     found = pretraining_loss.reconstructions(clips, Predictions(targets, places), **options)
     np.testing.assert_allclose(found, clips, atol=1e-3)
     wrong = pretraining_loss.reconstructions(clips, Predictions(0 * targets, places), **options)
-    seen = np.abs(wrong - clips).reshape(2, 4, 2, 4, 4, 4, 4, 3).max(axis=(2, 4, 6, 7))
+    seen = (
+      np.abs(np.asarray(wrong) - np.asarray(clips))
+      .reshape(2, 4, 2, 4, 4, 4, 4, 3)
+      .max(axis=(2, 4, 6, 7))
+    )
     same = np.take_along_axis(seen.reshape(2, 64), np.asarray(places.visible), axis=1)
     changed = np.take_along_axis(seen.reshape(2, 64), np.asarray(places.predicted), axis=1)
     assert same.max() == 0 and changed.min() > 1
