@@ -76,7 +76,7 @@ def test_published_figures(settings, keep_rate, wanted):
     (micro_model(keep_rate=1.0), 8, (32, 32)),
     (micro_model(keep_rate=(0.8, 0.6)), 8, (48, 64)),
     (EVAD(keep_rate=0.7), 16, (288, 512)),
-    (EVAD(keep_rate=0.7, **VIT_L), 16, (288, 288)),
+    pytest.param(EVAD(keep_rate=0.7, **VIT_L), 16, (288, 288), marks=pytest.mark.slow),
   ],
 )
 def test_equals_the_products_of_the_program(model, frames, canvas):

@@ -57,10 +57,10 @@ def gradients(form, dtype, remat):
 @pytest.mark.parametrize(
   'form, dtype',
   [
-    ('plain', jnp.bfloat16),
+    pytest.param('plain', jnp.bfloat16, marks=pytest.mark.slow),
     ('blocked', jnp.bfloat16),
     ('fused', jnp.bfloat16),
-    ('blocked', jnp.float32),
+    pytest.param('blocked', jnp.float32, marks=pytest.mark.slow),
   ],
 )
 def test_gradients_with_and_without(monkeypatch, form, dtype):
