@@ -173,7 +173,10 @@ def slow_paths(frames, boxes, scores, rule):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.tuples(side, side)), max_size=9), st.randoms())
+@given(
+  st.lists(st.tuples(st.integers(0, 5), st.tuples(side, side)), max_size=9),
+  st.randoms(use_true_random=True),
+)
 def test_paths_of_largest_value(rows, random):
   # Scores that differ make the best path unique.
   frames, boxes, _ = scene_arrays([(f, xy, 1) for f, xy in rows])
