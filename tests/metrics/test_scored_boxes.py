@@ -52,7 +52,7 @@ def test_equals_the_rule_word_by_word(detections, truth):
 
 
 @settings(max_examples=60, deadline=None)
-@given(scored, true, st.randoms(use_true_random=True))
+@given(scored, true, st.randoms())
 def test_order_of_rows_does_not_matter_where_scores_differ(detections, truth, random):
   detections = [(f, b, c, i / 7) for i, (f, b, c, _) in enumerate(detections)]
   truth = list(dict.fromkeys(truth))
